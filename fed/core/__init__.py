@@ -1,0 +1,1 @@
+"""The pure core: state in, events in, instructions out. No IO, threads, clock or logging in this package."""

@@ -1,0 +1,301 @@
+"""What a transport is: bytes and notices between parties, each end knowing for certain who the other one is.
+
+A *link* is this party's way out to one peer; a *listener* is where all peers come in. Two implementations keep
+this contract and share one conformance suite: `fed.transport.grpc` and `fed.transport.memory`.
+
+Guarantees:
+
+- Identity: the party that a handler is told comes from the peer's certificate (or, without TLS, from its
+  greeting), never from a frame.
+- A parcel is given to the handler whole or not at all, any number of times (the sender resends what was not
+  acknowledged), in any order. The handler drops duplicates.
+- Notices travel apart from parcels: a parcel that is stalled does not delay them. One link's notices arrive in
+  the order in which they were told.
+- Nothing received is interpreted beyond its framing: values stay bytes here.
+- Every error of the library beneath is mapped, at this boundary, to one of the classes below.
+
+All methods belong to one asyncio event loop, the one that `Listener.start` or `Link.connect` ran on.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from fed.core.failure import Failure
+from fed.object import ObjectId
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Ack",
+    "AddressInUse",
+    "Handler",
+    "Hello",
+    "Link",
+    "LinkStatistics",
+    "Listener",
+    "Notice",
+    "NoticeKind",
+    "Parcel",
+    "PeerRefused",
+    "PeerUnreachable",
+    "PeerUntrusted",
+    "Receipt",
+    "Refusal",
+    "TransportError",
+    "Verdict",
+]
+
+PROTOCOL_VERSION: Final = 1
+"""Raised whenever two releases could misunderstand one another. Equal in every party of a job."""
+
+
+class TransportError(Exception):
+    """Base of what a transport raises."""
+
+
+class PeerUnreachable(TransportError):
+    """Nobody answered, or the connection broke. Trying again may help; nothing sent since is known to have arrived."""
+
+
+class PeerRefused(TransportError):
+    """The peer answered and said no: another job, another protocol. Trying again will not help."""
+
+
+class PeerUntrusted(TransportError):
+    """A certificate did not prove what it must, at this end or at the other. Trying again will not help."""
+
+
+class AddressInUse(TransportError):
+    """The listener's port is taken, or its host is not one of this machine's."""
+
+
+class Refusal(Exception):
+    """Raised by a handler to refuse a greeting; its text reaches the peer as `PeerRefused`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hello:
+    """How two parties greet one another, each telling what must agree before anything else is said.
+
+    Attributes:
+        protocol: `PROTOCOL_VERSION` of the one who greets.
+        version: Its release of this library, for messages only.
+        job: Name of the job.
+        party: Its name; the listener checks it against the certificate.
+        incarnation: One life of its driver process.
+        parties: All parties of the job as it knows them, sorted.
+        types: Names of the declared types, sorted.
+        exceptions: Names of the declared exceptions, sorted.
+    """
+
+    protocol: int
+    version: str
+    job: str
+    party: str
+    incarnation: str
+    parties: tuple[str, ...]
+    types: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
+
+
+class Parcel(NamedTuple):
+    """One object on its way: its name, the codec's small header, and the buffers that the header refers to."""
+
+    id: ObjectId
+    header: bytes
+    buffers: tuple[memoryview, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of header and buffers together, in bytes."""
+        return len(self.header) + sum(buffer.nbytes for buffer in self.buffers)
+
+
+class Receipt(enum.Enum):
+    """What became of a parcel at its consumer."""
+
+    DELIVERED = "DELIVERED"
+    """Safe in the consumer's object store: the sender may forget it."""
+    DEFERRED = "DEFERRED"
+    """Not kept, for lack of room while nobody waits for it: the sender keeps it until it is WANTED."""
+    WANTED = "WANTED"
+    """Somebody waits for it now: send it again."""
+    REFUSED = "REFUSED"
+    """Will never be accepted; `Ack.reason` says why."""
+
+
+class Ack(NamedTuple):
+    """A receipt for one object."""
+
+    id: ObjectId
+    receipt: Receipt
+    reason: str = ""
+
+
+class Verdict(enum.Enum):
+    """A handler's answer to the offer of a large parcel, before any of it is read."""
+
+    ADMIT = "ADMIT"
+    """Send it."""
+    DECLINE = "DECLINE"
+    """Do not: an `Ack` that says why is on its way."""
+
+
+class NoticeKind(enum.Enum):
+    """What a notice tells."""
+
+    READY = "READY"
+    """The party has finished its own part of `fed.init`."""
+    FAILURE = "FAILURE"
+    """Something went wrong: `Notice.failure`, and with it the objects in `Notice.objects`."""
+    GOODBYE = "GOODBYE"
+    """The party leaves. With `Notice.failure`, because of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """A small message on the control connection.
+
+    Attributes:
+        kind: What it tells.
+        epoch: The epoch it belongs to; the handler drops those of another one.
+        failure: What went wrong, for FAILURE and, where that is the reason, GOODBYE.
+        objects: For FAILURE: the objects that the receiving party will never get.
+    """
+
+    kind: NoticeKind
+    epoch: int
+    failure: Failure | None = None
+    objects: tuple[ObjectId, ...] = ()
+
+
+class Handler(Protocol):
+    """What a listener calls, on its event loop. No method may block; none may raise, but `on_hello`."""
+
+    def on_hello(self, peer: str, hello: Hello) -> Hello:
+        """A peer greets. Return this party's own greeting.
+
+        Raises:
+            Refusal: With a sentence that names what differs.
+        """
+        ...
+
+    def on_stream(self, peer: str, send_acks: Callable[[Sequence[Ack]], None]) -> None:
+        """A peer's data stream opened: from now on its acknowledgements go to `send_acks`, which never blocks.
+
+        Acknowledgements handed to the stream before are lost; the peer resends what they were for.
+        """
+        ...
+
+    def on_parcels(self, peer: str, parcels: Sequence[Parcel]) -> None:
+        """Objects arrived whole. The handler owns their memory from now on."""
+        ...
+
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
+        """A large object is offered. After ADMIT comes `on_parcels` with it, or `on_offer_broken`."""
+        ...
+
+    def on_offer_broken(self, peer: str, object_id: ObjectId) -> None:
+        """The stream of an admitted object broke before its end; what had arrived is gone."""
+        ...
+
+    def on_notice(self, peer: str, notice: Notice) -> None:
+        """A notice arrived."""
+        ...
+
+
+class LinkStatistics(NamedTuple):
+    """Counts since the link was made.
+
+    Attributes:
+        parcels_sent: Objects sent, those sent again counted again.
+        bytes_sent: Their size, headers included, framing excluded.
+        connects: Successful greetings.
+    """
+
+    parcels_sent: int
+    bytes_sent: int
+    connects: int
+
+
+class Link(abc.ABC):
+    """This party's way out to one peer."""
+
+    @property
+    @abc.abstractmethod
+    def peer(self) -> str:
+        """The party at the other end."""
+
+    @abc.abstractmethod
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
+        """Prove identity both ways, greet, and open the data stream. Again after a break.
+
+        Returns:
+            The peer's greeting.
+
+        Raises:
+            PeerUnreachable: Nobody answered within the timeout.
+            PeerRefused: The peer refused the greeting.
+            PeerUntrusted: A certificate does not prove what it must.
+        """
+
+    @abc.abstractmethod
+    async def send(self, parcels: Sequence[Parcel]) -> None:
+        """Send small objects in one frame. Returns when they are handed to the operating system or queued for it.
+
+        Raises:
+            PeerUnreachable: The connection broke.
+        """
+
+    @abc.abstractmethod
+    async def upload(self, parcel: Parcel) -> Verdict:
+        """Stream one large object. Returns when it has arrived whole, or was declined.
+
+        Raises:
+            PeerUnreachable: The connection broke.
+        """
+
+    @abc.abstractmethod
+    def acks(self) -> AsyncIterator[Sequence[Ack]]:
+        """Acknowledgements of the stream that the last `connect` opened, as they come.
+
+        Raises:
+            PeerUnreachable: That stream broke. It never just ends, except after `close`.
+        """
+
+    @abc.abstractmethod
+    async def tell(self, notice: Notice, *, timeout_s: float) -> None:
+        """Tell the peer something. Returns when its handler has taken it.
+
+        Raises:
+            PeerUnreachable: It is not known to have arrived within the timeout.
+        """
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Close both connections. Idempotent; every pending call ends with PeerUnreachable."""
+
+    @abc.abstractmethod
+    def statistics(self) -> LinkStatistics:
+        """Counts so far."""
+
+
+class Listener(abc.ABC):
+    """Where all peers come in."""
+
+    @abc.abstractmethod
+    async def start(self, handler: Handler) -> None:
+        """Listen, and hand what comes to `handler`.
+
+        Raises:
+            AddressInUse: The port cannot be bound.
+            PeerUntrusted: This party's own credentials do not prove its name.
+        """
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Stop, and free the port before returning. Idempotent."""
