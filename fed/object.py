@@ -1,7 +1,7 @@
 """Identity of what a federated program makes: task ids, object ids and the handle that a user holds.
 
 Every party runs the same fed calls in the same order, so a call's place in that order names it in all of them
-without a word exchanged. A *task* is ``(epoch, sequence)``; an *object*, one of its results, adds an index.
+without a word exchanged. A *task* is ``(epoch, sequence)``; an *object*, one of its results, adds a slot.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class ObjectId(NamedTuple):
     Attributes:
         epoch: Which stretch between two resets, from 0.
         sequence: The call's place in program order within the epoch, from 0.
-        index: Which of the call's results, from 0.
+        slot: Which of the call's results, from 0.
     """
 
     epoch: int
     sequence: int
-    index: int
+    slot: int
 
     def __str__(self) -> str:
-        suffix = f".{self.index}" if self.index else ""
+        suffix = f".{self.slot}" if self.slot else ""
         return f"#{self.sequence}{suffix}"
 
 
