@@ -1,0 +1,311 @@
+"""The rendezvous: where an object from a peer and the one who waits for it meet, whichever comes first.
+
+States of one object (the key is the peer it comes from and its id)::
+
+    (unknown) ── awaited ──► AWAITED ── arrives ──► HANDED ── confirmed ──► DELIVERED
+        │                       │  ▲                   ▲
+        │ arrives, room         │  └─ awaited: WANTED ─┼──────── DEFERRED
+        ├─────────────► STORED ─┼──── awaited ─────────┘            ▲
+        │ arrives, no room      │                                   │
+        ├───────────────────────┼───────────────────────────────────┘
+        │ fails                 │ fails
+        └─────────────► FAILED ◄┘
+
+Laws:
+
+1. At least once on the wire, exactly once to the consumer: what has arrived before is dropped, and acknowledged
+   again if it had been delivered.
+2. DELIVERED is said only when the consumer's side has confirmed that the value is safe in its object store;
+   until then the owner keeps it, so a receiver that dies loses nothing.
+3. Bytes that nobody waits for are held up to a limit, beyond it they stay with their owner (DEFERRED). An object
+   that somebody waits for is always admitted, so the limit cannot deadlock.
+4. A failure is kept: it reaches also those who ask later. Value and failure exclude one another, first one wins.
+5. After `abort` nothing waits: every waiter, past and future, gets the failure at once.
+
+Each method returns what is to be done; the caller does it. A *ticket* is the caller's own name for one waiter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from fed.core.failure import Failure
+from fed.object import ObjectId
+
+__all__ = ["Arrival", "Key", "Rendezvous", "Reply", "Resolution", "Statistics"]
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+ENTRY_BYTES: Final = 512
+"""Charged for each stored object on top of its size, so that a flood of tiny ones is bounded too."""
+
+
+class Key(NamedTuple):
+    """One object from one peer."""
+
+    peer: str
+    id: ObjectId
+
+
+class Reply(enum.Enum):
+    """What the peer is to be told about an object."""
+
+    DELIVERED = "DELIVERED"
+    DEFERRED = "DEFERRED"
+    WANTED = "WANTED"
+    REFUSED = "REFUSED"
+
+
+class Resolution(NamedTuple, Generic[T, P]):
+    """A waiter's end: a payload, or the failure that stands in its place."""
+
+    ticket: T
+    payload: P | None
+    failure: Failure | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrival(Generic[T, P]):
+    """What is to be done after something happened to one object.
+
+    Attributes:
+        resolution: A waiter to wake, if any.
+        reply: What to tell the peer, if anything.
+        admitted: Whether an offered object is to be sent.
+    """
+
+    resolution: Resolution[T, P] | None = None
+    reply: Reply | None = None
+    admitted: bool = False
+
+
+class Statistics(NamedTuple):
+    """Counts for operators and tests.
+
+    Attributes:
+        awaited: Waiters without an object.
+        stored: Objects without a waiter.
+        stored_bytes: Their size, including a charge for each.
+        unconfirmed: Objects handed over and not yet confirmed.
+        delivered: Objects confirmed.
+        duplicates: Arrivals dropped because they had been there before.
+        deferred: Arrivals turned away for lack of room.
+    """
+
+    awaited: int
+    stored: int
+    stored_bytes: int
+    unconfirmed: int
+    delivered: int
+    duplicates: int
+    deferred: int
+
+
+class _State(enum.Enum):
+    AWAITED = enum.auto()
+    STORED = enum.auto()
+    DEFERRED = enum.auto()
+    HANDED = enum.auto()
+    FAILED = enum.auto()
+
+
+@dataclasses.dataclass(slots=True)
+class _Entry:
+    state: _State
+    ticket: Any = None
+    payload: Any = None
+    nbytes: int = 0
+    # Reserved for an offer that was admitted while nobody waited.
+    reserved: int = 0
+    failure: Failure | None = None
+
+
+_NOTHING: Final[Arrival[Any, Any]] = Arrival()
+
+
+class Rendezvous(Generic[T, P]):
+    """The table of one receiver. Not thread-safe; it belongs to one event loop.
+
+    Args:
+        max_stored_bytes: Limit for objects that nobody waits for yet.
+        max_object_bytes: Objects beyond this are refused. None: no limit.
+    """
+
+    def __init__(self, max_stored_bytes: int, max_object_bytes: int | None = None) -> None:
+        self._max_stored = max_stored_bytes
+        self._max_object = max_object_bytes
+        self._entries: dict[Key, _Entry] = {}
+        self._delivered: dict[str, set[ObjectId]] = {}
+        self._stored_bytes = 0
+        self._aborted: Failure | None = None
+        self._delivered_count = self._duplicates = self._deferred = 0
+
+    def awaited(self, key: Key, ticket: T) -> Arrival[T, P]:
+        """Somebody waits for an object."""
+        if self._aborted is not None:
+            return Arrival(Resolution(ticket, None, self._aborted))
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = _Entry(_State.AWAITED, ticket)
+            # Waited for once more although it was delivered: the value was lost on this side of the border.
+            known = self._delivered.get(key.peer)
+            if known is not None and key.id in known:
+                known.discard(key.id)
+                return Arrival(reply=Reply.WANTED)
+            return _NOTHING
+        if entry.state is _State.STORED:
+            self._free(entry)
+            return self._hand(entry, ticket, entry.payload)
+        if entry.state is _State.FAILED:
+            return Arrival(Resolution(ticket, None, entry.failure))
+        wanted = entry.state in (_State.DEFERRED, _State.HANDED)
+        self._free(entry)
+        entry.state, entry.ticket = _State.AWAITED, ticket
+        return Arrival(reply=Reply.WANTED) if wanted else _NOTHING
+
+    def offered(self, key: Key, nbytes: int) -> Arrival[T, P]:
+        """A large object is offered before any of it is sent."""
+        early = self._before_arrival(key, nbytes)
+        if early is not None:
+            return early
+        entry = self._entries.get(key)
+        if entry is not None and entry.state is _State.AWAITED:
+            return Arrival(admitted=True)
+        if not self._fits(nbytes):
+            return self._defer(key)
+        entry = entry or self._entries.setdefault(key, _Entry(_State.DEFERRED))
+        entry.reserved = nbytes + ENTRY_BYTES
+        self._stored_bytes += entry.reserved
+        return Arrival(admitted=True)
+
+    def offer_broken(self, key: Key) -> None:
+        """An admitted object will not come after all; its owner will offer it again."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.state is _State.DEFERRED:
+            self._free(entry)
+            del self._entries[key]
+
+    def arrived(self, key: Key, payload: P, nbytes: int) -> Arrival[T, P]:
+        """An object has arrived whole."""
+        early = self._before_arrival(key, nbytes)
+        if early is not None:
+            return early
+        entry = self._entries.get(key)
+        if entry is not None and entry.state is _State.AWAITED:
+            return self._hand(entry, entry.ticket, payload)
+        if entry is not None:
+            self._free(entry)
+        if not self._fits(nbytes):
+            return self._defer(key)
+        entry = entry or self._entries.setdefault(key, _Entry(_State.STORED))
+        entry.state, entry.payload, entry.nbytes = _State.STORED, payload, nbytes + ENTRY_BYTES
+        self._stored_bytes += entry.nbytes
+        return _NOTHING
+
+    def failed(self, key: Key, failure: Failure) -> Arrival[T, P]:
+        """An object will never come. A value that is there already stays."""
+        entry = self._entries.get(key)
+        if entry is None or entry.state is _State.DEFERRED:
+            known = self._delivered.get(key.peer)
+            if known is None or key.id not in known:
+                if entry is not None:
+                    self._free(entry)
+                self._entries[key] = _Entry(_State.FAILED, failure=failure)
+            return _NOTHING
+        if entry.state is not _State.AWAITED:
+            return _NOTHING
+        ticket = entry.ticket
+        entry.state, entry.ticket, entry.failure = _State.FAILED, None, failure
+        return Arrival(Resolution(ticket, None, failure))
+
+    def confirmed(self, key: Key) -> Arrival[T, P]:
+        """The value is safe in the consumer's object store."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.state in (_State.AWAITED, _State.FAILED):
+            return _NOTHING
+        if entry is not None:
+            self._free(entry)
+            del self._entries[key]
+        self._delivered.setdefault(key.peer, set()).add(key.id)
+        self._delivered_count += 1
+        return Arrival(reply=Reply.DELIVERED)
+
+    def abort(self, failure: Failure) -> tuple[Resolution[T, P], ...]:
+        """Let go of every waiter, and of every one to come."""
+        if self._aborted is None:
+            self._aborted = failure
+        resolutions = []
+        for entry in self._entries.values():
+            if entry.state is _State.AWAITED:
+                resolutions.append(Resolution[T, P](entry.ticket, None, failure))
+                entry.state, entry.ticket, entry.failure = _State.FAILED, None, failure
+        return tuple(resolutions)
+
+    def statistics(self) -> Statistics:
+        """Counts now."""
+        states = [entry.state for entry in self._entries.values()]
+        return Statistics(
+            awaited=states.count(_State.AWAITED),
+            stored=states.count(_State.STORED),
+            stored_bytes=self._stored_bytes,
+            unconfirmed=states.count(_State.HANDED),
+            delivered=self._delivered_count,
+            duplicates=self._duplicates,
+            deferred=self._deferred,
+        )
+
+    def validate(self) -> None:
+        """Check the laws that a table can show; run at the teardown of tests.
+
+        Raises:
+            RuntimeError: A law is broken.
+        """
+        held = sum(entry.nbytes + entry.reserved for entry in self._entries.values())
+        if held != self._stored_bytes:
+            raise RuntimeError(f"{held} bytes are held but {self._stored_bytes} are accounted for")
+        if held > self._max_stored:
+            raise RuntimeError(f"{held} bytes are held beyond the limit of {self._max_stored}")
+        for key, entry in self._entries.items():
+            if (entry.payload is not None) != (entry.state is _State.STORED):
+                raise RuntimeError(f"{key}: a payload is kept in state {entry.state.name}")
+            if (entry.failure is not None) != (entry.state is _State.FAILED):
+                raise RuntimeError(f"{key}: a failure is kept in state {entry.state.name}")
+            if key.id in self._delivered.get(key.peer, ()):
+                raise RuntimeError(f"{key}: delivered and in the table")
+            if self._aborted is not None and entry.state is _State.AWAITED:
+                raise RuntimeError(f"{key}: awaited after an abort")
+
+    def _before_arrival(self, key: Key, nbytes: int) -> Arrival[T, P] | None:
+        """The cases in which what comes is not wanted, whole or offered."""
+        if key.id in self._delivered.get(key.peer, ()):
+            self._duplicates += 1
+            return Arrival(reply=Reply.DELIVERED)
+        entry = self._entries.get(key)
+        if entry is not None and entry.state in (_State.STORED, _State.HANDED):
+            self._duplicates += 1
+            return _NOTHING
+        if self._aborted is not None or (entry is not None and entry.state is _State.FAILED):
+            # Its place is taken by a failure for ever: the owner may forget it.
+            return Arrival(reply=Reply.DELIVERED)
+        if self._max_object is not None and nbytes > self._max_object:
+            return Arrival(reply=Reply.REFUSED)
+        return None
+
+    def _hand(self, entry: _Entry, ticket: T, payload: P) -> Arrival[T, P]:
+        entry.state, entry.ticket, entry.payload = _State.HANDED, None, None
+        return Arrival(Resolution(ticket, payload, None))
+
+    def _defer(self, key: Key) -> Arrival[T, P]:
+        self._deferred += 1
+        self._entries.setdefault(key, _Entry(_State.DEFERRED)).state = _State.DEFERRED
+        return Arrival(reply=Reply.DEFERRED)
+
+    def _fits(self, nbytes: int) -> bool:
+        return self._stored_bytes + nbytes + ENTRY_BYTES <= self._max_stored
+
+    def _free(self, entry: _Entry) -> None:
+        self._stored_bytes -= entry.nbytes + entry.reserved
+        entry.nbytes = entry.reserved = 0
