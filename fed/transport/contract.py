@@ -37,6 +37,7 @@ __all__ = [
     "Link",
     "LinkStatistics",
     "Listener",
+    "ListenerStatistics",
     "Notice",
     "NoticeKind",
     "Parcel",
@@ -245,10 +246,13 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     async def send(self, parcels: Sequence[Parcel]) -> None:
-        """Send small objects in one frame. Returns when they are handed to the operating system or queued for it.
+        """Send small objects in as few frames as they fit. Returns when they are handed on to be transmitted.
+
+        Cancelling it while it waits for its turn does not break the stream; the parcels may be sent nevertheless.
 
         Raises:
             PeerUnreachable: The connection broke.
+            ValueError: A parcel is too large for a frame: upload it.
         """
 
     @abc.abstractmethod
@@ -257,14 +261,16 @@ class Link(abc.ABC):
 
         Raises:
             PeerUnreachable: The connection broke.
+            PeerRefused: The peer does not understand what this party sends. Trying again will not help.
         """
 
     @abc.abstractmethod
     def acks(self) -> AsyncIterator[Sequence[Ack]]:
-        """Acknowledgements of the stream that the last `connect` opened, as they come.
+        """Acknowledgements of the stream that the last `connect` opened, as they come. For one reader at a time.
 
         Raises:
             PeerUnreachable: That stream broke. It never just ends, except after `close`.
+            PeerRefused: The peer does not understand what this party sends. Trying again will not help.
         """
 
     @abc.abstractmethod
@@ -273,6 +279,7 @@ class Link(abc.ABC):
 
         Raises:
             PeerUnreachable: It is not known to have arrived within the timeout.
+            PeerRefused: The peer does not understand what this party sends. Trying again will not help.
         """
 
     @abc.abstractmethod
@@ -284,6 +291,22 @@ class Link(abc.ABC):
         """Counts so far."""
 
 
+class ListenerStatistics(NamedTuple):
+    """Counts since the listener was made.
+
+    Attributes:
+        parcels_received: Objects handed to the handler, those sent again counted again.
+        bytes_received: Their size, headers included, framing excluded.
+        greetings: Greetings accepted.
+        refused: Greetings, frames, uploads and calls that were refused as untrusted, malformed or out of turn.
+    """
+
+    parcels_received: int
+    bytes_received: int
+    greetings: int
+    refused: int
+
+
 class Listener(abc.ABC):
     """Where all peers come in."""
 
@@ -293,9 +316,13 @@ class Listener(abc.ABC):
 
         Raises:
             AddressInUse: The port cannot be bound.
-            PeerUntrusted: This party's own credentials do not prove its name.
+            fed.errors.ConfigError: This party's own credentials do not prove its name.
         """
 
     @abc.abstractmethod
     async def close(self) -> None:
         """Stop, and free the port before returning. Idempotent."""
+
+    @abc.abstractmethod
+    def statistics(self) -> ListenerStatistics:
+        """Counts so far."""

@@ -1,0 +1,127 @@
+"""One large object as a run of chunks, and back into one block of memory.
+
+Laws:
+
+1. Cutting copies each byte once; assembling copies each byte once, to where it stays.
+2. An assembly never reserves more than its offer announced plus 63 bytes for each buffer, and its pages come into
+   being only as bytes arrive: an offer that lies about its size costs address space, not memory.
+3. Every non-empty buffer starts at a multiple of 64 bytes, which is what Arrow asks for and vector units like.
+4. An assembly yields the object only if exactly the bytes announced have come.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import Final
+
+from fed.transport.contract import Parcel
+from fed.transport.wire import MalformedFrame, Offer
+
+__all__ = ["Assembly", "cut", "offer_of"]
+
+ALIGNMENT: Final = 64
+HUGE: Final = 4 << 20
+"""Blocks from this size on ask for huge pages: faulting in fresh small ones is slower than copying into them."""
+
+
+def offer_of(parcel: Parcel) -> Offer:
+    """What announces this object."""
+    return Offer(parcel.id, len(parcel.header), tuple(buffer.nbytes for buffer in parcel.buffers))
+
+
+def cut(parcel: Parcel, chunk_bytes: int) -> Iterator[bytes]:
+    """Header and buffers, back to back, in chunks of `chunk_bytes`, the last one shorter; none is empty."""
+    pieces: list[memoryview] = []
+    room = chunk_bytes
+    for source in (memoryview(parcel.header), *parcel.buffers):
+        view = source if source.format == "B" and source.ndim == 1 else source.cast("B")
+        at = 0
+        while at < view.nbytes:
+            piece = view[at : at + room]
+            at += piece.nbytes
+            room -= piece.nbytes
+            pieces.append(piece)
+            if not room:
+                yield _join(pieces)
+                pieces = []
+                room = chunk_bytes
+    if pieces:
+        yield _join(pieces)
+
+
+def _join(pieces: list[memoryview]) -> bytes:
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+
+class Assembly:
+    """The receiving end of one upload.
+
+    Raises:
+        MemoryError: There is no room for what the offer announces.
+    """
+
+    __slots__ = ("_at", "_filled", "_offer", "_regions", "_views")
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        starts = []
+        end = 0
+        for size in offer.buffer_sizes:
+            starts.append(end)
+            end += -(-size // ALIGNMENT) * ALIGNMENT
+        block = _reserve(end)
+        self._views = [block[start : start + size] for start, size in zip(starts, offer.buffer_sizes, strict=True)]
+        # The header has a block of its own, which is let go once it is a bytes object.
+        self._regions = [_reserve(offer.header_size), *self._views]
+        self._at = 0
+        self._filled = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Put the next chunk in its place.
+
+        Raises:
+            MalformedFrame: It is empty, or more than was announced.
+        """
+        if not chunk:
+            raise MalformedFrame(f"the upload of object {self._offer.id} has an empty chunk")
+        view = memoryview(chunk)
+        while view:
+            if self._at == len(self._regions):
+                raise MalformedFrame(f"the upload of object {self._offer.id} goes on after {self._offer.nbytes} bytes")
+            region = self._regions[self._at]
+            taken = view[: region.nbytes - self._filled]
+            region[self._filled : self._filled + taken.nbytes] = taken
+            self._filled += taken.nbytes
+            view = view[taken.nbytes :]
+            if self._filled == region.nbytes:
+                self._at += 1
+                self._filled = 0
+
+    def finish(self) -> Parcel:
+        """The object, once all of its bytes have come; its buffers are read-only.
+
+        Raises:
+            MalformedFrame: Some are missing.
+        """
+        if any(region.nbytes for region in self._regions[self._at :]):
+            raise MalformedFrame(f"the upload of object {self._offer.id} ended before its {self._offer.nbytes} bytes")
+        header = bytes(self._regions[0])
+        return Parcel(self._offer.id, header, tuple(view.toreadonly() for view in self._views))
+
+
+def _reserve(nbytes: int) -> memoryview:
+    """Memory that starts at a page, and is given back when the last view into it goes."""
+    if not nbytes:
+        return memoryview(bytearray())
+    try:
+        # Private and anonymous. A bytearray would be zeroed first, which touches every page once more.
+        block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"no room for {nbytes} bytes: {error}") from error
+    if nbytes >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            block.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # a kernel built without huge pages: slower, not wrong
+    return memoryview(block)

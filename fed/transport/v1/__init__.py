@@ -1,0 +1,1 @@
+"""Code generated from `proto/fed/v1/fed.proto` by `proto/generate.py`. Not edited by hand."""

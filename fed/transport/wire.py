@@ -1,0 +1,532 @@
+"""The words of `proto/fed/v1/fed.proto` to and from this package's own values.
+
+Laws:
+
+1. Reading is strict. What is missing, unknown or over its limit is a `MalformedFrame`; nothing is coerced, and
+   nothing read is interpreted beyond its framing.
+2. Writing a `Failure`, an `Ack` or a refusal cannot fail: their text is cut to its limit, since an error that
+   could not be sent would be a hang [E25]. Writing anything else over a limit is a `MalformedFrame` as well.
+3. What is written here is read here, whatever the text in it: `read(write(x)) == x` up to the cuts of law 2.
+
+A name is at most 128 bytes of UTF-8 and never empty. A failure is at most 4 KiB when encoded [E25, E44].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from fed.core.failure import (
+    MAX_CAUSES,
+    MAX_HOPS,
+    MAX_MESSAGE_BYTES,
+    MAX_NAME_BYTES,
+    MAX_TRACEBACK_BYTES,
+    Failure,
+    Kind,
+)
+from fed.object import ObjectId
+from fed.transport.contract import Ack, Hello, Notice, NoticeKind, Parcel, Receipt, Verdict
+from fed.transport.v1 import fed_pb2 as pb
+
+__all__ = [
+    "MAX_ACKS",
+    "MAX_BUFFERS",
+    "MAX_FAILURE_BYTES",
+    "MAX_NOTICE_OBJECTS",
+    "MAX_REASON_BYTES",
+    "MalformedFrame",
+    "Offer",
+    "decode_acks",
+    "decode_failure",
+    "decode_greeting",
+    "decode_hello",
+    "decode_notice",
+    "decode_offer",
+    "decode_parcels",
+    "decode_result",
+    "encode_acks",
+    "encode_failure",
+    "encode_hello",
+    "encode_notice",
+    "encode_offer",
+    "encode_parcels",
+    "encode_refusal",
+    "encode_result",
+    "encode_welcome",
+]
+
+MAX_FAILURE_BYTES: Final = 4096
+MAX_REASON_BYTES: Final = 2048
+MAX_TYPE_BYTES: Final = 512
+"""Of a declared type's name, which includes its module."""
+MAX_PARTIES: Final = 1024
+MAX_TYPES: Final = 4096
+MAX_NOTICE_OBJECTS: Final = 65_536
+"""Of one frame; a notice with more travels as several."""
+MAX_ACKS: Final = 16_384
+MAX_BUFFERS: Final = 262_144
+"""Of one object. Bounds what the descriptions of empty buffers can make a receiver allocate."""
+MAX_SEQUENCE: Final = (1 << 63) - 1
+MAX_UINT32: Final = (1 << 32) - 1
+MAX_BYTES: Final = (1 << 62) - 1
+"""Of one object: the sum of the sizes in an offer fits a signed 64-bit number."""
+
+UNNAMED: Final = "<unnamed>"
+"""Sent in place of a class name that is empty, which Python allows and a reader here does not."""
+
+_KINDS: Final[Mapping[Kind, int]] = {
+    Kind.TASK: pb.KIND_TASK,
+    Kind.CANCELLED: pb.KIND_CANCELLED,
+    Kind.WORKER_CRASHED: pb.KIND_WORKER_CRASHED,
+    Kind.OUT_OF_MEMORY: pb.KIND_OUT_OF_MEMORY,
+    Kind.ACTOR_DIED: pb.KIND_ACTOR_DIED,
+    Kind.OBJECT_LOST: pb.KIND_OBJECT_LOST,
+    Kind.DELIVERY: pb.KIND_DELIVERY,
+    Kind.EGRESS_DENIED: pb.KIND_EGRESS_DENIED,
+    Kind.PARTY_LOST: pb.KIND_PARTY_LOST,
+    Kind.PARTY_LEFT: pb.KIND_PARTY_LEFT,
+    Kind.DRIVER: pb.KIND_DRIVER,
+    Kind.DIVERGED: pb.KIND_DIVERGED,
+    Kind.DEADLOCK: pb.KIND_DEADLOCK,
+    Kind.TIMEOUT: pb.KIND_TIMEOUT,
+    Kind.INIT: pb.KIND_INIT,
+    Kind.INTERNAL: pb.KIND_INTERNAL,
+}
+_NOTICE_KINDS: Final[Mapping[NoticeKind, int]] = {
+    NoticeKind.READY: pb.NOTICE_KIND_READY,
+    NoticeKind.FAILURE: pb.NOTICE_KIND_FAILURE,
+    NoticeKind.GOODBYE: pb.NOTICE_KIND_GOODBYE,
+}
+_RECEIPTS: Final[Mapping[Receipt, int]] = {
+    Receipt.DELIVERED: pb.RECEIPT_DELIVERED,
+    Receipt.DEFERRED: pb.RECEIPT_DEFERRED,
+    Receipt.WANTED: pb.RECEIPT_WANTED,
+    Receipt.REFUSED: pb.RECEIPT_REFUSED,
+}
+_VERDICTS: Final[Mapping[Verdict, int]] = {
+    Verdict.ADMIT: pb.VERDICT_ADMIT,
+    Verdict.DECLINE: pb.VERDICT_DECLINE,
+}
+_KIND_OF: Final = {number: kind for kind, number in _KINDS.items()}
+_NOTICE_KIND_OF: Final = {number: kind for kind, number in _NOTICE_KINDS.items()}
+_RECEIPT_OF: Final = {number: receipt for receipt, number in _RECEIPTS.items()}
+_VERDICT_OF: Final = {number: verdict for verdict, number in _VERDICTS.items()}
+
+_M = TypeVar("_M", bound=Message)
+_E = TypeVar("_E")
+
+
+class MalformedFrame(ValueError):
+    """Bytes that no party of this protocol version writes, or a value that the protocol cannot carry."""
+
+
+class Offer(NamedTuple):
+    """What the first message of an upload announces.
+
+    Attributes:
+        id: The object's name.
+        header_size: Size of the codec's header, in bytes.
+        buffer_sizes: Size of each buffer, in bytes.
+    """
+
+    id: ObjectId
+    header_size: int
+    buffer_sizes: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of header and buffers together, in bytes."""
+        return self.header_size + sum(self.buffer_sizes)
+
+
+# Hello ---------------------------------------------------------------------------------------------------------
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """A greeting.
+
+    Raises:
+        MalformedFrame: A field of it is over its limit.
+    """
+    return _hello(hello).SerializeToString()
+
+
+def decode_hello(data: bytes) -> Hello:
+    """Read what `encode_hello` wrote.
+
+    Raises:
+        MalformedFrame: It is not that.
+    """
+    return _read_hello(_parse(pb.Hello, data))
+
+
+def encode_welcome(hello: Hello) -> bytes:
+    """The answer to a greeting that is accepted: the listener's own.
+
+    Raises:
+        MalformedFrame: A field of it is over its limit.
+    """
+    return pb.Greeting(welcome=_hello(hello)).SerializeToString()
+
+
+def encode_refusal(reason: str) -> bytes:
+    """The answer to a greeting that is not. Total."""
+    text, _ = _fit(reason, MAX_REASON_BYTES)
+    return pb.Greeting(refusal=pb.Refusal(reason=text or "no reason given")).SerializeToString()
+
+
+def decode_greeting(data: bytes) -> Hello | str:
+    """Read an answer to a greeting: the listener's own, or its reason to refuse.
+
+    Raises:
+        MalformedFrame: It is neither.
+    """
+    greeting = _parse(pb.Greeting, data)
+    answer = greeting.WhichOneof("answer")
+    if answer == "welcome":
+        return _read_hello(greeting.welcome)
+    if answer == "refusal":
+        return _text(greeting.refusal.reason, "reason of a refusal", MAX_REASON_BYTES, empty=False)
+    raise MalformedFrame("a greeting was answered with neither a welcome nor a refusal")
+
+
+def _hello(hello: Hello) -> pb.Hello:
+    message = pb.Hello()
+    try:
+        message.protocol = hello.protocol
+        message.version = hello.version
+        message.job = hello.job
+        message.party = hello.party
+        message.incarnation = hello.incarnation
+        message.parties.extend(hello.parties)
+        message.types.extend(hello.types)
+        message.exceptions.extend(hello.exceptions)
+    except (ValueError, TypeError) as error:
+        raise MalformedFrame(f"a greeting cannot be encoded: {error}") from error
+    _read_hello(message)
+    return message
+
+
+def _read_hello(message: pb.Hello) -> Hello:
+    if message.protocol == 0:
+        raise MalformedFrame("a greeting lacks its protocol version")
+    return Hello(
+        protocol=message.protocol,
+        version=_name(message.version, "version in a greeting"),
+        job=_name(message.job, "job in a greeting"),
+        party=_name(message.party, "party in a greeting"),
+        incarnation=_name(message.incarnation, "incarnation in a greeting"),
+        parties=_names(message.parties, "party in a greeting", MAX_PARTIES),
+        types=_names(message.types, "type in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
+        exceptions=_names(message.exceptions, "exception in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
+    )
+
+
+# Failures and notices ------------------------------------------------------------------------------------------
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """A failure in at most 4 KiB, marked as truncated where something had to be cut. Total."""
+    return _failure(failure).SerializeToString()
+
+
+def decode_failure(data: bytes) -> Failure:
+    """Read what `encode_failure` wrote.
+
+    Raises:
+        MalformedFrame: It is not that.
+    """
+    return _read_failure(_parse(pb.Failure, data))
+
+
+def encode_notice(notice: Notice) -> tuple[bytes, ...]:
+    """A notice as one frame, or as several if it names more objects than one frame may.
+
+    Raises:
+        MalformedFrame: An object or the epoch is out of range, or a field is set that its kind does not have.
+    """
+    ids = notice.objects
+    groups = [ids[at : at + MAX_NOTICE_OBJECTS] for at in range(0, len(ids), MAX_NOTICE_OBJECTS)] or [()]
+    return tuple(_notice(notice, group).SerializeToString() for group in groups)
+
+
+def decode_notice(data: bytes) -> Notice:
+    """Read one frame of what `encode_notice` wrote.
+
+    Raises:
+        MalformedFrame: It is not that.
+    """
+    return _read_notice(_parse(pb.Notice, data))
+
+
+def _failure(failure: Failure) -> pb.Failure:
+    truncated = failure.truncated or len(failure.cause_types) > MAX_CAUSES or len(failure.hops) > MAX_HOPS
+    message = pb.Failure(kind=_KINDS[failure.kind])  # type: ignore[arg-type]
+    for field, text, limit in (
+        ("error_id", failure.error_id or UNNAMED, MAX_NAME_BYTES),
+        ("src_party", failure.src_party or UNNAMED, MAX_NAME_BYTES),
+        ("type_name", failure.type_name or UNNAMED, MAX_NAME_BYTES),
+        ("task", failure.task, MAX_NAME_BYTES),
+        ("message", failure.message, MAX_MESSAGE_BYTES),
+        ("traceback", failure.traceback, MAX_TRACEBACK_BYTES),
+    ):
+        fitting, cut = _fit(text, limit)
+        setattr(message, field, fitting)
+        truncated |= cut
+    if failure.sequence >= 0:
+        message.sequence = min(failure.sequence, MAX_SEQUENCE)
+    for repeated, names in (
+        (message.cause_types, failure.cause_types[:MAX_CAUSES]),
+        (message.hops, failure.hops[:MAX_HOPS]),
+    ):
+        for name in names:
+            fitting, cut = _fit(name or UNNAMED, MAX_NAME_BYTES)
+            repeated.append(fitting)
+            truncated |= cut
+    message.truncated = truncated
+    # The limits of the fields add up to somewhat more than that of the whole; what says least goes first.
+    for field in ("traceback", "message", "cause_types", "hops"):
+        if message.ByteSize() <= MAX_FAILURE_BYTES:
+            break
+        message.ClearField(field)
+        message.truncated = True
+    return message
+
+
+def _read_failure(message: pb.Failure) -> Failure:
+    if message.ByteSize() > MAX_FAILURE_BYTES:
+        raise MalformedFrame(f"a failure of {message.ByteSize()} bytes is over the limit of {MAX_FAILURE_BYTES}")
+    if message.sequence > MAX_SEQUENCE:
+        raise MalformedFrame(f"sequence {message.sequence} of a failure is out of range")
+    return Failure(
+        error_id=_name(message.error_id, "error_id of a failure"),
+        kind=_member(_KIND_OF, message.kind, "kind of a failure"),
+        src_party=_name(message.src_party, "src_party of a failure"),
+        type_name=_name(message.type_name, "type_name of a failure"),
+        task=_text(message.task, "task of a failure", MAX_NAME_BYTES),
+        sequence=message.sequence if message.HasField("sequence") else -1,
+        cause_types=_names(message.cause_types, "cause of a failure", MAX_CAUSES),
+        hops=_names(message.hops, "hop of a failure", MAX_HOPS),
+        message=_text(message.message, "message of a failure", MAX_MESSAGE_BYTES),
+        traceback=_text(message.traceback, "traceback of a failure", MAX_TRACEBACK_BYTES),
+        truncated=message.truncated,
+    )
+
+
+def _notice(notice: Notice, objects: Sequence[ObjectId]) -> pb.Notice:
+    message = pb.Notice(kind=_NOTICE_KINDS[notice.kind])  # type: ignore[arg-type]
+    message.epoch = _in_range(notice.epoch, MAX_UINT32, "epoch of a notice")
+    if notice.failure is not None:
+        message.failure.CopyFrom(_failure(notice.failure))
+    for object_id in objects:
+        _write_id(message.objects.add(), object_id)
+    _check_notice(notice.kind, has_failure=notice.failure is not None, has_objects=bool(objects))
+    return message
+
+
+def _read_notice(message: pb.Notice) -> Notice:
+    kind = _member(_NOTICE_KIND_OF, message.kind, "kind of a notice")
+    if len(message.objects) > MAX_NOTICE_OBJECTS:
+        raise MalformedFrame(f"a notice names {len(message.objects)} objects; at most {MAX_NOTICE_OBJECTS} may be")
+    has_failure = message.HasField("failure")
+    _check_notice(kind, has_failure=has_failure, has_objects=bool(message.objects))
+    return Notice(
+        kind=kind,
+        epoch=message.epoch,
+        failure=_read_failure(message.failure) if has_failure else None,
+        objects=tuple(_read_id(object_id) for object_id in message.objects),
+    )
+
+
+def _check_notice(kind: NoticeKind, *, has_failure: bool, has_objects: bool) -> None:
+    if kind is NoticeKind.FAILURE and not has_failure:
+        raise MalformedFrame("a FAILURE notice lacks its failure")
+    if kind is NoticeKind.READY and has_failure:
+        raise MalformedFrame("a READY notice has a failure")
+    if kind is not NoticeKind.FAILURE and has_objects:
+        raise MalformedFrame(f"a {kind.value} notice names objects")
+
+
+# Parcels, acknowledgements, offers -----------------------------------------------------------------------------
+
+
+def encode_parcels(parcels: Iterable[Parcel]) -> bytes:
+    """Small objects in one frame, whose size is for the caller to bound.
+
+    Raises:
+        MalformedFrame: A name is out of range, or there are too many buffers.
+    """
+    frame = pb.Parcels()
+    for parcel in parcels:
+        if len(parcel.buffers) > MAX_BUFFERS:
+            raise MalformedFrame(f"object {parcel.id} has {len(parcel.buffers)} buffers; at most {MAX_BUFFERS} may be")
+        message = frame.parcels.add()
+        _write_id(message.id, parcel.id)
+        message.header = parcel.header
+        message.buffers.extend(map(bytes, parcel.buffers))
+    return frame.SerializeToString()
+
+
+def decode_parcels(data: bytes) -> list[Parcel]:
+    """Read what `encode_parcels` wrote; the buffers are read-only and do not refer to `data`.
+
+    Raises:
+        MalformedFrame: It is not that.
+    """
+    parcels = []
+    for message in _parse(pb.Parcels, data).parcels:
+        if not message.HasField("id"):
+            raise MalformedFrame("a parcel lacks its name")
+        if len(message.buffers) > MAX_BUFFERS:
+            raise MalformedFrame(f"a parcel has {len(message.buffers)} buffers; at most {MAX_BUFFERS} may be")
+        parcels.append(Parcel(_read_id(message.id), message.header, tuple(map(memoryview, message.buffers))))
+    return parcels
+
+
+def encode_acks(acks: Iterable[Ack]) -> bytes:
+    """At most `MAX_ACKS` acknowledgements in one frame.
+
+    Raises:
+        MalformedFrame: A name is out of range. Reasons are cut, never refused.
+    """
+    frame = pb.Acks()
+    for ack in acks:
+        message = frame.acks.add()
+        _write_id(message.id, ack.id)
+        message.receipt = _RECEIPTS[ack.receipt]  # type: ignore[assignment]
+        if ack.reason:
+            message.reason, _ = _fit(ack.reason, MAX_REASON_BYTES)
+    return frame.SerializeToString()
+
+
+def decode_acks(data: bytes) -> list[Ack]:
+    """Read what `encode_acks` wrote.
+
+    Raises:
+        MalformedFrame: It is not that.
+    """
+    frame = _parse(pb.Acks, data)
+    if len(frame.acks) > MAX_ACKS:
+        raise MalformedFrame(f"a frame holds {len(frame.acks)} acknowledgements; at most {MAX_ACKS} may be")
+    acks = []
+    for message in frame.acks:
+        if not message.HasField("id"):
+            raise MalformedFrame("an acknowledgement lacks the name of its object")
+        receipt = _member(_RECEIPT_OF, message.receipt, "receipt")
+        reason = _text(message.reason, "reason of an acknowledgement", MAX_REASON_BYTES)
+        acks.append(Ack(_read_id(message.id), receipt, reason))
+    return acks
+
+
+def encode_offer(offer: Offer) -> bytes:
+    """The first message of an upload.
+
+    Raises:
+        MalformedFrame: The name or a size is out of range, or there are too many buffers.
+    """
+    message = pb.Offer()
+    _write_id(message.id, offer.id)
+    message.header_size = _in_range(offer.header_size, MAX_BYTES, "size of a header")
+    if len(offer.buffer_sizes) > MAX_BUFFERS:
+        raise MalformedFrame(f"object {offer.id} has {len(offer.buffer_sizes)} buffers; at most {MAX_BUFFERS} may be")
+    message.buffer_sizes.extend(offer.buffer_sizes)
+    message.total = _in_range(offer.nbytes, MAX_BYTES, "size of an object")
+    return message.SerializeToString()
+
+
+def decode_offer(data: bytes) -> Offer:
+    """Read what `encode_offer` wrote.
+
+    Raises:
+        MalformedFrame: It is not that, or its sizes do not add up.
+    """
+    message = _parse(pb.Offer, data)
+    if not message.HasField("id"):
+        raise MalformedFrame("an offer lacks the name of its object")
+    if len(message.buffer_sizes) > MAX_BUFFERS:
+        raise MalformedFrame(f"an offer has {len(message.buffer_sizes)} buffers; at most {MAX_BUFFERS} may be")
+    offer = Offer(_read_id(message.id), message.header_size, tuple(message.buffer_sizes))
+    if offer.nbytes > MAX_BYTES or offer.nbytes != message.total:
+        raise MalformedFrame(f"the sizes in an offer add up to {offer.nbytes}, not to its total of {message.total}")
+    return offer
+
+
+def encode_result(verdict: Verdict) -> bytes:
+    """How an upload ended. Total."""
+    return pb.UploadResult(verdict=_VERDICTS[verdict]).SerializeToString()  # type: ignore[arg-type]
+
+
+def decode_result(data: bytes) -> Verdict:
+    """Read what `encode_result` wrote.
+
+    Raises:
+        MalformedFrame: It is not that.
+    """
+    return _member(_VERDICT_OF, _parse(pb.UploadResult, data).verdict, "verdict")
+
+
+# Shared by all -------------------------------------------------------------------------------------------------
+
+
+def _parse(message_type: type[_M], data: bytes) -> _M:
+    message = message_type()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise MalformedFrame(f"not a {message_type.__name__}: {error}") from error
+    return message
+
+
+def _write_id(message: pb.ObjectId, object_id: ObjectId) -> None:
+    message.epoch = _in_range(object_id.epoch, MAX_UINT32, "epoch of an object")
+    message.sequence = _in_range(object_id.sequence, MAX_SEQUENCE, "sequence of an object")
+    message.slot = _in_range(object_id.slot, MAX_UINT32, "slot of an object")
+
+
+def _read_id(message: pb.ObjectId) -> ObjectId:
+    if message.sequence > MAX_SEQUENCE:
+        raise MalformedFrame(f"sequence {message.sequence} of an object is out of range")
+    return ObjectId(message.epoch, message.sequence, message.slot)
+
+
+def _in_range(number: int, most: int, what: str) -> int:
+    if not 0 <= number <= most:
+        raise MalformedFrame(f"{what} is out of range: {number}")
+    return number
+
+
+def _member(members: Mapping[int, _E], number: Any, what: str) -> _E:
+    member = members.get(number)
+    if member is None:
+        raise MalformedFrame(f"unknown {what}: {number}")
+    return member
+
+
+def _name(text: str, what: str) -> str:
+    return _text(text, what, MAX_NAME_BYTES, empty=False)
+
+
+def _names(names: Sequence[str], what: str, most: int, max_bytes: int = MAX_NAME_BYTES) -> tuple[str, ...]:
+    if len(names) > most:
+        raise MalformedFrame(f"{what}: {len(names)} are over the limit of {most}")
+    return tuple(_text(name, what, max_bytes, empty=False) for name in names)
+
+
+def _text(text: str, what: str, max_bytes: int, *, empty: bool = True) -> str:
+    if not text and not empty:
+        raise MalformedFrame(f"{what} is missing")
+    # A character is one to four bytes, so most texts need not be encoded to be measured.
+    if len(text) * 4 > max_bytes and len(text.encode()) > max_bytes:
+        raise MalformedFrame(f"{what} is longer than {max_bytes} bytes")
+    return text
+
+
+def _fit(text: str, max_bytes: int) -> tuple[str, bool]:
+    """As much of the text as fits, in valid UTF-8, and whether it had to be cut."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= max_bytes:
+        return raw.decode(), False
+    return raw[:max_bytes].decode("utf-8", "ignore"), True
