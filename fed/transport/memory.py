@@ -1,0 +1,486 @@
+"""A transport within one process: the contract without a wire, for tests and for federations in one process.
+
+Parties may run on one event loop or each on its own, in threads. They share no memory: what is sent is copied.
+Identity is the network's word: a link belongs to the party that it was made for.
+
+Thread safety: a link's state is touched on its own loop only, a listener's on its own; they reach one another
+through `_post` alone. What both must see at once - who listens, which pairs are cut, which parcels are held -
+belongs to the network and is guarded by its lock. Nothing waits while holding that lock.
+
+For tests, `MemoryNetwork.cut` breaks the connections of two parties until `heal`, and `hold` keeps parcels on
+their way until `release`. Both take effect before they return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from fed.object import ObjectId
+from fed.transport.contract import (
+    Ack,
+    AddressInUse,
+    Handler,
+    Hello,
+    Link,
+    LinkStatistics,
+    Listener,
+    ListenerStatistics,
+    Notice,
+    Parcel,
+    PeerRefused,
+    PeerUnreachable,
+    Refusal,
+    TransportError,
+    Verdict,
+)
+from fed.transport.greeting import answer_hello, check_own_hello, check_welcome
+
+__all__ = ["MemoryLink", "MemoryListener", "MemoryNetwork"]
+
+_T = TypeVar("_T")
+_LOG: Final = logging.getLogger(__name__)
+
+
+class MemoryNetwork:
+    """Connects the parties of one process. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners: dict[str, MemoryListener] = {}
+        self._connections: set[_Connection] = set()
+        self._cut: set[frozenset[str]] = set()
+        self._held: dict[tuple[str, str], list[Callable[[], object]]] = {}
+
+    def listener(self, party: str) -> MemoryListener:
+        """The way in to `party`."""
+        return MemoryListener(self, party)
+
+    def link(self, party: str, peer: str) -> MemoryLink:
+        """The way out from `party` to `peer`."""
+        return MemoryLink(self, party, peer)
+
+    def cut(self, party: str, peer: str) -> None:
+        """Break every connection between the two, in both directions, and let none be made until `heal`."""
+        pair = frozenset((party, peer))
+        with self._lock:
+            self._cut.add(pair)
+            broken = [connection for connection in self._connections if connection.pair == pair]
+            for connection in broken:
+                connection.alive = False
+        for connection in broken:
+            connection.announce_break()
+
+    def heal(self, party: str, peer: str) -> None:
+        """Allow the two to connect again."""
+        with self._lock:
+            self._cut.discard(frozenset((party, peer)))
+
+    def hold(self, party: str, peer: str) -> None:
+        """Keep parcels from `party` to `peer` on their way until `release`. Offers and notices pass."""
+        with self._lock:
+            self._held.setdefault((party, peer), [])
+
+    def release(self, party: str, peer: str) -> None:
+        """Let go of what `hold` kept, in order."""
+        with self._lock:
+            for deliver in self._held.pop((party, peer), []):
+                # Only posts to a loop, so it cannot come back for the lock.
+                deliver()
+
+    def held(self, party: str, peer: str) -> int:
+        """How many frames of parcels `hold` keeps at present."""
+        with self._lock:
+            return len(self._held.get((party, peer), []))
+
+    def _open(self, link: MemoryLink) -> _Connection:
+        with self._lock:
+            listener = self._listeners.get(link.peer)
+            if listener is None:
+                raise PeerUnreachable(f"party {link.peer!r} does not listen")
+            if frozenset((link.party, link.peer)) in self._cut:
+                raise PeerUnreachable(f"the network between {link.party!r} and {link.peer!r} is cut")
+            connection = _Connection(self, link, listener)
+            self._connections.add(connection)
+        return connection
+
+    def _break(self, connection: _Connection) -> None:
+        with self._lock:
+            connection.alive = False
+            self._connections.discard(connection)
+
+    def _listen(self, listener: MemoryListener) -> None:
+        with self._lock:
+            if self._listeners.setdefault(listener.party, listener) is not listener:
+                raise AddressInUse(f"party {listener.party!r} listens already: close its other listener first")
+
+    def _stop(self, listener: MemoryListener) -> list[_Connection]:
+        with self._lock:
+            if self._listeners.get(listener.party) is listener:
+                del self._listeners[listener.party]
+            broken = [connection for connection in self._connections if connection.listener is listener]
+            for connection in broken:
+                connection.alive = False
+                self._connections.discard(connection)
+        return broken
+
+    def _pass(self, connection: _Connection, deliver: Callable[[], object]) -> None:
+        with self._lock:
+            held = self._held.get((connection.link.party, connection.link.peer))
+            if held is not None:
+                held.append(deliver)
+                return
+        deliver()
+
+
+class _Connection:
+    """What one `connect` made. Either end may find `alive` false at any time; neither sets it true again."""
+
+    def __init__(self, network: MemoryNetwork, link: MemoryLink, listener: MemoryListener) -> None:
+        self.network = network
+        self.link = link
+        self.listener = listener
+        self.alive = True
+        # On the link's loop:
+        self.pending: set[asyncio.Future[Any]] = set()
+        self.acks: deque[Ack] = deque()
+        self.acks_changed = asyncio.Event()
+        # On the listener's loop:
+        self.offers: dict[int, ObjectId] = {}
+
+    @property
+    def pair(self) -> frozenset[str]:
+        return frozenset((self.link.party, self.link.peer))
+
+    def announce_break(self) -> None:
+        """Tell both ends. From any thread."""
+        _post(self.link.loop, self.link._on_break, self)
+        _post(self.listener.loop, self.listener._on_break, self)
+
+    def send_acks(self, acks: Sequence[Ack]) -> None:
+        """What the handler is given for its acknowledgements. On the listener's loop."""
+        if self.alive:
+            _post(self.link.loop, self.link._on_acks, self, tuple(acks))
+
+
+class MemoryListener(Listener):
+    """The way in to one party.
+
+    Args:
+        network: What connects it.
+        party: Whose it is.
+    """
+
+    def __init__(self, network: MemoryNetwork, party: str) -> None:
+        self.party: Final = party
+        self._network = network
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handler: Handler | None = None
+        self._streams: dict[str, _Connection] = {}
+        self._statistics = ListenerStatistics(0, 0, 0, 0)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it was started on."""
+        if self._loop is None:
+            raise RuntimeError(f"the listener of {self.party!r} was not started")
+        return self._loop
+
+    async def start(self, handler: Handler) -> None:  # noqa: D102
+        self._loop = asyncio.get_running_loop()
+        self._handler = handler
+        self._network._listen(self)
+
+    async def close(self) -> None:  # noqa: D102
+        for connection in self._network._stop(self):
+            self._on_break(connection)
+            _post(connection.link.loop, connection.link._on_break, connection)
+        self._handler = None
+
+    def statistics(self) -> ListenerStatistics:  # noqa: D102
+        return self._statistics
+
+    def _on_break(self, connection: _Connection) -> None:
+        connection.alive = False
+        peer = connection.link.party
+        if self._streams.get(peer) is connection:
+            del self._streams[peer]
+        offers, connection.offers = connection.offers, {}
+        for object_id in offers.values():
+            if self._handler is not None:
+                self._handler.on_offer_broken(peer, object_id)
+
+    def _on_hello(self, reply: _Reply[Hello], connection: _Connection, hello: Hello) -> None:
+        if self._handler is None or not connection.alive:
+            reply.fail(PeerUnreachable(f"party {self.party!r} does not listen any more"))
+            return
+        peer = connection.link.party
+        try:
+            welcome = answer_hello(self._handler, self.party, peer, hello)
+        except Refusal as refusal:
+            self._count(refused=1)
+            reply.fail(PeerRefused(str(refusal)))
+            return
+        before = self._streams.get(peer)
+        self._streams[peer] = connection
+        if before is not None and before is not connection:
+            self._network._break(before)
+            before.announce_break()
+        self._count(greetings=1)
+        self._handler.on_stream(peer, connection.send_acks)
+        reply.succeed(welcome)
+
+    def _on_parcels(self, connection: _Connection, parcels: Sequence[Parcel]) -> None:
+        if self._handler is None or not connection.alive:
+            return
+        self._count(parcels_received=len(parcels), bytes_received=sum(parcel.nbytes for parcel in parcels))
+        self._handler.on_parcels(connection.link.party, parcels)
+
+    def _on_offer(
+        self, reply: _Reply[Verdict], connection: _Connection, token: int, object_id: ObjectId, nbytes: int
+    ) -> None:
+        if self._handler is None or not connection.alive:
+            reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
+            return
+        verdict = self._handler.on_offer(connection.link.party, object_id, nbytes)
+        if verdict is Verdict.ADMIT:
+            connection.offers[token] = object_id
+        reply.succeed(verdict)
+
+    def _on_upload(self, reply: _Reply[Verdict], connection: _Connection, token: int, parcel: Parcel) -> None:
+        if connection.offers.pop(token, None) is None:
+            reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
+            return
+        self._on_parcels(connection, [parcel])
+        reply.succeed(Verdict.ADMIT)
+
+    def _on_withdrawn(self, connection: _Connection, token: int) -> None:
+        object_id = connection.offers.pop(token, None)
+        if object_id is not None and self._handler is not None:
+            self._handler.on_offer_broken(connection.link.party, object_id)
+
+    def _on_notice(self, reply: _Reply[None], connection: _Connection, notice: Notice) -> None:
+        if self._handler is None or not connection.alive:
+            reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
+            return
+        self._handler.on_notice(connection.link.party, notice)
+        reply.succeed(None)
+
+    def _count(self, **counts: int) -> None:
+        added = {name: getattr(self._statistics, name) + count for name, count in counts.items()}
+        self._statistics = self._statistics._replace(**added)
+
+
+class MemoryLink(Link):
+    """The way out from one party to another.
+
+    Args:
+        network: What connects it.
+        party: Whose it is.
+        peer: The party at the other end.
+    """
+
+    def __init__(self, network: MemoryNetwork, party: str, peer: str) -> None:
+        self.party: Final = party
+        self._peer = peer
+        self._network = network
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: _Connection | None = None
+        self._closed = False
+        self._tokens = 0
+        self._statistics = LinkStatistics(0, 0, 0)
+
+    @property
+    def peer(self) -> str:  # noqa: D102
+        return self._peer
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it was connected on."""
+        if self._loop is None:
+            raise RuntimeError(f"the link from {self.party!r} to {self._peer!r} was not connected")
+        return self._loop
+
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:  # noqa: D102
+        check_own_hello(self.party, hello)
+        if self._closed:
+            raise PeerUnreachable(f"the link to {self._peer!r} is closed")
+        self._loop = asyncio.get_running_loop()
+        self._abandon()
+        connection = self._network._open(self)
+        self._connection = connection
+        try:
+            welcome: Hello = await self._ask(connection, connection.listener._on_hello, hello, timeout_s=timeout_s)
+            check_welcome(self._peer, "the address in memory", welcome)
+        except BaseException:
+            if self._connection is connection:
+                self._abandon()
+            raise
+        self._count(connects=1)
+        return welcome
+
+    async def send(self, parcels: Sequence[Parcel]) -> None:  # noqa: D102
+        connection = self._connected()
+        copies = [_copy(parcel) for parcel in parcels]
+        listener = connection.listener
+        self._network._pass(connection, lambda: _post(listener.loop, listener._on_parcels, connection, copies))
+        self._count(parcels_sent=len(copies), bytes_sent=sum(parcel.nbytes for parcel in copies))
+        # A sender in a loop of its own must not keep the consumer, on the same event loop, from running.
+        await asyncio.sleep(0)
+
+    async def upload(self, parcel: Parcel) -> Verdict:  # noqa: D102
+        connection = self._connected()
+        listener = connection.listener
+        self._tokens += 1
+        token = self._tokens
+        try:
+            verdict: Verdict = await self._ask(connection, listener._on_offer, token, parcel.id, parcel.nbytes)
+            if verdict is Verdict.DECLINE:
+                return verdict
+            copy = _copy(parcel)
+
+            def deliver(reply: _Reply[Verdict]) -> None:
+                self._network._pass(
+                    connection,
+                    lambda: _post(listener.loop, _answer, listener._on_upload, reply, connection, token, copy),
+                )
+
+            verdict = await self._wait(connection, deliver)
+        except BaseException:
+            _post(listener.loop, listener._on_withdrawn, connection, token)
+            raise
+        self._count(parcels_sent=1, bytes_sent=copy.nbytes)
+        return verdict
+
+    def acks(self) -> AsyncIterator[Sequence[Ack]]:  # noqa: D102
+        return self._read_acks(self._connection)
+
+    async def _read_acks(self, connection: _Connection | None) -> AsyncIterator[Sequence[Ack]]:
+        while not self._closed:
+            if connection is None:
+                raise PeerUnreachable(f"the link to {self._peer!r} is not connected")
+            if connection.acks:
+                acks = tuple(connection.acks)
+                connection.acks.clear()
+                yield acks
+                continue
+            if not connection.alive:
+                raise PeerUnreachable(f"the connection to {self._peer!r} broke")
+            connection.acks_changed.clear()
+            await connection.acks_changed.wait()
+
+    async def tell(self, notice: Notice, *, timeout_s: float) -> None:  # noqa: D102
+        connection = self._connected()
+        await self._ask(connection, connection.listener._on_notice, notice, timeout_s=timeout_s)
+
+    async def close(self) -> None:  # noqa: D102
+        self._closed = True
+        self._abandon()
+
+    def statistics(self) -> LinkStatistics:  # noqa: D102
+        return self._statistics
+
+    def _connected(self) -> _Connection:
+        connection = self._connection
+        if connection is None or not connection.alive:
+            raise PeerUnreachable(f"the link to {self._peer!r} is {'closed' if self._closed else 'not connected'}")
+        return connection
+
+    def _abandon(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._network._break(connection)
+            self._on_break(connection)
+            _post(connection.listener.loop, connection.listener._on_break, connection)
+
+    def _on_break(self, connection: _Connection) -> None:
+        why = "was closed" if self._closed else "broke"
+        for future in connection.pending:
+            if not future.done():
+                future.set_exception(PeerUnreachable(f"the connection to {self._peer!r} {why}"))
+        connection.acks_changed.set()
+
+    def _on_acks(self, connection: _Connection, acks: Sequence[Ack]) -> None:
+        connection.acks.extend(acks)
+        connection.acks_changed.set()
+
+    async def _ask(
+        self, connection: _Connection, what: Callable[..., None], *arguments: object, timeout_s: float | None = None
+    ) -> Any:
+        """Run a listener's method on its loop, and wait for what it replies."""
+
+        def start(reply: _Reply[Any]) -> None:
+            if not _post(connection.listener.loop, _answer, what, reply, connection, *arguments):
+                reply.fail(PeerUnreachable(f"the event loop of party {self._peer!r} is closed"))
+
+        return await self._wait(connection, start, timeout_s)
+
+    async def _wait(
+        self, connection: _Connection, start: Callable[[_Reply[_T]], None], timeout_s: float | None = None
+    ) -> _T:
+        future: asyncio.Future[_T] = self.loop.create_future()
+        connection.pending.add(future)
+        try:
+            start(_Reply(self.loop, future))
+            await asyncio.wait({future}, timeout=timeout_s)
+            if not future.done():
+                raise PeerUnreachable(f"party {self._peer!r} did not answer within {timeout_s:g} s")
+            return future.result()
+        finally:
+            connection.pending.discard(future)
+            if not future.cancel() and not future.cancelled():
+                # Its error, if any, is either being raised from here or of no use to one who was cancelled.
+                future.exception()
+
+    def _count(self, **counts: int) -> None:
+        added = {name: getattr(self._statistics, name) + count for name, count in counts.items()}
+        self._statistics = self._statistics._replace(**added)
+
+
+class _Reply(Generic[_T]):
+    """Resolves a future of the link's loop from the listener's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[_T]) -> None:
+        self._loop = loop
+        self._future = future
+
+    def succeed(self, value: _T) -> None:
+        _post(self._loop, self._resolve, value, None)
+
+    def fail(self, error: TransportError) -> None:
+        _post(self._loop, self._resolve, None, error)
+
+    def _resolve(self, value: Any, error: TransportError | None) -> None:
+        if self._future.done():
+            return
+        if error is not None:
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(value)
+
+
+def _post(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> bool:
+    """Run something on a loop, from any thread. Returns whether the loop still takes anything."""
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:
+        _LOG.debug("dropped %s: its event loop is closed", getattr(call, "__qualname__", call))
+        return False
+    return True
+
+
+def _answer(call: Callable[..., None], reply: _Reply[Any], *arguments: object) -> None:
+    try:
+        call(reply, *arguments)
+    except Exception as error:
+        # A handler must not raise. One that does is a defect of ours, which must not leave the peer waiting.
+        reply.fail(PeerUnreachable("the peer's handler failed"))
+        raise RuntimeError("a transport handler raised") from error
+
+
+def _copy(parcel: Parcel) -> Parcel:
+    return Parcel(parcel.id, bytes(parcel.header), tuple(memoryview(bytes(buffer)) for buffer in parcel.buffers))
