@@ -1,0 +1,143 @@
+"""A Ray cluster of this process's own, for simulations and tests: started quietly, joined by children, gone at the end.
+
+One cluster is one trust domain: whoever has its token can run code in it. A simulation shares one among all
+parties, which is why it is no substitute for the real thing, where each party has its own.
+
+Ray's ports listen on every interface of the machine, whatever address the cluster goes by. The token, made anew
+for each cluster, is what keeps others out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+
+from fed.errors import InitError, UsageError
+
+__all__ = ["LocalCluster"]
+
+_QUIET: Mapping[str, str] = MappingProxyType(
+    {
+        # Ray announces with a warning that this default will change; this is the value after the change.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+)
+_TOKEN_BYTES = 32
+
+
+class LocalCluster:
+    """A Ray cluster that this process starts and ends.
+
+    Enter it in the main thread: Ray is unusable once the thread that initialised it has ended. This process counts as
+    one of the cluster's drivers. Should it be killed, Ray ends the cluster's processes within about three seconds.
+
+    The first one in a process sets ``RAY_`` variables and leaves them: Ray has read them by then and never looks
+    again, so that a process whose environment went back could neither start another cluster nor tell its children.
+
+    Args:
+        num_cpus: CPUs that the cluster offers to tasks; they are counted, not reserved. None: those of the machine.
+    """
+
+    def __init__(self, *, num_cpus: int | None = None) -> None:
+        self._num_cpus = num_cpus
+        self._address: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Where drivers join it, as ``host:port``.
+
+        Raises:
+            UsageError: It is not running.
+        """
+        if self._address is None:
+            raise UsageError("the local Ray cluster is not running: enter it with a with statement first")
+        return self._address
+
+    def environment(self) -> dict[str, str]:
+        """The variables that a child process needs to join it, beside those of this process.
+
+        They hold the cluster's token: give them to nobody else.
+
+        Raises:
+            UsageError: It is not running.
+        """
+        credentials = {name: text for name, text in os.environ.items() if name.startswith("RAY_AUTH_")}
+        return {
+            **_QUIET,
+            **credentials,
+            "FED_RAY_ADDRESS": self.address,
+            # A Ray call after the end of the job would otherwise start another cluster in silence.
+            "RAY_ENABLE_AUTO_CONNECT": "0",
+        }
+
+    def __enter__(self) -> LocalCluster:
+        """Start it, in two to four seconds.
+
+        Raises:
+            UsageError: This process already uses a Ray cluster.
+            InitError: Ray did not start.
+        """
+        # Ray reads its environment when it is imported, hence nothing here imports it earlier. A process that did so
+        # elsewhere keeps the token that Ray itself made.
+        if "ray" not in sys.modules:
+            os.environ.update({name: text for name, text in _QUIET.items() if name not in os.environ})
+            if "RAY_AUTH_MODE" not in os.environ:
+                # Otherwise Ray would leave a token in the home directory, readable by every user of the machine.
+                os.environ["RAY_AUTH_MODE"] = "token"
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
+        import ray
+
+        if ray.is_initialized():
+            raise UsageError("this process already uses a Ray cluster: a local one can only be started without it")
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self._num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            self._address = str(ray.get_runtime_context().gcs_address)
+        except BaseException as error:
+            ray.shutdown()
+            if isinstance(error, Exception):
+                raise InitError(f"the local Ray cluster did not start: {_first_line(error)}") from error
+            raise
+        finally:
+            # Ray puts its own in place of ours, which ends the process without asking anybody.
+            if in_main_thread and on_sigterm is not None:
+                signal.signal(signal.SIGTERM, on_sigterm)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the cluster with all its processes, in one to two seconds. Does nothing if it is not running."""
+        if self._address is None:
+            return
+        self._address = None
+        import ray
+
+        ray.shutdown()
+
+    def __del__(self) -> None:
+        if self._address is not None:
+            warnings.warn(f"local Ray cluster at {self._address} was not closed", ResourceWarning, stacklevel=2)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
