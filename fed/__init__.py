@@ -1,0 +1,62 @@
+"""Federated cross-party tasks on Ray: parties compute together, and hand over results instead of data."""
+
+from fed.api import errors, get, init, job, parties, party, shutdown, statistics
+from fed.cleanup import FailureReport
+from fed.core.failure import Failure, Kind
+from fed.errors import (
+    ConfigError,
+    DeadlockError,
+    DeliveryError,
+    DivergenceError,
+    EgressDenied,
+    FailureError,
+    FedError,
+    FedTimeoutError,
+    InitError,
+    JobAborted,
+    PartyLeftError,
+    PartyLostError,
+    RemoteError,
+    TaskError,
+    UsageError,
+)
+from fed.job import JobStatistics
+from fed.object import FedObject
+from fed.remote import FedActor, FedClass, FedFunction, FedMethod, kill, remote
+
+__all__ = [
+    "ConfigError",
+    "DeadlockError",
+    "DeliveryError",
+    "DivergenceError",
+    "EgressDenied",
+    "Failure",
+    "FailureError",
+    "FailureReport",
+    "FedActor",
+    "FedClass",
+    "FedError",
+    "FedFunction",
+    "FedMethod",
+    "FedObject",
+    "FedTimeoutError",
+    "InitError",
+    "JobAborted",
+    "JobStatistics",
+    "Kind",
+    "PartyLeftError",
+    "PartyLostError",
+    "RemoteError",
+    "TaskError",
+    "UsageError",
+    "errors",
+    "get",
+    "init",
+    "job",
+    "kill",
+    "parties",
+    "party",
+    "remote",
+    "shutdown",
+    "statistics",
+]

@@ -18,7 +18,7 @@ import enum
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["Exposure", "Failure", "FailureBook", "Fault", "Kind", "first_root"]
+__all__ = ["Exposure", "Failure", "FailureBook", "Fault", "Kind", "Poison", "first_root"]
 
 MAX_CAUSES: Final = 8
 MAX_HOPS: Final = 16
@@ -183,6 +183,19 @@ class Failure:
         via = f" (via {', '.join(self.hops)})" if self.hops else ""
         text = f": {self.message}" if self.message else ""
         return f"{self.type_name}{where} at party {self.src_party!r}{via}{text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Poison:
+    """Stands where the value of a failed object would be. Whoever meets one raises instead of going on.
+
+    A receive therefore always succeeds, and one object that fails does not fail the others it travelled with.
+
+    Attributes:
+        failure: Why there is no value.
+    """
+
+    failure: Failure
 
 
 def _cut(text: str, max_bytes: int) -> tuple[str, bool]:

@@ -85,10 +85,6 @@ class Plan:
         """A `fed.get`: every party needs every one of the objects."""
         return self._step(uses, self.parties)
 
-    def make(self, step: Step, party: str, results: int) -> tuple[PlannedObject, ...]:
-        """The objects that a call makes in `party`."""
-        return tuple(PlannedObject(ObjectId(self.epoch, step.sequence, slot), party) for slot in range(results))
-
     def _step(self, uses: Sequence[PlannedObject], needed_by: Iterable[str]) -> Step:
         receives: list[int] = []
         pushes: list[tuple[int, str]] = []

@@ -161,7 +161,8 @@ class Rendezvous(Generic[T, P]):
             return self._hand(entry, ticket, entry.payload)
         if entry.state is _State.FAILED:
             return Arrival(Resolution(ticket, None, entry.failure))
-        wanted = entry.state in (_State.DEFERRED, _State.HANDED)
+        # An admitted offer is on its way already; asking for it again would only double the traffic.
+        wanted = entry.state is _State.HANDED or (entry.state is _State.DEFERRED and not entry.reserved)
         self._free(entry)
         entry.state, entry.ticket = _State.AWAITED, ticket
         return Arrival(reply=Reply.WANTED) if wanted else _NOTHING

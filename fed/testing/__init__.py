@@ -1,0 +1,5 @@
+"""Public test harness: run all parties of a federated program in one process, in milliseconds, without Ray."""
+
+from fed.testing.simulation import Simulation, simulate
+
+__all__ = ["Simulation", "simulate"]

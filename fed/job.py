@@ -1,0 +1,898 @@
+"""One job in one party: the pure core, the runtime and the threads, wired together.
+
+Threads, and what each may do:
+
+- the *driver* thread, the user's: fed calls. It submits work and waits on one condition; it never blocks in the
+  runtime, so that a failure can always wake it.
+- the runtime's callback thread: `_task_done`, `_received` and `_pushed` change states and post to queues. They hold
+  the lock for moments, call nothing that blocks, and so cannot stall the runtime.
+- the *data-sending* thread: pushes results that are ready, confirms arrivals, listens to what peers tell.
+- the *error-queue* thread: tells peers of failures, apart from data.
+- the *cleanup* thread: see `fed.cleanup`.
+
+One lock guards all states. Nothing is called under it but the pure core and posts to queues, none of which block
+or take another lock, so there is no order of locks to keep.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import importlib.metadata
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from fed.cleanup import CleanupManager, FailureReport, run_steps
+from fed.config import Config
+from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
+from fed.core.lifecycle import Lifecycle, State
+from fed.core.plan import Plan, PlannedObject, Step
+from fed.core.rendezvous import Key
+from fed.errors import ConfigError, FailureError, FedTimeoutError, InitError, UsageError
+from fed.object import FedObject, ObjectId
+from fed.proxy.receiver import PeerEvent, PeerEventKind
+from fed.proxy.sender import Delivery
+from fed.raising import RemoteTraceback, aborted, error_of, init_error
+from fed.runtime.arguments import Packed
+from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, TaskBody
+from fed.sending import QueueThread
+from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics, Notice, NoticeKind
+
+__all__ = ["Entry", "Job", "JobStatistics", "hello_of"]
+
+logger = logging.getLogger("fed")
+
+SETTLE_S: Final = 0.01
+"""How long after the first failure a simultaneous one elsewhere may still become the root: a few round trips."""
+
+TELL_S: Final = 5.0
+"""How long the error queue tries to tell a peer of a failure."""
+
+FAREWELL_S: Final = 2.0
+"""How long a party that leaves because of a failure waits for the others to have heard it."""
+
+START_S: Final = 60.0
+"""How long the proxies may take to start; a Ray worker takes about a second."""
+
+STOP_S: Final = 5.0
+"""How long a thread or proxy may take to end."""
+
+PUSH_BATCH: Final = 64
+"""Results that are ready together travel to the sender in calls of up to this many: Ray's cost is per call."""
+
+PENDING: Final = 0
+READY: Final = 1
+FAILED: Final = 2
+
+
+class Entry(PlannedObject):
+    """The job's record of one object, owned by the user's handle.
+
+    Attributes:
+        label: The call that makes it, for people.
+        state: PENDING, READY or FAILED; leaves PENDING once [E12].
+        ref: Where this party has it, or will; None where it does not need it.
+        failure: Why there is no value, in FAILED.
+        consumers: Parties to push it to as soon as it is READY.
+        dependents: Failed tasks that wait for this state, to know whether they failed because of it.
+        wait: The `fed.get` that waits for it.
+        job: The job that it belongs to.
+    """
+
+    __slots__ = ("consumers", "dependents", "failure", "job", "label", "ref", "state", "wait")
+
+    def __init__(self, job: Job, object_id: ObjectId, party: str, label: str) -> None:
+        super().__init__(object_id, party)
+        self.job = job
+        self.label = label
+        self.state = PENDING
+        self.ref: Ref = None
+        self.failure: Failure | None = None
+        self.consumers: tuple[str, ...] = ()
+        self.dependents: list[_Task] = []
+        self.wait: _Wait | None = None
+
+
+class _Task:
+    """A submitted task of this party that has not ended."""
+
+    __slots__ = ("done", "failed", "label", "results", "sequence", "undecided", "uses")
+
+    def __init__(self, sequence: int, label: str, results: tuple[Entry, ...], uses: Sequence[Entry]) -> None:
+        self.sequence = sequence
+        self.label = label
+        self.results = results
+        self.uses = uses
+        self.done: Ref = None
+        self.failed: Outcome | None = None
+        self.undecided = 0
+
+
+class _Wait:
+    """A `fed.get` in progress: how many of its objects have no state yet."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = 0
+
+
+class _Push(NamedTuple):
+    """For the data-sending thread: an object that is ready, and a party that needs it."""
+
+    entry: Entry
+    consumer: str
+
+
+class _Events(NamedTuple):
+    """For the data-sending thread: what peers told."""
+
+    outcome: Outcome
+
+
+class _Confirm(NamedTuple):
+    """For the data-sending thread: something has arrived and is to be confirmed soon."""
+
+
+class _Tell(NamedTuple):
+    """For the error-queue thread: something to tell a peer."""
+
+    peer: str
+    kind: NoticeKind
+    failure: Failure | None = None
+    objects: tuple[ObjectId, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class JobStatistics:
+    """What one party did in one job so far.
+
+    Attributes:
+        calls: Fed calls numbered.
+        objects_sent: Objects that left this party, by peer.
+        bytes_sent: Their size in bytes, by peer.
+        seconds: Since the job had been joined.
+    """
+
+    calls: int
+    objects_sent: Mapping[str, int]
+    bytes_sent: Mapping[str, int]
+    seconds: float
+
+
+def hello_of(config: Config, incarnation: str) -> Hello:
+    """How a party greets the others."""
+    return Hello(
+        protocol=PROTOCOL_VERSION,
+        version=importlib.metadata.version("fedray"),
+        job=config.job,
+        party=config.party,
+        incarnation=incarnation,
+        parties=config.parties,
+        types=tuple(sorted(f"{one.__module__}.{one.__qualname__}" for one in config.types)),
+        exceptions=tuple(sorted(one.__name__ for one in config.exceptions)),
+    )
+
+
+class Job:
+    """One job in one party, from joining to the end.
+
+    Args:
+        config: The options.
+        runtime: Where tasks run.
+        incarnation: One life of this driver, as greeted.
+    """
+
+    def __init__(self, config: Config, runtime: Runtime, incarnation: str | None = None) -> None:
+        self.config = config
+        self.party = config.party
+        self._incarnation = incarnation or new_incarnation()
+        self._runtime = runtime
+        self._proxies: Proxies | None = None
+        self._thread = threading.get_ident()
+        self._changed = threading.Condition(threading.Lock())
+        self._plan = Plan(config.party, config.parties)
+        self._life = Lifecycle(config.peers)
+        self._book = FailureBook()
+        self._root_error: FailureError | None = None
+        self._causes: dict[str, BaseException] = {}
+        self._raised: set[str] = set()
+        self._failure_count = 0
+        self._disagreed: dict[str, str] = {}
+        self._tasks: set[_Task] = set()
+        self._receiving: set[Entry] = set()
+        self._pushing = 0
+        self._telling = 0
+        self._unconfirmed: list[Key] = []
+        self._joined_at = 0.0
+        self._last_statistics: Mapping[str, LinkStatistics] = {}
+        self._exposure = _exposures(config)
+        self._cleanup = CleanupManager(config.party, SETTLE_S, self._settle, config.failure_handler)
+        self._data: QueueThread[_Push | _Events | _Confirm] = QueueThread(
+            f"fed-{config.party}-data", self._handle_data, self._thread_failed, idle=self._flush_confirmations
+        )
+        self._errors: QueueThread[_Tell] = QueueThread(
+            f"fed-{config.party}-errors", self._handle_errors, self._thread_failed
+        )
+
+    # Joining
+
+    def join(self) -> None:
+        """Start the runtime and the proxies, and return when every party is ready.
+
+        Raises:
+            ConfigError: The port is taken, or this party's credentials are wrong.
+            InitError: A party refused, failed, or was not ready in time.
+        """
+        try:
+            self._join()
+        except BaseException as error:
+            self.close(error)
+            raise
+
+    def _join(self) -> None:
+        self._proxies = self._runtime.start()
+        deadline = time.monotonic() + START_S
+        self._listen()
+        trouble = self._result_of(self._proxies.started(), deadline, "the proxies to start")
+        if trouble is not None:
+            raise ConfigError(trouble)
+        timeout_s = self.config.init_timeout_s
+        deadline = time.monotonic() + timeout_s
+        joining = self._proxies.connect(timeout_s)
+        connected: list[Outcome] = []
+        self._runtime.watch(joining, functools.partial(self._note, connected))
+        self._log_event("waiting", {"for": list(self.config.peers)})
+        with self._changed:
+            # A little beyond the budget, which the sender keeps, and which then knows what it last heard.
+            self._changed.wait_for(lambda: connected or self._join_failed(), timeout_s + STOP_S)
+        self._raise_if_join_failed(connected)
+        for peer in self.config.peers:
+            self._errors.post(_Tell(peer, NoticeKind.READY))
+        while True:
+            with self._changed:
+                awaited = self._life.awaited
+                self._changed.wait_for(
+                    lambda known=awaited: self._life.awaited != known or self._join_failed(),  # type: ignore[misc]
+                    0 if not awaited else max(0.0, deadline - time.monotonic()),
+                )
+                still = self._life.awaited
+                failed = self._join_failed()
+            if failed:
+                self._raise_if_join_failed(connected)
+            if not still:
+                break
+            if time.monotonic() >= deadline:
+                raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
+            self._log_event("waiting", {"for": list(still)})
+        with self._changed:
+            self._life.joined()
+        self._joined_at = time.monotonic()
+        self._log_event("joined", {})
+
+    def _join_failed(self) -> bool:
+        return bool(self._disagreed) or self._life.latched or len(self._life.present) < len(self.config.peers)
+
+    def _raise_if_join_failed(self, connected: Sequence[Outcome]) -> None:
+        if self._disagreed:
+            raise init_error(self._disagreed)
+        outcome = connected[0] if connected else None
+        problems = outcome.value if outcome is not None and outcome.fault is None else None
+        if problems:
+            final = any(problem.final for problem in problems)
+            raise init_error(
+                {problem.peer: problem.reason for problem in problems if problem.final or not final},
+                None if final else self.config.init_timeout_s,
+            )
+        root = self._book.root
+        if root is not None:
+            raise init_error({root.src_party: f"its own start failed: {root.message or root.type_name}"})
+        gone = sorted(set(self.config.peers) - set(self._life.present))
+        if gone:
+            raise init_error(dict.fromkeys(gone, "it left before the job started"))
+        if problems is None:
+            fault = outcome.fault if outcome is not None else None
+            raise InitError(f"the sender proxy did not start: {fault.message if fault else 'no answer'}")
+
+    # Fed calls
+
+    def run(self, body: TaskBody, party: str, packed: Packed, returns: int) -> tuple[FedObject[Any], ...]:
+        """A call of a function."""
+        return self._call(body.name, party, packed, returns, lambda call: self._runtime.submit(body, call))
+
+    def create(self, body: ActorBody, party: str, packed: Packed) -> Any:
+        """The creation of an actor. Returns the runtime's actor in its own party, None elsewhere."""
+        created: list[Any] = []
+
+        def submit(call: Call) -> Any:
+            actor, done = self._runtime.create(body, call)
+            created.append(actor)
+            return (), done
+
+        self._call(f"{body.name}.__init__", party, packed, 1, submit, results=0)
+        return created[0] if created else None
+
+    def call(
+        self, actor: Any, label: str, method: str, party: str, packed: Packed, returns: int, options: Mapping[str, Any]
+    ) -> tuple[FedObject[Any], ...]:
+        """A call of an actor's method."""
+        return self._call(label, party, packed, returns, lambda call: self._runtime.call(actor, method, call, options))
+
+    def kill(self, actor: Any, party: str) -> None:
+        """The end of an actor."""
+        self.check_party(party)
+        step = self._plan.task(party, ())
+        if step.here:
+            self._runtime.kill(actor)
+
+    def get(self, objects: Sequence[FedObject[Any]], timeout_s: float | None) -> list[Any]:
+        """The values of objects, in every party.
+
+        Raises:
+            TaskError: The task of one failed.
+            FedTimeoutError: Not all were there in time.
+        """
+        entries = [self._entry(one) for one in objects]
+        self._advance(self._plan.get(entries), entries)
+        with self._changed:
+            wait = _Wait()
+            for entry in set(entries):
+                if entry.state == PENDING:
+                    entry.wait = wait
+                    wait.left += 1
+            arrived = self._changed.wait_for(lambda: wait.left == 0 or self._life.latched, timeout_s)
+        self._raise_if_latched()
+        if not arrived:
+            missing = next(one for one in objects if one._entry.state == PENDING)
+            raise FedTimeoutError(f"fed.get: {missing!r} did not arrive within {timeout_s:g} s")
+        for entry in entries:
+            if entry.state == FAILED and entry.failure is not None:
+                raise self._error(entry.failure)
+        return self._runtime.fetch([entry.ref for entry in entries])
+
+    def check_party(self, party: str) -> None:
+        """Refuse a call that this job cannot make.
+
+        Raises:
+            UsageError: Wrong thread, no such party, or the job is over.
+            FailureError: The job is latched.
+        """
+        if threading.get_ident() != self._thread:
+            raise UsageError(
+                "fed calls come from the one thread that called fed.init: in another thread their order would differ "
+                "between the parties"
+            )
+        self._raise_if_latched()
+        if not self._life.accepts_work:
+            raise UsageError(f"the job {self.config.job!r} is over: call fed.init() again")
+        if party not in self.config.addresses:
+            raise UsageError(
+                f"no party {party!r} in job {self.config.job!r}: there are {', '.join(self.config.parties)}"
+            )
+
+    def statistics(self) -> JobStatistics:
+        """What this party did so far."""
+        if self._proxies is not None and self._life.state is not State.CLOSED:
+            self._last_statistics = self._result_of(
+                self._proxies.statistics(), time.monotonic() + STOP_S, "the sender proxy"
+            )
+        links = self._last_statistics
+        return JobStatistics(
+            calls=self._plan.calls,
+            objects_sent={peer: one.parcels_sent for peer, one in links.items()},
+            bytes_sent={peer: one.bytes_sent for peer, one in links.items()},
+            seconds=time.monotonic() - self._joined_at if self._joined_at else 0.0,
+        )
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Every failure known so far."""
+        with self._changed:
+            return self._book.all
+
+    def validate(self) -> None:
+        """Check the laws of the core. Raises RuntimeError where one is broken."""
+        with self._changed:
+            self._book.validate()
+            self._life.validate()
+
+    def _call(
+        self,
+        label: str,
+        party: str,
+        packed: Packed,
+        returns: int,
+        submit: Callable[[Call], Any],
+        *,
+        results: int | None = None,
+    ) -> tuple[FedObject[Any], ...]:
+        uses = [self._entry(one) for one in packed.objects]
+        step = self._plan.task(party, uses)
+        self._advance(step, uses)
+        named = f"#{step.sequence} {label}"
+        made = tuple(
+            Entry(self, ObjectId(self._plan.epoch, step.sequence, slot), party, named)
+            for slot in range(returns if results is None else results)
+        )
+        if step.here:
+            values = tuple(value._entry.ref if type(value) is FedObject else value for value in packed.values)
+            extras = tuple(one._entry.ref for one in packed.extras)
+            call = Call((*values, *extras), packed.keywords, len(extras), returns)
+            task = _Task(step.sequence, named, made, uses)
+            refs, task.done = submit(call)
+            for entry, ref in zip(made, refs, strict=True):
+                entry.ref = ref
+            with self._changed:
+                self._tasks.add(task)
+            self._runtime.watch(task.done, functools.partial(self._task_done, task))
+        return tuple(FedObject(entry.id, party, label, entry) for entry in made)
+
+    def _entry(self, one: FedObject[Any]) -> Entry:
+        entry: Entry = one._entry
+        if entry.job is not self or entry.id.epoch != self._plan.epoch:
+            raise UsageError(f"{one!r} belongs to an earlier job or epoch, and its value is gone")
+        return entry
+
+    def _advance(self, step: Step, uses: Sequence[Entry]) -> None:
+        """Carry out what a call asks of this party besides running the task."""
+        if step.receives:
+            self._receive([uses[position] for position in step.receives])
+        if step.pushes:
+            with self._changed:
+                for position, consumer in step.pushes:
+                    self._need(uses[position], consumer)
+
+    def _receive(self, entries: list[Entry]) -> None:
+        proxies = self._running_proxies()
+        limit = self.config.max_pending_receives
+        with self._changed:
+            # Waits for earlier objects only, whose tasks do not depend on later ones, so this cannot deadlock.
+            self._changed.wait_for(
+                lambda: not self._receiving or len(self._receiving) + len(entries) <= limit or self._life.latched
+            )
+            confirmed, self._unconfirmed = self._unconfirmed, []
+        self._raise_if_latched()
+        keys = [Key(entry.party, entry.id) for entry in entries]
+        submission = proxies.receive(keys, confirmed)
+        with self._changed:
+            for entry, ref in zip(entries, submission.results, strict=True):
+                entry.ref = ref
+                self._receiving.add(entry)
+            gone = [entry for entry in entries if entry.party not in self._life.present]
+            for entry in gone:
+                self._fail_left(entry)
+        self._runtime.watch(submission.done, functools.partial(self._received, entries, submission.done))
+
+    def _need(self, entry: Entry, consumer: str) -> None:
+        """A party needs an object of this one. The lock is held."""
+        if entry.state == READY:
+            self._post_push(entry, consumer)
+        elif entry.failure is not None:
+            self._errors.post(_Tell(consumer, NoticeKind.FAILURE, entry.failure, (entry.id,)))
+        else:
+            entry.consumers = (*entry.consumers, consumer)
+
+    def _post_push(self, entry: Entry, consumer: str) -> None:
+        self._pushing += 1
+        self._data.post(_Push(entry, consumer))
+
+    def _raise_if_latched(self) -> None:
+        if not self._life.latched:
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._root_error is not None)
+            first = self._life.tell()
+        if self._root_error is None or not first:
+            raise aborted(self._book.settle())
+        raise self._root_error
+
+    def _running_proxies(self) -> Proxies:
+        if self._proxies is None:
+            raise UsageError("the job has not started")
+        return self._proxies
+
+    # On the runtime's callback thread
+
+    def _task_done(self, task: _Task, outcome: Outcome) -> None:
+        with self._changed:
+            if outcome.fault is not None:
+                task.failed = outcome
+                undecided = [entry for entry in set(task.uses) if entry.state == PENDING and entry.ref is not None]
+                if undecided:
+                    # Whether it failed by itself or because of an argument is known when the argument is.
+                    task.undecided = len(undecided)
+                    for entry in undecided:
+                        entry.dependents.append(task)
+                    return
+            self._finish(task)
+            self._changed.notify_all()
+
+    def _received(self, entries: list[Entry], done: Ref, outcome: Outcome) -> None:
+        with self._changed:
+            failures: Sequence[Failure | None]
+            if outcome.fault is not None:
+                lost = self._new_failure(outcome.fault, "", -1)
+                failures = [lost] * len(entries)
+            else:
+                failures = outcome.value
+            for entry, failure in zip(entries, failures, strict=True):
+                self._receiving.discard(entry)
+                if entry.state != PENDING:
+                    continue
+                if failure is None:
+                    self._ready(entry)
+                    self._unconfirmed.append(Key(entry.party, entry.id))
+                else:
+                    self._fail([(entry, failure)])
+                    self._learn(failure, broadcast=failure.src_party == self.party)
+            if self._unconfirmed:
+                self._data.post(_Confirm())
+            self._changed.notify_all()
+
+    def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, done: Ref, outcome: Outcome) -> None:
+        with self._changed:
+            self._pushing -= count
+            if outcome.fault is not None:
+                if self._life.state is not State.CLOSED:
+                    self._learn(self._new_failure(outcome.fault, "", -1), broadcast=True)
+            else:
+                for undelivered in outcome.value:
+                    entry = entries[undelivered.id]
+                    failure = undelivered.fault.inherited or self._new_failure(
+                        undelivered.fault, entry.label, entry.id.sequence
+                    )
+                    self._errors.post(_Tell(undelivered.consumer, NoticeKind.FAILURE, failure, (entry.id,)))
+                    self._learn(failure, broadcast=True)
+            self._changed.notify_all()
+
+    def _note(self, into: list[Outcome], outcome: Outcome) -> None:
+        with self._changed:
+            into.append(outcome)
+            self._changed.notify_all()
+
+    def _finish(self, task: _Task) -> None:
+        """A task has ended and it is known why. The lock is held."""
+        # A queue instead of recursion: a chain of failed tasks may be long.
+        finishing = collections.deque([task])
+        while finishing:
+            one = finishing.popleft()
+            self._tasks.discard(one)
+            if one.failed is None:
+                for entry in one.results:
+                    self._ready(entry)
+                continue
+            failure = self._failure_of(one)
+            finishing.extend(self._fail([(entry, failure) for entry in one.results]))
+
+    def _ready(self, entry: Entry) -> None:
+        entry.state = READY
+        consumers, entry.consumers = entry.consumers, ()
+        for consumer in consumers:
+            self._post_push(entry, consumer)
+        self._decided(entry)
+
+    def _fail(self, failing: Iterable[tuple[Entry, Failure]]) -> list[_Task]:
+        """Objects will never be. Returns the failed tasks that are thereby decided."""
+        decided: list[_Task] = []
+        for entry, failure in failing:
+            entry.state, entry.failure = FAILED, failure
+            consumers, entry.consumers = entry.consumers, ()
+            for consumer in consumers:
+                self._errors.post(_Tell(consumer, NoticeKind.FAILURE, failure, (entry.id,)))
+            decided += self._decided(entry)
+        return decided
+
+    def _decided(self, entry: Entry) -> list[_Task]:
+        if entry.wait is not None:
+            entry.wait.left -= 1
+            entry.wait = None
+        dependents, entry.dependents = entry.dependents, []
+        decided = []
+        for task in dependents:
+            task.undecided -= 1
+            if not task.undecided:
+                decided.append(task)
+        return decided
+
+    def _failure_of(self, task: _Task) -> Failure:
+        """The failure of a task: that of an argument where that is why, else a new one, which everybody is told."""
+        outcome = task.failed
+        fault = outcome.fault if outcome is not None else None
+        inherited = fault.inherited if fault is not None else None
+        if inherited is None:
+            inherited = next((entry.failure for entry in task.uses if entry.failure is not None), None)
+        if inherited is not None:
+            return inherited if inherited.src_party == self.party else inherited.relayed(self.party)
+        failure = self._new_failure(fault or Fault(Kind.INTERNAL, "Unknown"), task.label, task.sequence)
+        if outcome is not None and outcome.error is not None:
+            cause = outcome.error
+            if fault is not None and fault.traceback and cause.__cause__ is None and cause.__traceback__ is None:
+                cause.__cause__ = RemoteTraceback(fault.traceback)
+            self._causes[failure.error_id] = cause
+        self._learn(failure, broadcast=True)
+        return failure
+
+    def _new_failure(self, fault: Fault, label: str, sequence: int) -> Failure:
+        self._failure_count += 1
+        return Failure.of_fault(
+            fault,
+            error_id=f"{self.party}/{self._incarnation}/{self._failure_count}",
+            party=self.party,
+            task=label,
+            sequence=sequence,
+        )
+
+    def _learn(self, failure: Failure, *, broadcast: bool) -> None:
+        """A failure is known. The lock is held."""
+        if not self._book.record(failure):
+            return
+        if self.config.on_error == "isolate" and failure.kind.symmetric:
+            return
+        if broadcast:
+            for peer in self._life.present:
+                self._errors.post(_Tell(peer, NoticeKind.FAILURE, failure))
+        if self._life.latch():
+            self._cleanup.trigger()
+        self._changed.notify_all()
+
+    def _fail_left(self, entry: Entry) -> None:
+        """An object of a party that left. The lock is held."""
+        fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", message=f"before it delivered {entry.label}")
+        failure = dataclasses.replace(self._new_failure(fault, "", -1), src_party=entry.party)
+        self._receiving.discard(entry)
+        self._fail([(entry, failure)])
+        self._learn(failure, broadcast=True)
+
+    # On the data-sending thread
+
+    def _handle_data(self, items: list[_Push | _Events | _Confirm]) -> None:
+        pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
+        for item in items:
+            if isinstance(item, _Push):
+                pushes.setdefault(item.entry.id, (item.entry, []))[1].append(item.consumer)
+            elif isinstance(item, _Events):
+                self._handle_events(item.outcome)
+        ready = list(pushes.values())
+        for start in range(0, len(ready), PUSH_BATCH):
+            self._push(ready[start : start + PUSH_BATCH])
+
+    def _push(self, ready: Sequence[tuple[Entry, list[str]]]) -> None:
+        deliveries = [Delivery(entry.id, tuple(consumers)) for entry, consumers in ready]
+        done = self._running_proxies().push(deliveries, [entry.ref for entry, _ in ready])
+        count = sum(len(consumers) for _, consumers in ready)
+        entries = {entry.id: entry for entry, _ in ready}
+        self._runtime.watch(done, functools.partial(self._pushed, entries, count, done))
+
+    def _flush_confirmations(self) -> None:
+        with self._changed:
+            confirmed, self._unconfirmed = self._unconfirmed, []
+        if confirmed:
+            self._running_proxies().confirm(confirmed)
+
+    def _listen(self) -> None:
+        """Ask the receiver for what peers tell next."""
+        events = self._running_proxies().events()
+        self._runtime.watch(events, lambda outcome: self._data.post(_Events(outcome)))
+
+    def _handle_events(self, outcome: Outcome) -> None:
+        if outcome.fault is not None:
+            with self._changed:
+                if self._life.state not in (State.CLOSING, State.CLOSED):
+                    self._learn(self._new_failure(outcome.fault, "", -1), broadcast=True)
+            return
+        self._listen()
+        for event in outcome.value:
+            self._handle_event(event)
+
+    def _handle_event(self, event: PeerEvent) -> None:
+        with self._changed:
+            if event.kind is PeerEventKind.READY:
+                self._life.ready(event.peer)
+            elif event.kind is PeerEventKind.DISAGREED:
+                self._disagreed[event.peer] = event.reason
+            elif event.kind is PeerEventKind.FAILURE:
+                if event.failure is not None:
+                    self._learn(event.failure, broadcast=event.peer == self.party)
+            elif self._life.left(event.peer):
+                if event.failure is not None:
+                    self._learn(event.failure, broadcast=False)
+                for entry in [one for one in self._receiving if one.party == event.peer]:
+                    self._fail_left(entry)
+            self._changed.notify_all()
+        if event.kind is PeerEventKind.GOODBYE:
+            self._running_proxies().forget(event.peer, event.failure)
+
+    # On the error-queue thread
+
+    def _handle_errors(self, items: list[_Tell]) -> None:
+        notices: dict[str, list[Notice]] = {}
+        for item in items:
+            failure = None if item.failure is None else self._exposed(item.failure, item.peer)
+            notice = Notice(item.kind, self._plan.epoch, failure, item.objects)
+            if item.peer in self._life.present:
+                notices.setdefault(item.peer, []).append(notice)
+        if not notices:
+            return
+        with self._changed:
+            self._telling += 1
+            closing = self._life.state in (State.CLOSING, State.CLOSED)
+        done = self._running_proxies().tell(notices, FAREWELL_S if closing and self._life.latched else TELL_S)
+        self._runtime.watch(done, functools.partial(self._told, done))
+
+    def _told(self, done: Ref, outcome: Outcome) -> None:
+        with self._changed:
+            self._telling -= 1
+            self._changed.notify_all()
+        for peer, reason in (outcome.value or {}).items():
+            logger.warning("party %r could not be told: %s", peer, reason)
+
+    def _exposed(self, failure: Failure, peer: str) -> Failure:
+        """What a peer may see. Text of another party's failure is not ours to pass on [E02]."""
+        exposure = self._exposure.get(peer, Exposure.TYPE) if failure.src_party == self.party else Exposure.TYPE
+        return failure.redacted(exposure)
+
+    def _thread_failed(self, error: Exception) -> None:
+        """A queue thread's handler raised: nobody may be left waiting for what it was to do."""
+        with self._changed:
+            if self._life.state not in (State.CLOSING, State.CLOSED):
+                fault = Fault(Kind.INTERNAL, type(error).__name__, message=str(error))
+                self._learn(self._new_failure(fault, "", -1), broadcast=True)
+
+    # On the cleanup thread
+
+    def _settle(self) -> FailureReport:
+        with self._changed:
+            root = self._book.settle()
+            error = self._error(root)
+            self._root_error = error
+            report = FailureReport(self.party, root, self._book.all, error)
+            self._changed.notify_all()
+        if self._proxies is not None:
+            self._proxies.abort(root)
+        self._log_event("failed", {"root": str(root), "src_party": root.src_party, "error_id": root.error_id})
+        return report
+
+    def _error(self, failure: Failure) -> FailureError:
+        self._raised.add(failure.error_id)
+        return error_of(failure, self.party, self._causes.get(failure.error_id), self.config.exceptions)
+
+    # Leaving
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leave the job, in order, once. Later calls do nothing.
+
+        Args:
+            error: What the driver died of. Without one the shutdown is a regular one: it waits until everything
+                was delivered, and until the other parties have finished too.
+
+        Raises:
+            FailureError: The job failed, and no fed call has raised it yet [E19].
+        """
+        with self._changed:
+            if threading.get_ident() != self._thread:
+                raise UsageError("the job is shut down from the thread that called fed.init")
+            joined = self._joined_at > 0
+            if not self._life.close():
+                return
+            if error is not None and not self._life.latched and not isinstance(error, FailureError):
+                kind = Kind.DRIVER if joined else Kind.INIT
+                message = str(error) if isinstance(error, (InitError, ConfigError)) else ""
+                failure = self._new_failure(Fault(kind, type(error).__name__, message=message), "", -1)
+                self._book.record(failure)
+        regular = error is None and not self._life.latched
+        raised = run_steps(
+            [
+                ("drain", self._drain if regular else _nothing),
+                ("note statistics", self.statistics if joined else _nothing),
+                ("say goodbye", functools.partial(self._say_goodbye, regular)),
+                ("end the data-sending thread", lambda: self._data.stop(STOP_S)),
+                ("end the error-queue thread", lambda: self._errors.stop(STOP_S)),
+                ("end the cleanup thread", lambda: self._cleanup.stop(STOP_S)),
+                ("close the proxies", self._close_proxies),
+                ("close the runtime", self._runtime.close),
+            ]
+        )
+        with self._changed:
+            self._life.closed()
+        statistics = self._last_statistics.values()
+        self._log_event(
+            "closed",
+            {
+                "objects_sent": sum(one.parcels_sent for one in statistics),
+                "bytes_sent": sum(one.bytes_sent for one in statistics),
+                "seconds": time.monotonic() - self._joined_at if joined else 0.0,
+            },
+        )
+        for one in raised:
+            if not isinstance(one, Exception):
+                raise one
+        if error is None:
+            self._raise_untold()
+            if raised:
+                raise raised[0]
+
+    def _raise_untold(self) -> None:
+        if self._life.latched:
+            with self._changed:
+                self._changed.wait_for(lambda: self._root_error is not None, STOP_S)
+            if self._life.tell() and self._root_error is not None:
+                raise self._root_error
+            return
+        for failure in self._book.all:
+            if failure.src_party == self.party and failure.error_id not in self._raised:
+                raise self._error(failure)
+
+    def _drain(self) -> None:
+        """Wait until every task here has ended and every result that another party needs was delivered."""
+        self._flush_confirmations()
+        with self._changed:
+            drained = self._changed.wait_for(
+                lambda: self._life.latched or not (self._tasks or self._pushing or self._receiving),
+                self.config.drain_timeout_s,
+            )
+            if not drained:
+                logger.warning(
+                    "leaving after %g s (drain_timeout_s) with %d tasks running and %d results undelivered",
+                    self.config.drain_timeout_s,
+                    len(self._tasks),
+                    self._pushing,
+                )
+
+    def _say_goodbye(self, regular: bool) -> None:
+        """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
+        self._flush_confirmations()
+        root = self._book.root
+        for peer in self._life.present:
+            self._errors.post(_Tell(peer, NoticeKind.GOODBYE, root))
+        with self._changed:
+            regular = regular and not self._life.latched
+            budget_s = self.config.drain_timeout_s if regular else FAREWELL_S
+            self._changed.wait_for(lambda: not self._life.present or (regular and self._life.latched), budget_s)
+        # Those who fell into the wait above hear why we leave.
+        root = self._book.root
+        if regular and root is not None:
+            for peer in self._life.present:
+                self._errors.post(_Tell(peer, NoticeKind.GOODBYE, root))
+        self._errors.stop(STOP_S)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._telling, FAREWELL_S)
+
+    def _close_proxies(self) -> None:
+        if self._proxies is not None:
+            self._result_of(self._proxies.close(), time.monotonic() + STOP_S, "the proxies to close")
+
+    def _result_of(self, ref: Ref, deadline: float, what: str) -> Any:
+        """Wait for a proxy's answer, without blocking in the runtime."""
+        outcomes: list[Outcome] = []
+        self._runtime.watch(ref, functools.partial(self._note, outcomes))
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: bool(outcomes), max(0.0, deadline - time.monotonic()))
+        if not arrived:
+            raise InitError(f"party {self.party!r} waited too long for {what}")
+        if outcomes[0].fault is not None:
+            raise InitError(f"party {self.party!r} waited for {what}: {outcomes[0].fault.message}")
+        return outcomes[0].value
+
+    def _log_event(self, event: str, detail: Mapping[str, Any]) -> None:
+        logger.info("%s: %s %s", self.party, event, dict(detail), extra={"fed_event": event, "fed_detail": detail})
+
+
+def new_incarnation() -> str:
+    """A name for one life of a driver, unlike any other."""
+    return secrets.token_hex(8)
+
+
+def _exposures(config: Config) -> dict[str, Exposure]:
+    exposed = config.expose_errors
+    if isinstance(exposed, str):
+        return {peer: Exposure[exposed.upper()] for peer in config.peers}
+    return {peer: Exposure[level.upper()] for peer, level in exposed.items()}
+
+
+def _nothing() -> None:
+    """A step that this kind of shutdown leaves out."""

@@ -1,0 +1,285 @@
+"""The receiver proxy: the listener's handler, the rendezvous of arriving objects, and the ear for notices.
+
+A pending `Receiver.receive` call *is* the waiter: where Ray repeats the call on a restarted actor, the new
+receiver's table fills again by itself, because owners keep what was not acknowledged and send it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import enum
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
+
+from fed.core.failure import Failure, Fault, Kind, Poison
+from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
+from fed.object import ObjectId
+from fed.proxy.greeting import disagreement
+from fed.serde.contract import Codec, DecodeError
+from fed.transport.contract import (
+    Ack,
+    Hello,
+    Listener,
+    Notice,
+    NoticeKind,
+    Parcel,
+    Receipt,
+    Refusal,
+    Verdict,
+)
+
+__all__ = ["PeerEvent", "PeerEventKind", "Received", "Receiver"]
+
+logger = logging.getLogger("fed.receiver")
+
+INLINE_HEADER_BYTES: Final = 64 * 1024
+"""Headers up to this size are decoded on the event loop (well below a millisecond), larger ones on a thread."""
+
+_RECEIPTS: Final = {
+    Reply.DELIVERED: Receipt.DELIVERED,
+    Reply.DEFERRED: Receipt.DEFERRED,
+    Reply.WANTED: Receipt.WANTED,
+    Reply.REFUSED: Receipt.REFUSED,
+}
+
+
+class PeerEventKind(enum.Enum):
+    """What the driver is told about its peers."""
+
+    READY = "READY"
+    FAILURE = "FAILURE"
+    GOODBYE = "GOODBYE"
+    DISAGREED = "DISAGREED"
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerEvent:
+    """Something that a peer told, or did.
+
+    Attributes:
+        kind: What it is.
+        peer: Who.
+        failure: For FAILURE, and for a GOODBYE because of one.
+        reason: For DISAGREED: a sentence.
+    """
+
+    kind: PeerEventKind
+    peer: str
+    failure: Failure | None = None
+    reason: str = ""
+
+
+class Received(NamedTuple):
+    """The end of one `Receiver.receive`.
+
+    Attributes:
+        values: For each key the value, or a `Poison` where there is none.
+        failures: For each key None, or the failure in the poison.
+    """
+
+    values: tuple[Any, ...]
+    failures: tuple[Failure | None, ...]
+
+
+class Receiver:
+    """The receiving end of one party.
+
+    Args:
+        hello: This party's greeting.
+        listener: Where peers come in.
+        codec: Bytes to values.
+        max_stored_bytes: Limit for objects that nobody waits for yet.
+        max_object_bytes: Objects beyond this are refused. None: no limit.
+    """
+
+    def __init__(
+        self,
+        hello: Hello,
+        listener: Listener,
+        codec: Codec,
+        *,
+        max_stored_bytes: int,
+        max_object_bytes: int | None = None,
+    ) -> None:
+        self._hello = hello
+        self._listener = listener
+        self._codec = codec
+        self._max_object_bytes = max_object_bytes
+        self._table: Rendezvous[asyncio.Future[Parcel | Failure], Parcel] = Rendezvous(
+            max_stored_bytes, max_object_bytes
+        )
+        self._acks: dict[str, Callable[[Sequence[Ack]], None]] = {}
+        self._events: collections.deque[PeerEvent] = collections.deque()
+        self._news = asyncio.Event()
+        self._local_failures = 0
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            AddressInUse: The port cannot be bound.
+            ConfigError: This party's credentials are wrong.
+        """
+        await self._listener.start(self)
+
+    async def close(self) -> None:
+        """Stop listening; the port is free when this returns. Idempotent."""
+        await self._listener.close()
+
+    async def receive(self, keys: Sequence[Key], confirmed: Iterable[Key] = ()) -> Received:
+        """Wait for objects from peers.
+
+        Args:
+            keys: The objects.
+            confirmed: Earlier objects whose values are safe in this party's object store.
+
+        Returns:
+            A value or a poison for each; never an exception, so that one failure spares the others.
+        """
+        if confirmed:
+            self.confirm(confirmed)
+        loop = asyncio.get_running_loop()
+        waiters: list[asyncio.Future[Parcel | Failure]] = []
+        for key in keys:
+            waiter: asyncio.Future[Parcel | Failure] = loop.create_future()
+            waiters.append(waiter)
+            self._carry_out(key, self._table.awaited(key, waiter))
+        values: list[Any] = []
+        failures: list[Failure | None] = []
+        for key, waiter in zip(keys, waiters, strict=True):
+            arrived = await waiter
+            value = arrived if isinstance(arrived, Failure) else await self._decode(key, arrived)
+            if isinstance(value, Failure):
+                values.append(Poison(value))
+                failures.append(value)
+            else:
+                values.append(value)
+                failures.append(None)
+        return Received(tuple(values), tuple(failures))
+
+    def confirm(self, keys: Iterable[Key]) -> None:
+        """Acknowledge objects: their values are safe in this party's object store."""
+        by_peer: dict[str, list[Ack]] = {}
+        for key in keys:
+            if self._table.confirmed(key).reply is not None:
+                by_peer.setdefault(key.peer, []).append(Ack(key.id, Receipt.DELIVERED))
+        for peer, acks in by_peer.items():
+            self._acknowledge(peer, acks)
+
+    def abort(self, failure: Failure) -> None:
+        """Let every waiter go with this failure, and every one to come."""
+        for resolution in self._table.abort(failure):
+            _resolve(resolution.ticket, failure)
+
+    async def events(self) -> list[PeerEvent]:
+        """Wait until peers have told something, and return all of it in order."""
+        await self._news.wait()
+        self._news.clear()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def statistics(self) -> Statistics:
+        """Counts of the rendezvous table."""
+        return self._table.statistics()
+
+    def validate(self) -> None:
+        """Check the table's laws. Raises RuntimeError where one is broken."""
+        self._table.validate()
+
+    # What follows is called by the listener (`fed.transport.contract.Handler`).
+
+    def on_hello(self, peer: str, hello: Hello) -> Hello:
+        """Accept or refuse a greeting; the driver is told of a refusal, since its own join will fail by it."""
+        reason = disagreement(self._hello, hello)
+        if reason is not None:
+            self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))
+            raise Refusal(reason)
+        return self._hello
+
+    def on_stream(self, peer: str, send_acks: Callable[[Sequence[Ack]], None]) -> None:
+        """Send this peer's acknowledgements there from now on."""
+        self._acks[peer] = send_acks
+
+    def on_parcels(self, peer: str, parcels: Sequence[Parcel]) -> None:
+        """Take in objects that arrived whole."""
+        for parcel in parcels:
+            key = Key(peer, parcel.id)
+            self._carry_out(key, self._table.arrived(key, parcel, parcel.nbytes))
+
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
+        """Decide whether a large object may come."""
+        key = Key(peer, object_id)
+        arrival = self._table.offered(key, nbytes)
+        self._carry_out(key, arrival)
+        return Verdict.ADMIT if arrival.admitted else Verdict.DECLINE
+
+    def on_offer_broken(self, peer: str, object_id: ObjectId) -> None:
+        """Give back the room of an object that broke off."""
+        self._table.offer_broken(Key(peer, object_id))
+
+    def on_notice(self, peer: str, notice: Notice) -> None:
+        """Take in what a peer tells: fail what it says will not come, and tell the driver."""
+        if notice.kind is NoticeKind.READY:
+            self._tell_driver(PeerEvent(PeerEventKind.READY, peer))
+        elif notice.kind is NoticeKind.GOODBYE:
+            self._tell_driver(PeerEvent(PeerEventKind.GOODBYE, peer, notice.failure))
+        elif notice.failure is not None:
+            for object_id in notice.objects:
+                key = Key(peer, object_id)
+                self._carry_out(key, self._table.failed(key, notice.failure))
+            self._tell_driver(PeerEvent(PeerEventKind.FAILURE, peer, notice.failure))
+
+    def _carry_out(self, key: Key, arrival: Arrival[asyncio.Future[Parcel | Failure], Parcel]) -> None:
+        if arrival.resolution is not None:
+            ticket, payload, failure = arrival.resolution
+            _resolve(ticket, payload if payload is not None else failure)
+        if arrival.reply is not None:
+            reason = ""
+            if arrival.reply is Reply.REFUSED:
+                reason = f"it is larger than party {self._hello.party!r} accepts ({self._max_object_bytes} bytes)"
+            self._acknowledge(key.peer, [Ack(key.id, _RECEIPTS[arrival.reply], reason)])
+
+    def _acknowledge(self, peer: str, acks: Sequence[Ack]) -> None:
+        send = self._acks.get(peer)
+        # Without a stream nothing is lost: the peer sends again what was not acknowledged, and is answered then.
+        if send is not None:
+            send(acks)
+
+    async def _decode(self, key: Key, parcel: Parcel) -> Any:
+        try:
+            if len(parcel.header) <= INLINE_HEADER_BYTES:
+                return self._codec.decode(parcel.header, parcel.buffers)
+            return await asyncio.to_thread(self._codec.decode, parcel.header, parcel.buffers)
+        except DecodeError as error:
+            # The text of the error describes the peer's bytes, which the peer knows; it may stay in the record.
+            fault = Fault(Kind.DELIVERY, type(error).__name__, message=f"{key.id} from {key.peer!r}: {error}")
+        self._local_failures += 1
+        failure = Failure.of_fault(
+            fault,
+            error_id=f"{self._hello.party}/{self._hello.incarnation}/r{self._local_failures}",
+            party=self._hello.party,
+            task="",
+            sequence=key.id.sequence,
+        )
+        self._tell_driver(PeerEvent(PeerEventKind.FAILURE, self._hello.party, failure))
+        return failure
+
+    def _tell_driver(self, event: PeerEvent) -> None:
+        self._events.append(event)
+        self._news.set()
+
+
+def _resolve(waiter: asyncio.Future[Parcel | Failure], outcome: Parcel | Failure | None) -> None:
+    if outcome is None:
+        _impossible()
+    # A waiter may be gone: its call was cancelled when the driver that made it died.
+    if not waiter.done():
+        waiter.set_result(outcome)
+
+
+def _impossible() -> NoReturn:
+    raise RuntimeError("a resolution holds a payload or a failure")

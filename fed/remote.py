@@ -1,0 +1,416 @@
+"""``@fed.remote`` and the handles that it makes.
+
+Handles are values: ``f.party("alice")`` makes a new one and leaves ``f`` as it was, so two of them never disturb
+one another. What is wrong with a call is found at the call, in every party, whether or not it runs there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from fed.errors import UsageError
+from fed.job import Job
+from fed.object import FedObject
+from fed.place import current_job
+from fed.runtime.arguments import pack
+from fed.runtime.contract import ActorBody, TaskBody
+
+__all__ = ["FedActor", "FedClass", "FedFunction", "FedMethod", "kill", "remote"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TASK_OPTIONS: Final = frozenset(
+    {
+        "accelerator_type",
+        "label_selector",
+        "max_calls",
+        "max_retries",
+        "memory",
+        "name",
+        "num_cpus",
+        "num_gpus",
+        "num_returns",
+        "resources",
+        "retry_exceptions",
+        "runtime_env",
+        "scheduling_strategy",
+    }
+)
+ACTOR_OPTIONS: Final = frozenset(
+    {
+        "accelerator_type",
+        "concurrency_groups",
+        "label_selector",
+        "max_concurrency",
+        "max_pending_calls",
+        "max_restarts",
+        "max_task_retries",
+        "memory",
+        "name",
+        "num_cpus",
+        "num_gpus",
+        "resources",
+        "runtime_env",
+        "scheduling_strategy",
+    }
+)
+METHOD_OPTIONS: Final = frozenset({"concurrency_group", "max_task_retries", "name", "num_returns", "retry_exceptions"})
+
+
+class _Handle:
+    """What the handles share: they are made by this library and never change."""
+
+    __slots__ = ()
+
+    def _set(self, **attributes: object) -> None:
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{self!r} is immutable; cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{self!r} is immutable; cannot delete {name!r}")
+
+
+class FedFunction(_Handle, Generic[P, T]):
+    """A function that runs in a party. Made by `fed.remote`."""
+
+    __slots__ = ("__weakref__", "_body", "_party", "_returns", "_signature")
+
+    _body: TaskBody
+    _party: str | None
+    _returns: int
+    _signature: inspect.Signature
+
+    def __init__(self, body: TaskBody, party: str | None, returns: int, signature: inspect.Signature) -> None:
+        self._set(_body=body, _party=party, _returns=returns, _signature=signature)
+
+    def party(self, party: str) -> FedFunction[P, T]:
+        """The same function, bound to a party.
+
+        Args:
+            party: Where it will run.
+        """
+        return FedFunction(self._body, _party_name(party), self._returns, self._signature)
+
+    def options(self, **options: Any) -> FedFunction[P, T]:
+        """The same function, run with Ray options.
+
+        Args:
+            **options: Those of `ray.remote`, for example ``num_cpus``, ``num_gpus``, ``resources``, ``max_retries``,
+                ``name``; and ``num_returns``, the number of objects that one call makes (0 or more).
+
+        Raises:
+            UsageError: An option does not exist.
+        """
+        returns = _check_options(options, TASK_OPTIONS, "a function", self._returns)
+        body = (
+            self._body if not options else TaskBody(self._body.code, self._body.name, {**self._body.options, **options})
+        )
+        return FedFunction(body, self._party, returns, self._signature)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it. Returns at once.
+
+        Args:
+            *args: Values, or fed objects; these may also be inside lists, tuples, dicts and dataclasses, and the
+                function receives their values.
+            **kwargs: Likewise.
+
+        Returns:
+            A `FedObject`; with ``num_returns`` a list of as many, and None for 0.
+
+        Raises:
+            UsageError: No party, or one that does not exist, or no job.
+            TypeError: The arguments do not fit the function.
+        """
+        job = current_job()
+        party = _require_party(job, self._party, self._body.name)
+        _check_arguments(self._signature, self._body.name, args, kwargs)
+        return _results(job.run(self._body, party, pack(args, kwargs), self._returns))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a federated function is called through `remote`."""
+        raise UsageError(f"{self._body.name} is federated: call {self._body.name}.party(...).remote(...)")
+
+    def __repr__(self) -> str:
+        bound = f" at party {self._party!r}" if self._party else ""
+        return f"<FedFunction {self._body.name}{bound}>"
+
+    def __reduce__(self) -> Any:
+        # The functions and classes around it may mention it; a call inside a task is refused there.
+        return FedFunction, (self._body, self._party, self._returns, self._signature)
+
+
+class FedClass(_Handle):
+    """A class whose instances live in a party, as actors. Made by `fed.remote`."""
+
+    __slots__ = ("__weakref__", "_body", "_party", "_signature")
+
+    _body: ActorBody
+    _party: str | None
+    _signature: inspect.Signature | None
+
+    def __init__(self, body: ActorBody, party: str | None, signature: inspect.Signature | None) -> None:
+        self._set(_body=body, _party=party, _signature=signature)
+
+    def party(self, party: str) -> FedClass:
+        """The same class, bound to a party.
+
+        Args:
+            party: Where its instances will live.
+        """
+        return FedClass(self._body, _party_name(party), self._signature)
+
+    def options(self, **options: Any) -> FedClass:
+        """The same class, its actors made with Ray options.
+
+        Args:
+            **options: Those of `ray.remote` for actors, for example ``num_cpus``, ``max_concurrency``, ``name``.
+
+        Raises:
+            UsageError: An option does not exist.
+        """
+        _check_options(options, ACTOR_OPTIONS, "a class", 1)
+        body = ActorBody(self._body.code, self._body.name, {**self._body.options, **options})
+        return FedClass(body, self._party, self._signature)
+
+    def remote(self, *args: Any, **kwargs: Any) -> FedActor:
+        """Make an actor. Returns its handle at once.
+
+        Args:
+            *args: Arguments of the constructor, as in `FedFunction.remote`.
+            **kwargs: Likewise.
+
+        Raises:
+            UsageError: No party, or one that does not exist, or no job.
+            TypeError: The arguments do not fit the constructor.
+        """
+        job = current_job()
+        party = _require_party(job, self._party, self._body.name)
+        if self._signature is not None:
+            _check_arguments(self._signature, self._body.name, args, kwargs)
+        return FedActor(job, self._body, party, job.create(self._body, party, pack(args, kwargs)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a federated class is instantiated through `remote`."""
+        raise UsageError(f"{self._body.name} is federated: make an actor with {self._body.name}.party(...).remote(...)")
+
+    def __repr__(self) -> str:
+        bound = f" at party {self._party!r}" if self._party else ""
+        return f"<FedClass {self._body.name}{bound}>"
+
+    def __reduce__(self) -> Any:
+        return FedClass, (self._body, self._party, self._signature)
+
+
+class FedActor(_Handle):
+    """An actor in one party, held as a handle in all of them. Its methods are attributes with a ``remote``."""
+
+    __slots__ = ("__weakref__", "_actor", "_body", "_job", "_party")
+
+    _job: Job
+    _body: ActorBody
+    _party: str
+    _actor: Any
+
+    def __init__(self, job: Job, body: ActorBody, party: str, actor: Any) -> None:
+        self._set(_job=job, _body=body, _party=party, _actor=actor)
+
+    def __getattr__(self, name: str) -> FedMethod:
+        body = object.__getattribute__(self, "_body")
+        method = inspect.getattr_static(body.code, name, None)
+        if name.startswith("__") or not callable(getattr(body.code, name, None)) or method is None:
+            public = [one for one in dir(body.code) if not one.startswith("_") and callable(getattr(body.code, one))]
+            near = difflib.get_close_matches(name, public, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(public) or 'none'}"
+            raise AttributeError(f"actor class {body.name} has no method {name!r}: {hint}")
+        return FedMethod(self, name, 1, {})
+
+    def __repr__(self) -> str:
+        return f"<FedActor {self._body.name} at party {self._party!r}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be pickled: an actor is called by the driver, not by tasks")
+
+
+class FedMethod(_Handle):
+    """A method of an actor."""
+
+    __slots__ = ("_actor", "_name", "_options", "_returns")
+
+    _actor: FedActor
+    _name: str
+    _returns: int
+    _options: Mapping[str, Any]
+
+    def __init__(self, actor: FedActor, name: str, returns: int, options: Mapping[str, Any]) -> None:
+        self._set(_actor=actor, _name=name, _returns=returns, _options=options)
+
+    def options(self, **options: Any) -> FedMethod:
+        """The same method, called with Ray options.
+
+        Args:
+            **options: ``num_returns``, ``max_task_retries``, ``retry_exceptions``, ``concurrency_group``, ``name``.
+
+        Raises:
+            UsageError: An option does not exist.
+        """
+        returns = _check_options(options, METHOD_OPTIONS, "a method", self._returns)
+        return FedMethod(self._actor, self._name, returns, {**self._options, **options})
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it. Returns at once.
+
+        Args:
+            *args: As in `FedFunction.remote`.
+            **kwargs: Likewise.
+
+        Returns:
+            As in `FedFunction.remote`.
+
+        Raises:
+            UsageError: The job that made the actor is over, or this is another thread.
+            TypeError: The arguments do not fit the method.
+        """
+        job = current_job()
+        actor = self._actor
+        if actor._job is not job:
+            raise UsageError(f"{actor!r} belongs to an earlier job")
+        job.check_party(actor._party)
+        label = f"{actor._body.name}.{self._name}"
+        _check_arguments(_method_signature(actor._body.code, self._name), label, args, kwargs)
+        made = job.call(actor._actor, label, self._name, actor._party, pack(args, kwargs), self._returns, self._options)
+        return _results(made)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a method is called through `remote`."""
+        raise UsageError(f"call {self._actor._body.name}.{self._name}.remote(...)")
+
+    def __repr__(self) -> str:
+        return f"<FedMethod {self._name} of {self._actor!r}>"
+
+
+@overload
+def remote(target: type) -> FedClass: ...  # type: ignore[overload-overlap]
+@overload
+def remote(target: Callable[P, T]) -> FedFunction[P, T]: ...
+@overload
+def remote(**options: Any) -> Callable[[Callable[..., Any]], Any]: ...
+def remote(target: Any = None, **options: Any) -> Any:
+    """Make a function or a class federated: bound to a party, it runs there and nowhere else.
+
+    Use as ``@fed.remote`` or ``@fed.remote(num_cpus=2)``. A class becomes an actor class.
+
+    Args:
+        target: The function or class.
+        **options: Ray options for every call, as in ``.options(...)``.
+
+    Returns:
+        A `FedFunction` or a `FedClass`.
+
+    Raises:
+        UsageError: The target is neither, or is a generator, or an option does not exist.
+    """
+    if target is None:
+        return lambda later: remote(later).options(**options)
+    if isinstance(target, (FedFunction, FedClass)):
+        raise UsageError(f"{target!r} is federated already")
+    name = getattr(target, "__name__", type(target).__name__)
+    if inspect.isclass(target):
+        return FedClass(ActorBody(target, name, {}), None, _constructor_signature(target))
+    if not inspect.isroutine(target):
+        raise UsageError(f"@fed.remote takes a function or a class, not {type(target).__name__}")
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise UsageError(f"{name} is a generator: return a list, or use num_returns")
+    if inspect.iscoroutinefunction(target):
+        raise UsageError(f"{name} is a coroutine function: make it a method of a class, whose actor can await")
+    return FedFunction(TaskBody(target, name, {}), None, 1, inspect.signature(target))
+
+
+def kill(actor: FedActor) -> None:
+    """End an actor at once. Calls of it that have not finished fail with ACTOR_DIED.
+
+    Args:
+        actor: The actor's handle; every party kills it, and its own party does.
+
+    Raises:
+        UsageError: This is not an actor of the current job.
+    """
+    job = current_job()
+    if not isinstance(actor, FedActor):
+        raise UsageError(f"fed.kill takes an actor, not {type(actor).__name__}")
+    if actor._job is not job:
+        raise UsageError(f"{actor!r} belongs to an earlier job")
+    job.kill(actor._actor, actor._party)
+
+
+def _results(made: tuple[FedObject[Any], ...]) -> Any:
+    if len(made) == 1:
+        return made[0]
+    return list(made) if made else None
+
+
+def _party_name(party: object) -> str:
+    if not isinstance(party, str):
+        raise UsageError(f"a party is named by a string, not by {type(party).__name__}")
+    return party
+
+
+def _require_party(job: Job, party: str | None, name: str) -> str:
+    if party is None:
+        raise UsageError(f"{name} is bound to no party: call {name}.party(...).remote(...)")
+    job.check_party(party)
+    return party
+
+
+def _check_options(options: dict[str, Any], known: frozenset[str], what: str, returns: int) -> int:
+    """Check options and take ``num_returns`` out of them, which is ours and not Ray's."""
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            raise UsageError(f"no option {name!r} for {what}: {hint}")
+    returns = options.pop("num_returns", returns)
+    if not isinstance(returns, int) or isinstance(returns, bool) or returns < 0:
+        raise UsageError(f"num_returns is a whole number from 0, not {returns!r}")
+    return returns
+
+
+def _check_arguments(
+    signature: inspect.Signature | None, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    if signature is None:
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{name}{signature}: {error}") from None
+
+
+def _constructor_signature(target: type) -> inspect.Signature | None:
+    # Classes of extension modules may not tell theirs; then the constructor itself finds out.
+    try:
+        return inspect.signature(target)
+    except ValueError:
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _method_signature(code: type, name: str) -> inspect.Signature | None:
+    """The signature of a method without its ``self``."""
+    method = inspect.getattr_static(code, name)
+    bound = isinstance(method, staticmethod)
+    try:
+        signature = inspect.signature(getattr(code, name))
+    except ValueError:
+        return None
+    if bound or isinstance(method, classmethod):
+        return signature
+    return signature.replace(parameters=list(signature.parameters.values())[1:])

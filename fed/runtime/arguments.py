@@ -1,0 +1,144 @@
+"""Arguments of a call: finding the fed objects in them here, and putting their values in their place there.
+
+Objects that are arguments themselves become arguments of the runtime's task, so that the runtime resolves them.
+Those inside a container travel beside it, and a `Slot` marks the place of each.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import optree
+
+from fed.errors import UsageError
+from fed.object import FedObject
+
+__all__ = ["Nested", "Packed", "Slot", "fill", "find_objects", "pack"]
+
+_ATOMIC: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+"""Types that cannot hold a fed object; most arguments are one of these, and skip the search."""
+
+
+class Slot(NamedTuple):
+    """The place of a fed object inside a container."""
+
+    position: int
+
+
+class Nested(NamedTuple):
+    """A container in which slots stand for fed objects."""
+
+    tree: Any
+
+
+class Packed(NamedTuple):
+    """Arguments with the fed objects still in them.
+
+    Attributes:
+        values: Positional arguments, then those by keyword. A `FedObject`, a `Nested`, or the user's value.
+        keywords: Names of those by keyword.
+        extras: The objects that the slots stand for, in order, each once.
+    """
+
+    values: tuple[Any, ...]
+    keywords: tuple[str, ...]
+    extras: tuple[FedObject[Any], ...]
+
+    @property
+    def objects(self) -> list[FedObject[Any]]:
+        """Every fed object among the arguments, in an order that is equal in every party."""
+        return [value for value in self.values if type(value) is FedObject] + list(self.extras)
+
+
+def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Packed:
+    """Find the fed objects in arguments.
+
+    Raises:
+        UsageError: One is in a set, where its value could not take its place.
+    """
+    extras: dict[FedObject[Any], int] = {}
+
+    def place(found: FedObject[Any]) -> Slot:
+        return Slot(extras.setdefault(found, len(extras)))
+
+    values = []
+    for value in (*args, *kwargs.values()):
+        kind = type(value)
+        if kind is FedObject or kind in _ATOMIC:
+            values.append(value)
+        else:
+            replaced, found = _replace(value, FedObject, place)
+            values.append(Nested(replaced) if found else value)
+    return Packed(tuple(values), tuple(kwargs), tuple(extras))
+
+
+def find_objects(value: Any) -> list[FedObject[Any]]:
+    """Every fed object in a value, in an order that is equal in every party."""
+    found: list[FedObject[Any]] = []
+
+    def note(one: FedObject[Any]) -> FedObject[Any]:
+        found.append(one)
+        return one
+
+    _replace(value, FedObject, note)
+    return found
+
+
+def fill(value: Any, leaf: type, replacement: Callable[[Any], Any]) -> Any:
+    """The same containers with every leaf of a type replaced."""
+    return _replace(value, leaf, replacement)[0]
+
+
+def unpack(values: Sequence[Any], keywords: Sequence[str], extras: int) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments as the user wrote them, from resolved values in the order of `Packed` followed by the extras."""
+    end = len(values) - extras
+    main = list(values[:end])
+    if extras:
+        objects = values[end:]
+        for place, value in enumerate(main):
+            if type(value) is Nested:
+                main[place] = fill(value.tree, Slot, lambda slot: objects[slot.position])
+    split = len(main) - len(keywords)
+    return main[:split], dict(zip(keywords, main[split:], strict=True))
+
+
+def _replace(value: Any, leaf: type, replacement: Callable[[Any], Any]) -> tuple[Any, bool]:
+    """Replace leaves anywhere in containers. Returns the value itself if there is none, so that nothing is copied."""
+    leaves, spec = optree.tree_flatten(
+        value,
+        is_leaf=lambda node: type(node) is leaf,
+        none_is_leaf=True,
+        namespace="fedray",
+    )
+    changed = False
+    for place, node in enumerate(leaves):
+        kind = type(node)
+        if kind is leaf:
+            leaves[place], changed = replacement(node), True
+        elif kind in _ATOMIC:
+            continue
+        elif dataclasses.is_dataclass(node) and not isinstance(node, type):
+            replaced, found = _replace_in_dataclass(node, leaf, replacement)
+            leaves[place], changed = replaced, changed or found
+        elif isinstance(node, (set, frozenset)) and any(type(one) is leaf for one in node):
+            raise UsageError(
+                "a fed object is inside a set, where its value cannot take its place (it may not be hashable): "
+                "pass a list or a tuple"
+            )
+    return (optree.tree_unflatten(spec, leaves), True) if changed else (value, False)
+
+
+def _replace_in_dataclass(node: Any, leaf: type, replacement: Callable[[Any], Any]) -> tuple[Any, bool]:
+    replaced = None
+    for field in dataclasses.fields(node):
+        if not hasattr(node, field.name):
+            continue
+        value, found = _replace(getattr(node, field.name), leaf, replacement)
+        if found:
+            replaced = copy.copy(node) if replaced is None else replaced
+            # Not dataclasses.replace: that would run the user's __post_init__ on placeholders.
+            object.__setattr__(replaced, field.name, value)
+    return (node, False) if replaced is None else (replaced, True)

@@ -1,0 +1,184 @@
+"""What a runtime is: it runs this party's tasks and actors, keeps their results, and hosts the two proxies.
+
+Two implementations keep this contract and share one conformance suite: `fed.runtime.ray` and `fed.runtime.local`.
+
+Guarantees:
+
+- Nothing here blocks the caller, except `fetch` (for the transfer of a result that exists) and the start and end of
+  the runtime itself. What takes time hands out a reference, and `watch` tells when it is there.
+- A result is immutable and its own copy: a task that changes an argument changes nobody else's.
+- Every submitted task ends: its `done` resolves to a value or to a `Fault`, also when its worker was killed.
+- Calls of one actor run in the order in which they were submitted, one at a time, unless the class has coroutine
+  methods: those of such an actor run concurrently.
+- A user's exception comes back as itself where it survives pickling; its class's name comes back in every case.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fed.core.failure import Failure, Fault
+from fed.core.rendezvous import Key
+from fed.proxy.sender import Delivery
+from fed.transport.contract import Notice
+
+__all__ = ["ActorBody", "Body", "Call", "Outcome", "Proxies", "Ref", "Runtime", "Submission", "TaskBody"]
+
+Ref = Any
+"""A reference to a result that is or will be in this runtime's store. Opaque outside it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Body:
+    """The user's code and the options it runs with, exported to the runtime once however often it is called.
+
+    Attributes:
+        code: The function or class as the user wrote it.
+        name: Its name for people.
+        options: Ray options, for example ``{"num_cpus": 2}``.
+    """
+
+    code: Callable[..., Any]
+    name: str
+    options: Mapping[str, Any]
+
+
+class TaskBody(Body):
+    """A function."""
+
+
+class ActorBody(Body):
+    """A class."""
+
+
+class Call(NamedTuple):
+    """The arguments of one call, packed by `fed.runtime.arguments`.
+
+    Attributes:
+        values: Positional arguments, then those by keyword, then the extras: plain values or references.
+        keywords: Names of those by keyword.
+        extras: How many at the end stand for objects found inside containers.
+        returns: How many results the call makes.
+    """
+
+    values: tuple[Any, ...]
+    keywords: tuple[str, ...]
+    extras: int
+    returns: int
+
+
+class Submission(NamedTuple):
+    """What a submitted call hands out.
+
+    Attributes:
+        results: A reference to each result.
+        done: A small reference that resolves when the results are there, so that nobody has to look at them.
+    """
+
+    results: tuple[Ref, ...]
+    done: Ref
+
+
+class Outcome(NamedTuple):
+    """How a watched reference ended.
+
+    Attributes:
+        value: Its value; None if it failed.
+        fault: Why it failed, None if it did not.
+        error: The exception to show the user in this party as the cause.
+    """
+
+    value: Any
+    fault: Fault | None
+    error: BaseException | None
+
+
+class Proxies(abc.ABC):
+    """The two proxies as the driver sees them. Every method returns at once; references tell the rest."""
+
+    @abc.abstractmethod
+    def started(self) -> Ref:
+        """Resolves to None when the receiver listens, or to the sentence that says why it cannot."""
+
+    @abc.abstractmethod
+    def connect(self, timeout_s: float) -> Ref:
+        """Greet every peer. Resolves to a list of `fed.proxy.sender.JoinProblem`."""
+
+    @abc.abstractmethod
+    def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
+        """Wait for objects of peers. ``done`` resolves to a failure or None for each; a result may be a `Poison`."""
+
+    @abc.abstractmethod
+    def confirm(self, keys: Sequence[Key]) -> None:
+        """These objects' values are safe in this runtime's store."""
+
+    @abc.abstractmethod
+    def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
+        """Send results that exist. Resolves to a list of `fed.proxy.sender.Undelivered` when all is settled."""
+
+    @abc.abstractmethod
+    def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
+        """Tell peers something. Resolves to a mapping from peer to the reason why it did not take it."""
+
+    @abc.abstractmethod
+    def forget(self, peer: str, failure: Failure | None) -> None:
+        """A peer left: settle what it has not acknowledged."""
+
+    @abc.abstractmethod
+    def abort(self, failure: Failure) -> None:
+        """Fail every pending receive, and every one to come."""
+
+    @abc.abstractmethod
+    def events(self) -> Ref:
+        """Resolves to a list of `fed.proxy.receiver.PeerEvent` as soon as there is one."""
+
+    @abc.abstractmethod
+    def statistics(self) -> Ref:
+        """Resolves to a mapping from peer to `fed.transport.contract.LinkStatistics`."""
+
+    @abc.abstractmethod
+    def close(self) -> Ref:
+        """Close both; resolves when the port is free. Whatever was pending is dropped."""
+
+
+class Runtime(abc.ABC):
+    """Runs one party's tasks."""
+
+    @abc.abstractmethod
+    def start(self) -> Proxies:
+        """Start, and host the two proxies.
+
+        Raises:
+            ConfigError: The cluster that the options name cannot be joined.
+        """
+
+    @abc.abstractmethod
+    def submit(self, body: TaskBody, call: Call) -> Submission:
+        """Run a function."""
+
+    @abc.abstractmethod
+    def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
+        """Make an actor. Returns it, and what resolves when its constructor has run."""
+
+    @abc.abstractmethod
+    def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
+        """Run a method of an actor."""
+
+    @abc.abstractmethod
+    def kill(self, actor: Any) -> None:
+        """End an actor at once; its pending calls fail."""
+
+    @abc.abstractmethod
+    def watch(self, ref: Ref, callback: Callable[[Outcome], None]) -> None:
+        """Call back when a reference resolves: from another thread, once, and never blocking it."""
+
+    @abc.abstractmethod
+    def fetch(self, refs: Iterable[Ref]) -> list[Any]:
+        """The values of results that exist."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End what `start` started, and nothing else. Idempotent."""

@@ -1,0 +1,458 @@
+"""The in-process runtime: tasks on threads, results in memory, the proxies on an event loop of their own.
+
+For unit tests and for the debugger: a whole federation runs in one process, in milliseconds, and a breakpoint in a
+task stops there. Values are copied through pickle as Ray copies them, so that a program that shares state by
+mistake fails here as it would there. Resource options (CPUs, memory, retries) have no meaning here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import pickle
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import cloudpickle
+
+from fed.core.failure import Failure, Fault, Kind
+from fed.core.rendezvous import Key
+from fed.errors import ConfigError
+from fed.proxy.receiver import Receiver
+from fed.proxy.sender import Delivery, Sender
+from fed.runtime import body as worker
+from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
+from fed.transport.contract import AddressInUse, Notice
+
+__all__ = ["LocalRuntime"]
+
+
+GRACE_S: Final = 10.0
+"""How long a closing runtime waits for user code that is still running."""
+
+
+class ActorKilledError(Exception):
+    """The actor was killed before the call could run."""
+
+
+class _Blob(NamedTuple):
+    """A value out of reach of everybody who might change it."""
+
+    data: bytes
+    buffers: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, value: Any) -> _Blob:
+        buffers: list[bytes] = []
+        data = cloudpickle.dumps(value, protocol=5, buffer_callback=lambda buffer: buffers.append(bytes(buffer.raw())))
+        return cls(data, tuple(buffers))
+
+    def value(self) -> Any:
+        return pickle.loads(self.data, buffers=self.buffers)  # noqa: S301 - our own bytes
+
+
+_Future = concurrent.futures.Future[_Blob]
+
+
+class LocalRuntime(Runtime):
+    """Runs one party's tasks on threads of this process.
+
+    Args:
+        party: Its name; the threads are named after it.
+        sender: Makes the sender, on the event loop it will live on.
+        receiver: Makes the receiver, likewise.
+    """
+
+    def __init__(self, party: str, sender: Callable[[], Sender], receiver: Callable[[], Receiver]) -> None:
+        self._party = party
+        self._make_sender = sender
+        self._make_receiver = receiver
+        self._proxies: _LocalProxies | None = None
+        self._actors: list[_Actor] = []
+        # Task threads that still run. Daemons, because a task that never ends must not keep the process.
+        self._tasks: set[threading.Thread] = set()
+        self._closed = False
+
+    def start(self) -> Proxies:
+        """Start the event loop that the proxies live on."""
+        self._proxies = _LocalProxies(self._party, self._make_sender, self._make_receiver)
+        return self._proxies
+
+    def submit(self, body: TaskBody, call: Call) -> Submission:
+        """Run a function on a thread as soon as its arguments are there."""
+        results, done = _promises(call.returns)
+
+        def run() -> None:
+            try:
+                _settle(results, done, lambda: worker.run(body.code, *_resolved(call)))
+            finally:
+                self._tasks.discard(threading.current_thread())
+
+        def start() -> None:
+            thread = threading.Thread(target=run, name=f"fed-{self._party}-{body.name}", daemon=True)
+            self._tasks.add(thread)
+            thread.start()
+
+        _when_resolved(call.values, start)
+        return Submission(tuple(results), done)
+
+    def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
+        """Make an actor on a thread of its own."""
+        members = inspect.getmembers(body.code, inspect.isfunction)
+        kind = _LoopActor if any(inspect.iscoroutinefunction(member) for _, member in members) else _ThreadActor
+        actor = kind(f"fed-{self._party}-{body.name}", body, call)
+        self._actors.append(actor)
+        return actor, actor.created
+
+    def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
+        """Run a method on the actor's thread, after the calls before it."""
+        submission: Submission = actor.call(method, call)
+        return submission
+
+    def kill(self, actor: Any) -> None:
+        """Let the actor end after the method it is in, which no thread can be made to leave."""
+        actor.kill()
+
+    def watch(self, ref: Ref, callback: Callable[[Outcome], None]) -> None:
+        """Call back on the thread that resolves the reference."""
+        future: _Future = ref
+        future.add_done_callback(lambda done: callback(_outcome(done)))
+
+    def fetch(self, refs: Iterable[Ref]) -> list[Any]:
+        """Copies of the values."""
+        return [ref.result().value() for ref in refs]
+
+    def close(self) -> None:
+        """End the threads. Idempotent. Warns of user code that does not end, which no thread can be made to do."""
+        if self._closed:
+            return
+        self._closed = True
+        deadline = time.monotonic() + GRACE_S
+        for actor in self._actors:
+            actor.kill()
+        running = []
+        for thread in list(self._tasks):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                running.append(thread.name)
+        running += [actor.name for actor in self._actors if not actor.join(max(0.0, deadline - time.monotonic()))]
+        if self._proxies is not None:
+            self._proxies.stop()
+        if running:
+            names = ", ".join(sorted(running))
+            warnings.warn(f"party {self._party!r} closed while these still ran: {names}", ResourceWarning, stacklevel=2)
+
+
+class _Actor:
+    """An instance and what runs its methods."""
+
+    def __init__(self, body: ActorBody) -> None:
+        self.name = body.name
+        self._code = body.code
+        self._instance: Any = None
+        self._killed = threading.Event()
+        _, self.created = _promises(0)
+
+    def call(self, method: str, call: Call) -> Submission:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+    def join(self, timeout_s: float) -> bool:
+        raise NotImplementedError
+
+    def _construct(self, call: Call) -> None:
+        def make() -> None:
+            self._instance, _ = worker.run(self._code, *_resolved(call))
+
+        _settle([], self.created, make)
+
+    def _refusal(self) -> BaseException | None:
+        """Why no method can run, None if one can."""
+        if self._killed.is_set():
+            return ActorKilledError(f"actor {self.name} was killed")
+        return self.created.exception()
+
+
+class _ThreadActor(_Actor):
+    """Runs one method at a time, in the order of the calls, on a thread of its own."""
+
+    def __init__(self, name: str, body: ActorBody, call: Call) -> None:
+        super().__init__(body)
+        self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._steps.put(lambda: self._construct(call))
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, method: str, call: Call) -> Submission:
+        results, done = _promises(call.returns)
+
+        def step() -> None:
+            refusal = self._refusal()
+            if refusal is not None:
+                _settle(results, done, lambda: _raise(refusal))
+            else:
+                _settle(results, done, lambda: worker.run(getattr(self._instance, method), *_resolved(call)))
+
+        self._steps.put(step)
+        return Submission(tuple(results), done)
+
+    def kill(self) -> None:
+        self._killed.set()
+        self._steps.put(None)
+
+    def join(self, timeout_s: float) -> bool:
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        # After a kill the loop goes on to the end of the queue, so that every pending call is refused.
+        while (step := self._steps.get()) is not None:
+            step()
+
+
+class _LoopActor(_Actor):
+    """Runs coroutine methods concurrently on an event loop of its own."""
+
+    def __init__(self, name: str, body: ActorBody, call: Call) -> None:
+        super().__init__(body)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+        self._loop.call_soon_threadsafe(self._construct, call)
+
+    def call(self, method: str, call: Call) -> Submission:
+        results, done = _promises(call.returns)
+        try:
+            asyncio.run_coroutine_threadsafe(self._run(method, call, results, done), self._loop)
+        except RuntimeError:
+            _settle(results, done, lambda: _raise(ActorKilledError(f"actor {self.name} was killed")))
+        return Submission(tuple(results), done)
+
+    def kill(self) -> None:
+        if not self._killed.is_set():
+            self._killed.set()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def join(self, timeout_s: float) -> bool:
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(_end_tasks())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    async def _run(self, method: str, call: Call, results: list[_Future], done: _Future) -> None:
+        try:
+            refusal = self._refusal()
+            if refusal is not None:
+                raise refusal
+            code = getattr(self._instance, method)
+            arguments = await asyncio.to_thread(_resolved, call)
+            runner = worker.run_async if inspect.iscoroutinefunction(code) else _run_inline
+            value = await runner(code, *arguments)
+        except asyncio.CancelledError:
+            _settle(results, done, lambda: _raise(ActorKilledError(f"actor {self.name} was killed")))
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the user's, and becomes the outcome
+            failed = error
+            _settle(results, done, lambda: _raise(failed))
+        else:
+            _settle(results, done, lambda: value)
+
+
+async def _run_inline(code: Callable[..., Any], *arguments: Any) -> Any:
+    """A method that is no coroutine runs on the event loop, as it does in Ray."""
+    return worker.run(code, *arguments)
+
+
+class _LocalProxies(Proxies):
+    """Sender and receiver on an event loop of their own."""
+
+    def __init__(self, party: str, sender: Callable[[], Sender], receiver: Callable[[], Receiver]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"fed-{party}-proxies", daemon=True)
+        self._thread.start()
+        self._running: set[concurrent.futures.Future[Any]] = set()
+
+        async def make() -> tuple[Sender, Receiver]:
+            return sender(), receiver()
+
+        self._sender, self._receiver = asyncio.run_coroutine_threadsafe(make(), self._loop).result()
+
+    def started(self) -> Ref:
+        async def start() -> str | None:
+            try:
+                await self._receiver.start()
+            except (AddressInUse, ConfigError) as error:
+                return str(error)
+            return None
+
+        return self._run(start())
+
+    def connect(self, timeout_s: float) -> Ref:
+        return self._run(self._sender.connect(timeout_s))
+
+    def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
+        results, done = _promises(len(keys))
+
+        async def receive() -> None:
+            received = await self._receiver.receive(keys, confirmed)
+            await asyncio.to_thread(_settle, results, done, lambda: (*received.values, received.failures))
+
+        task = asyncio.run_coroutine_threadsafe(receive(), self._loop)
+        self._running.add(task)
+
+        def end(ended: concurrent.futures.Future[None]) -> None:
+            self._running.discard(ended)
+            error = None if ended.cancelled() else ended.exception()
+            if not done.done():
+                refusal = error or ConnectionAbortedError("the receiver was closed")
+                _settle(results, done, lambda: _raise(refusal))
+
+        task.add_done_callback(end)
+        return Submission(tuple(results), done)
+
+    def confirm(self, keys: Sequence[Key]) -> None:
+        self._loop.call_soon_threadsafe(self._receiver.confirm, keys)
+
+    def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
+        async def push() -> Any:
+            values = await asyncio.to_thread(lambda: [ref.result().value() for ref in refs])
+            return await self._sender.push(deliveries, values)
+
+        return self._run(push())
+
+    def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
+        return self._run(self._sender.tell(notices, timeout_s))
+
+    def forget(self, peer: str, failure: Failure | None) -> None:
+        self._loop.call_soon_threadsafe(self._sender.forget, peer, failure)
+
+    def abort(self, failure: Failure) -> None:
+        self._loop.call_soon_threadsafe(self._receiver.abort, failure)
+
+    def events(self) -> Ref:
+        return self._run(self._receiver.events())
+
+    def statistics(self) -> Ref:
+        async def statistics() -> Any:
+            return self._sender.statistics()
+
+        return self._run(statistics())
+
+    def close(self) -> Ref:
+        async def close() -> None:
+            for task in list(self._running):
+                task.cancel()
+            await self._sender.close()
+            await self._receiver.close()
+            self._sender.validate()
+            self._receiver.validate()
+
+        return self._run(close(), pending=False)
+
+    def stop(self) -> None:
+        """End the event loop and its thread."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        if not self._loop.is_closed():
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any], *, pending: bool = True) -> _Future:
+        # The driver's references are futures of blobs; a proxy's own answers are small, and are pickled like them.
+        future: _Future = concurrent.futures.Future()
+        task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        if pending:
+            self._running.add(task)
+
+        def end(ended: concurrent.futures.Future[Any]) -> None:
+            self._running.discard(ended)
+            if ended.cancelled():
+                future.set_exception(ConnectionAbortedError("the proxy was closed"))
+            elif ended.exception() is not None:
+                future.set_exception(ended.exception())
+            else:
+                future.set_result(_Blob.of(ended.result()))
+
+        task.add_done_callback(end)
+        return future
+
+
+async def _end_tasks() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _promises(count: int) -> tuple[list[_Future], _Future]:
+    return [concurrent.futures.Future() for _ in range(count)], concurrent.futures.Future()
+
+
+def _settle(results: list[_Future], done: _Future, make: Callable[[], Any]) -> None:
+    """Resolve a call's references from what `make` returns (results, then done's value) or raises."""
+    try:
+        made = make()
+        values = made if results else (made,)
+        blobs = [_Blob.of(value) for value in values]
+    except BaseException as error:  # noqa: BLE001 - as in Ray, whatever ends the task is its outcome
+        for future in (*results, done):
+            future.set_exception(error)
+        return
+    for future, blob in zip((*results, done), blobs, strict=True):
+        future.set_result(blob)
+
+
+def _resolved(call: Call) -> tuple[int, tuple[str, ...], int, list[Any]]:
+    """The arguments of `fed.runtime.body.run` after the code. Raises the error of an argument that failed."""
+    values = [
+        value.result().value() if isinstance(value, concurrent.futures.Future) else _Blob.of(value).value()
+        for value in call.values
+    ]
+    return call.returns, call.keywords, call.extras, values
+
+
+def _when_resolved(values: Sequence[Any], then: Callable[[], Any]) -> None:
+    """Call `then` when every reference among the values has resolved."""
+    pending = [value for value in values if isinstance(value, concurrent.futures.Future)]
+    lock = threading.Lock()
+    left = len(pending) + 1
+
+    def count(_: object) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            ready = left == 0
+        if ready:
+            then()
+
+    for future in pending:
+        future.add_done_callback(count)
+    count(None)
+
+
+def _outcome(future: _Future) -> Outcome:
+    error = future.exception()
+    if error is None:
+        return Outcome(future.result().value(), None, None)
+    if isinstance(error, ActorKilledError):
+        return Outcome(None, Fault(Kind.ACTOR_DIED, "ActorDiedError", message=str(error)), error)
+    if isinstance(error, ConnectionAbortedError):
+        return Outcome(None, Fault(Kind.INTERNAL, type(error).__name__, message=str(error)), error)
+    return Outcome(None, worker.fault_of_user_error(error), error)
+
+
+def _raise(error: BaseException) -> Any:
+    raise error

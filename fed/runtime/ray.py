@@ -1,0 +1,412 @@
+"""The Ray runtime: tasks and actors are Ray's, the proxies are two Ray actors. The only importer of ``ray``.
+
+Public Ray API only. What is relied on was established by experiment and is named where it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import logging
+import os
+import signal
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+# Read by Ray at import: after a shutdown, a stray Ray call must fail instead of starting a new cluster.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
+import ray
+import ray.exceptions
+
+from fed.config import Config
+from fed.core.failure import Failure, Fault, Kind
+from fed.core.rendezvous import Key
+from fed.errors import ConfigError
+from fed.proxy.receiver import Receiver
+from fed.proxy.sender import Delivery, Sender
+from fed.runtime import body as worker
+from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
+from fed.serde.data import DataCodec
+from fed.transport.contract import AddressInUse, Hello, Notice
+from fed.transport.grpc import GrpcLink, GrpcListener
+
+__all__ = ["RayRuntime"]
+
+logger = logging.getLogger("fed.runtime")
+
+PROXY_OPTIONS: Final = {
+    # A proxy waits far more than it works, and must find room on a cluster that is full of the user's tasks.
+    "num_cpus": 0,
+    # Ray restarts a killed proxy and repeats the calls that were pending: they are the outbox and the waiters.
+    "max_restarts": -1,
+    "max_task_retries": -1,
+    # Every pending call counts; beyond the limit even a ping would wait.
+    "max_concurrency": 100_000,
+}
+
+
+class RayRuntime(Runtime):
+    """Runs one party's tasks on its Ray cluster.
+
+    Args:
+        config: The job's options.
+        hello: This party's greeting, for the proxies.
+    """
+
+    def __init__(self, config: Config, hello: Hello) -> None:
+        self._config = config
+        self._hello = hello
+        self._owns_cluster = False
+        self._proxies: _RayProxies | None = None
+        # Exported once for each body, however often it is called; forgotten with the user's handle.
+        self._tasks: weakref.WeakKeyDictionary[TaskBody, dict[int, Any]] = weakref.WeakKeyDictionary()
+        self._classes: weakref.WeakKeyDictionary[ActorBody, Any] = weakref.WeakKeyDictionary()
+
+    def start(self) -> Proxies:
+        """Join or start the cluster, and start the proxy actors."""
+        if not ray.is_initialized():
+            self._init_ray()
+        self._proxies = _RayProxies(self._config, self._hello)
+        return self._proxies
+
+    def submit(self, body: TaskBody, call: Call) -> Submission:
+        """Run a Ray task."""
+        exported = self._tasks.get(body)
+        if exported is None:
+            exported = self._tasks[body] = {}
+        remote = exported.get(call.returns)
+        if remote is None:
+            if not exported:
+                exported[-1] = ray.remote(_task(body))
+            options = {**body.options, "num_returns": call.returns + 1}
+            remote = exported[call.returns] = exported[-1].options(**options)
+        return _submission(remote.remote(call.returns, call.keywords, call.extras, *call.values))
+
+    def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
+        """Make a Ray actor."""
+        exported = self._classes.get(body)
+        if exported is None:
+            exported = self._classes[body] = ray.remote(_actor_class(body))
+        if body.options:
+            exported = exported.options(**body.options)
+        handle = exported.remote(call.returns, call.keywords, call.extras, *call.values)
+        return handle, handle.fed_created.remote()
+
+    def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
+        """Call a method of a Ray actor."""
+        bound = getattr(actor, method).options(num_returns=call.returns + 1, **options)
+        return _submission(bound.remote(call.returns, call.keywords, call.extras, *call.values))
+
+    def kill(self, actor: Any) -> None:
+        """Kill a Ray actor."""
+        ray.kill(actor)
+
+    def watch(self, ref: Ref, callback: Callable[[Outcome], None]) -> None:
+        """Call back on the thread on which Ray resolves futures."""
+        ref.future().add_done_callback(lambda future: callback(_outcome(future)))
+
+    def fetch(self, refs: Iterable[Ref]) -> list[Any]:
+        """The values, from Ray's object store."""
+        values: list[Any] = ray.get(list(refs))
+        return values
+
+    def close(self) -> None:
+        """End the proxies, and the cluster if it was started here. Idempotent."""
+        if not ray.is_initialized():
+            return
+        if self._proxies is not None:
+            self._proxies.kill()
+            self._proxies = None
+        if self._owns_cluster:
+            self._owns_cluster = False
+            ray.shutdown()
+
+    def _init_ray(self) -> None:
+        address = self._config.ray_address or "local"
+        # Ray puts its own handler for SIGTERM in place of the program's and does not give it back.
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(
+                address=address,
+                namespace=self._config.ray_namespace or f"{self._config.job}-{self._config.party}",
+                include_dashboard=False if address == "local" else None,
+                logging_level=logging.ERROR,
+                log_to_driver=True,
+                configure_logging=False,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"cannot join the Ray cluster at {address!r} (option ray.address): {error}") from error
+        finally:
+            try:
+                signal.signal(signal.SIGTERM, before)
+            except ValueError:
+                logger.debug("not the main thread: the SIGTERM handler is not this thread's to restore")
+        self._owns_cluster = True
+
+
+def build_sender(config: Config, hello: Hello) -> Sender:
+    """The sender of a party, over gRPC."""
+    links = {
+        peer: GrpcLink(config.party, peer, config.addresses[peer], config.tls, config.chunk_bytes)
+        for peer in config.peers
+    }
+    return Sender(hello, links, DataCodec(config.types), small_object_bytes=config.small_object_bytes)
+
+
+def build_receiver(config: Config, hello: Hello) -> Receiver:
+    """The receiver of a party, over gRPC."""
+    bind = config.listen or config.addresses[config.party]
+    return Receiver(
+        hello,
+        GrpcListener(config.party, bind, config.tls, parties=config.parties),
+        DataCodec(config.types),
+        max_stored_bytes=config.receive_buffer_bytes,
+        max_object_bytes=config.max_object_bytes,
+    )
+
+
+class FedSender:
+    """The sender proxy as a Ray actor. Ray prints the class's name before what it logs."""
+
+    def __init__(self, config: Config, hello: Hello) -> None:
+        self._sender = build_sender(config, hello)
+
+    async def connect(self, timeout_s: float) -> Any:
+        """See `fed.proxy.sender.Sender.connect`."""
+        return await self._sender.connect(timeout_s)
+
+    async def push(self, deliveries: Sequence[Delivery], *values: Any) -> Any:
+        """See `fed.proxy.sender.Sender.push`."""
+        return await self._sender.push(deliveries, values)
+
+    async def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Any:
+        """See `fed.proxy.sender.Sender.tell`."""
+        return await self._sender.tell(notices, timeout_s)
+
+    async def forget(self, peer: str, failure: Failure | None) -> None:
+        """See `fed.proxy.sender.Sender.forget`."""
+        self._sender.forget(peer, failure)
+
+    async def statistics(self) -> Any:
+        """See `fed.proxy.sender.Sender.statistics`."""
+        return self._sender.statistics()
+
+    async def close(self) -> None:
+        """See `fed.proxy.sender.Sender.close`."""
+        await self._sender.close()
+
+
+class FedReceiver:
+    """The receiver proxy as a Ray actor."""
+
+    def __init__(self, config: Config, hello: Hello) -> None:
+        self._receiver = build_receiver(config, hello)
+        # Started here because a restarted actor runs its constructor again, but no call that had completed.
+        self._start = asyncio.ensure_future(self._listen())
+
+    async def _listen(self) -> str | None:
+        try:
+            await self._receiver.start()
+        except (AddressInUse, ConfigError) as error:
+            return str(error)
+        return None
+
+    async def started(self) -> str | None:
+        """None when it listens, else the sentence that says why it cannot."""
+        return await self._start
+
+    async def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Any:
+        """See `fed.proxy.receiver.Receiver.receive`; the failures come last."""
+        received = await self._receiver.receive(keys, confirmed)
+        return (*received.values, received.failures)
+
+    async def confirm(self, keys: Sequence[Key]) -> None:
+        """See `fed.proxy.receiver.Receiver.confirm`."""
+        self._receiver.confirm(keys)
+
+    async def abort(self, failure: Failure) -> None:
+        """See `fed.proxy.receiver.Receiver.abort`."""
+        self._receiver.abort(failure)
+
+    async def events(self) -> Any:
+        """See `fed.proxy.receiver.Receiver.events`."""
+        return await self._receiver.events()
+
+    async def close(self) -> None:
+        """See `fed.proxy.receiver.Receiver.close`."""
+        await self._receiver.close()
+
+
+class _RayProxies(Proxies):
+    def __init__(self, config: Config, hello: Hello) -> None:
+        # The handler is the driver's own, and may be anything; the proxies need the rest.
+        config = dataclasses.replace(config, failure_handler=None)
+        self._sender = ray.remote(FedSender).options(**PROXY_OPTIONS).remote(config, hello)
+        self._receiver = ray.remote(FedReceiver).options(**PROXY_OPTIONS).remote(config, hello)
+        self._receives: dict[int, Any] = {}
+
+    def started(self) -> Ref:
+        return self._receiver.started.remote()
+
+    def connect(self, timeout_s: float) -> Ref:
+        return self._sender.connect.remote(timeout_s)
+
+    def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
+        method = self._receives.get(len(keys))
+        if method is None:
+            method = self._receives[len(keys)] = self._receiver.receive.options(num_returns=len(keys) + 1)
+        return _submission(method.remote(keys, confirmed))
+
+    def confirm(self, keys: Sequence[Key]) -> None:
+        self._receiver.confirm.remote(keys)
+
+    def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
+        return self._sender.push.remote(deliveries, *refs)
+
+    def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
+        return self._sender.tell.remote(notices, timeout_s)
+
+    def forget(self, peer: str, failure: Failure | None) -> None:
+        self._sender.forget.remote(peer, failure)
+
+    def abort(self, failure: Failure) -> None:
+        self._receiver.abort.remote(failure)
+
+    def events(self) -> Ref:
+        return self._receiver.events.remote()
+
+    def statistics(self) -> Ref:
+        return self._sender.statistics.remote()
+
+    def close(self) -> Ref:
+        # In this order on purpose: peers that still greet us are refused a connection, not left without an answer.
+        self._sender.close.remote()
+        return self._receiver.close.remote()
+
+    def kill(self) -> None:
+        """End both actors."""
+        ray.kill(self._sender)
+        ray.kill(self._receiver)
+
+
+def _task(body: TaskBody) -> Callable[..., Any]:
+    code = body.code
+
+    def task(returns: int, keywords: Sequence[str], extras: int, *values: Any) -> Any:
+        return worker.run(code, returns, keywords, extras, values)
+
+    _name(task, body)
+    return task
+
+
+def _actor_class(body: ActorBody) -> type:
+    """A class that holds the user's instance and has a method for each of its public ones.
+
+    Not a subclass: a method of the user's that calls another one must reach that one, not what is built around it.
+    """
+    code, label = body.code, body.name
+
+    def __init__(self: Any, returns: int, keywords: Sequence[str], extras: int, *values: Any) -> None:  # noqa: N807
+        self.failed = None
+        try:
+            self.instance, _ = worker.run(code, returns, keywords, extras, values)
+        except Exception as error:  # noqa: BLE001 - kept, and raised by every method
+            # An actor whose constructor raises is dead to Ray, which then tells neither class nor cause.
+            self.failed = error
+
+    def __repr__(self: Any) -> str:  # noqa: N807
+        return label
+
+    def fed_created(self: Any) -> None:
+        if self.failed is not None:
+            raise self.failed
+
+    members: dict[str, Any] = {"__init__": __init__, "__repr__": __repr__, "fed_created": fed_created}
+    for name, member in inspect.getmembers(code, callable):
+        if name.startswith("__") and name != "__call__":
+            continue
+        members[name] = _coroutine_method(name) if inspect.iscoroutinefunction(member) else _method(name)
+    actor = type(label, (), members)
+    actor.__module__ = getattr(code, "__module__", __name__)
+    return actor
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def method(self: Any, returns: int, keywords: Sequence[str], extras: int, *values: Any) -> Any:
+        if self.failed is not None:
+            raise self.failed
+        return worker.run(getattr(self.instance, name), returns, keywords, extras, values)
+
+    method.__name__ = name
+    return method
+
+
+def _coroutine_method(name: str) -> Callable[..., Any]:
+    async def method(self: Any, returns: int, keywords: Sequence[str], extras: int, *values: Any) -> Any:
+        if self.failed is not None:
+            raise self.failed
+        return await worker.run_async(getattr(self.instance, name), returns, keywords, extras, values)
+
+    method.__name__ = name
+    return method
+
+
+def _name(function: Callable[..., Any], body: TaskBody) -> None:
+    """Show the user's name in Ray's tools. Not functools.wraps: Ray would then check the user's signature."""
+    function.__name__ = body.name
+    function.__qualname__ = getattr(body.code, "__qualname__", body.name)
+    function.__module__ = getattr(body.code, "__module__", __name__)
+
+
+def _submission(refs: Any) -> Submission:
+    # Ray returns a bare reference where there is one only.
+    if isinstance(refs, list):
+        return Submission(tuple(refs[:-1]), refs[-1])
+    return Submission((), refs)
+
+
+def _outcome(future: Any) -> Outcome:
+    if future.cancelled():
+        error = ray.exceptions.RaySystemError("the reference was dropped")
+        return Outcome(None, Fault(Kind.INTERNAL, "RaySystemError"), error)
+    error = future.exception()
+    if error is None:
+        return Outcome(future.result(), None, None)
+    fault, cause = fault_of(error)
+    return Outcome(None, fault, cause)
+
+
+def fault_of(error: BaseException) -> tuple[Fault, BaseException]:
+    """What an exception out of Ray means, and the exception to show the user as the cause.
+
+    Total, and the only place where Ray's exceptions are told apart.
+    """
+    exceptions = ray.exceptions
+    name = type(error).__name__
+    if isinstance(error, exceptions.RayTaskError):
+        cause = error.cause
+        if isinstance(cause, exceptions.TaskCancelledError):
+            return Fault(Kind.CANCELLED, "TaskCancelledError", message=str(cause)), cause
+        if isinstance(cause, exceptions.RayError):
+            return fault_of(cause)
+        if isinstance(cause, BaseException):
+            return worker.fault_of_user_error(cause), cause
+        return Fault(Kind.TASK, name, message=str(error)), error
+    for classes, kind in _KINDS:
+        if isinstance(error, classes):
+            return Fault(kind, name, message=str(error)), error
+    if isinstance(error, exceptions.RayError):
+        return Fault(Kind.INTERNAL, name, message=str(error)), error
+    return worker.fault_of_user_error(error), error
+
+
+_KINDS: Final[tuple[tuple[Any, Kind], ...]] = (
+    (ray.exceptions.TaskCancelledError, Kind.CANCELLED),
+    (ray.exceptions.OutOfMemoryError, Kind.OUT_OF_MEMORY),
+    ((ray.exceptions.WorkerCrashedError, ray.exceptions.LocalRayletDiedError), Kind.WORKER_CRASHED),
+    (ray.exceptions.RayActorError, Kind.ACTOR_DIED),
+    ((ray.exceptions.ObjectLostError, ray.exceptions.ObjectFetchTimedOutError), Kind.OBJECT_LOST),
+)

@@ -1,0 +1,114 @@
+"""The data-sending thread and the error-queue thread: two queues, so that neither can hold up the other.
+
+Both take everything that is queued at once: results that are ready together leave in one call, and errors for one
+peer in one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+__all__ = ["QueueThread"]
+
+logger = logging.getLogger("fed.sending")
+
+T = TypeVar("T")
+
+
+class _Stop(NamedTuple):
+    """Ends the thread after everything queued before it."""
+
+
+_STOP: Final = _Stop()
+
+
+class QueueThread(Generic[T]):
+    """A thread that hands what is posted to it, in order and in batches, to one function.
+
+    The function may raise: that is reported and the thread goes on [E18]. The thread is a daemon: a process that
+    ends without closing its job must not hang on it.
+
+    Args:
+        name: The thread's name.
+        handle: Called on the thread with everything posted since the last call, at least one item.
+        failed: Called on the thread with what `handle` raised.
+        idle: Called on the thread when nothing was posted for `idle_s` after the last batch; once for each batch.
+        idle_s: Seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[list[T]], None],
+        failed: Callable[[Exception], None],
+        *,
+        idle: Callable[[], None] | None = None,
+        idle_s: float = 0.02,
+    ) -> None:
+        self._handle = handle
+        self._failed = failed
+        self._idle = idle
+        self._idle_s = idle_s
+        self._queue: queue.SimpleQueue[T | _Stop] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def post(self, item: T) -> None:
+        """Queue an item. Never blocks; safe from any thread and from a signal handler."""
+        self._queue.put(item)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Handle what is queued and end. Returns whether it ended in time. Idempotent.
+
+        Raises:
+            RuntimeError: Called on the thread itself, which cannot wait for its own end [E08].
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(f"thread {self._thread.name} cannot stop itself")
+        self._queue.put(_STOP)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        rested = True
+        while True:
+            try:
+                first = self._queue.get(timeout=None if rested or self._idle is None else self._idle_s)
+            except queue.Empty:
+                rested = True
+                self._guard(self._rest)
+                continue
+            batch, stopping = self._take(first)
+            if batch:
+                rested = False
+                self._guard(lambda items=batch: self._handle(items))  # type: ignore[misc]
+            if stopping:
+                self._guard(self._rest)
+                return
+
+    def _take(self, first: T | _Stop) -> tuple[list[T], bool]:
+        """Everything queued now, up to a stop."""
+        batch: list[T] = []
+        item = first
+        while not isinstance(item, _Stop):
+            batch.append(item)
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _rest(self) -> None:
+        if self._idle is not None:
+            self._idle()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            logger.exception("thread %s", self._thread.name)
+            self._failed(error)
