@@ -276,7 +276,11 @@ class Job:
         self._log_event("joined", {})
 
     def _join_failed(self) -> bool:
-        return bool(self._disagreed) or self._life.latched or len(self._life.present) < len(self.config.peers)
+        return bool(self._disagreed or self._life.quitters) or self._init_failure() is not None
+
+    def _init_failure(self) -> Failure | None:
+        """A failure that keeps the job from starting. A task that failed in a party that was quicker does not."""
+        return next((failure for failure in self._book.all if failure.kind in (Kind.INIT, Kind.INTERNAL)), None)
 
     def _raise_if_join_failed(self, connected: Sequence[Outcome]) -> None:
         if self._disagreed:
@@ -289,12 +293,11 @@ class Job:
                 {problem.peer: problem.reason for problem in problems if problem.final or not final},
                 None if final else self.config.init_timeout_s,
             )
-        root = self._book.root
-        if root is not None:
-            raise init_error({root.src_party: f"its own start failed: {root.message or root.type_name}"})
-        gone = sorted(set(self.config.peers) - set(self._life.present))
-        if gone:
-            raise init_error(dict.fromkeys(gone, "it left before the job started"))
+        failed = self._init_failure()
+        if failed is not None:
+            raise init_error({failed.src_party: f"its own start failed: {failed.message or failed.type_name}"})
+        if self._life.quitters:
+            raise init_error(dict.fromkeys(self._life.quitters, "it left before the job started"))
         if problems is None:
             fault = outcome.fault if outcome is not None else None
             raise InitError(f"the sender proxy did not start: {fault.message if fault else 'no answer'}")
@@ -714,7 +717,8 @@ class Job:
         for item in items:
             failure = None if item.failure is None else self._exposed(item.failure, item.peer)
             notice = Notice(item.kind, self._plan.epoch, failure, item.objects)
-            if item.peer in self._life.present:
+            # Who has said goodbye hears no more of us, but that we leave too: it waits for that.
+            if item.kind is NoticeKind.GOODBYE or item.peer in self._life.present:
                 notices.setdefault(item.peer, []).append(notice)
         if not notices:
             return
@@ -847,7 +851,7 @@ class Job:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
         self._flush_confirmations()
         root = self._book.root
-        for peer in self._life.present:
+        for peer in self.config.peers:
             self._errors.post(_Tell(peer, NoticeKind.GOODBYE, root))
         with self._changed:
             regular = regular and not self._life.latched

@@ -38,12 +38,13 @@ class Lifecycle:
         peers: Every party but this one.
     """
 
-    __slots__ = ("_latched", "_present", "_ready", "_told", "state")
+    __slots__ = ("_latched", "_present", "_quitters", "_ready", "_told", "state")
 
     def __init__(self, peers: Iterable[str]) -> None:
         self.state = State.JOINING
         self._present = set(peers)
         self._ready: set[str] = set()
+        self._quitters: set[str] = set()
         self._latched = False
         self._told = False
 
@@ -67,19 +68,25 @@ class Lifecycle:
         """Peers that have not said goodbye, sorted."""
         return tuple(sorted(self._present))
 
+    @property
+    def quitters(self) -> tuple[str, ...]:
+        """Peers that said goodbye without ever having been ready, sorted. One that was ready had joined."""
+        return tuple(sorted(self._quitters))
+
     def ready(self, peer: str) -> None:
         """A peer has finished its own part of joining."""
         self._ready.add(peer)
 
     def joined(self) -> None:
-        """Every party is ready.
+        """Every party is ready. One that was quicker may have failed since: then the job stays latched.
 
         Raises:
-            RuntimeError: The job is not joining any more.
+            RuntimeError: The job had joined before, or is over.
         """
-        if self.state is not State.JOINING:
+        if self.state is State.JOINING:
+            self.state = State.RUNNING
+        elif self.state is not State.LATCHED:
             raise RuntimeError(f"cannot join in state {self.state.name}")
-        self.state = State.RUNNING
 
     def latch(self) -> bool:
         """A root failure is accepted. Returns whether it is the first."""
@@ -106,6 +113,8 @@ class Lifecycle:
         if peer not in self._present:
             return False
         self._present.discard(peer)
+        if peer not in self._ready:
+            self._quitters.add(peer)
         return True
 
     def close(self) -> bool:
