@@ -1,0 +1,226 @@
+"""The commands and their options: checks what was asked for, before anything is started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+import click
+
+# Only what is quick: the rest, Ray above all, is imported by the command that needs it, so that help and usage
+# errors come at once.
+from fed.config import check_party_name, gather
+from fed.errors import ConfigError, FedError
+
+if TYPE_CHECKING:
+    from fed.cli.terminal import Terminal
+
+__all__ = ["main"]
+
+_EPILOG = """\b
+Exit codes:
+    0  every party ended well
+    1  the program failed (simulated: the code of the party that failed first)
+    2  wrong usage or configuration, or a party did not join
+  130  interrupted
+  128 and a signal's number: a party was ended by that signal
+"""
+
+
+class _Refusal(click.ClickException):
+    """What was asked for cannot be done."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"fed: error: {self.format_message()}", file=file, err=file is None)
+
+
+class _RunCommand(click.Command):
+    """Tells where the script's own options go."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            message = f"{error.message} (options of the script itself go after --)"
+            raise click.NoSuchOption(
+                error.option_name, message=message, possibilities=error.possibilities, ctx=ctx
+            ) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fedray", prog_name="fed")
+def main() -> None:
+    """Compute together with other parties, and hand over nothing but results."""
+
+
+@main.command(cls=_RunCommand, epilog=_EPILOG)
+@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("arguments", nargs=-1, metavar="[-- ARGUMENTS]...", type=click.UNPROCESSED)
+@click.option("--simulate", metavar="NAMES", help="Run all parties here; their names, separated by commas.")
+@click.option("--party", metavar="NAME", help="Run this party only, as in production.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Options file.  [default: $FED_CONFIG, or fed.toml here if there is one]",
+)
+@click.option(
+    "--grace",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="When one simulated party has failed: how long the others may take to end.  [default: 30]",
+)
+@click.option(
+    "--cpus",
+    metavar="NUMBER",
+    type=click.IntRange(min=1),
+    help="CPUs of the simulation's Ray cluster.  [default: this machine's, but two per party at least]",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Simulate on this Ray cluster instead of starting one.",
+)
+def run(
+    script: Path,
+    arguments: tuple[str, ...],
+    simulate: str | None,
+    party: str | None,
+    config: Path | None,
+    grace: float | None,
+    cpus: int | None,
+    ray_address: str | None,
+) -> None:
+    r"""Run SCRIPT for one party, or simulate all parties on this machine.
+
+    \b
+    fed run train.py --simulate alice,bob,carol -- --epochs 3
+    fed run train.py --party alice
+
+    A simulation needs nothing else: it starts a Ray cluster, makes certificates for TLS, runs the script once per
+    party, shows each party's output under its name, and leaves nothing behind. Progress bars appear as a line every few
+    seconds.
+
+    With --party, the script joins the other parties: their addresses and this party's credentials come from the
+    options file, the environment (FED_...) or the script. With neither, the party does too.
+    """
+    if simulate is not None and party is not None:
+        raise click.UsageError("--simulate and --party exclude one another: either all parties run here, or one does")
+    for name, value in (("--grace", grace), ("--cpus", cpus), ("--ray-address", ray_address)):
+        if value is not None and simulate is None:
+            raise click.UsageError(f"{name} concerns simulations only: use it with --simulate")
+    if cpus is not None and ray_address is not None:
+        raise click.UsageError("--cpus and --ray-address exclude one another: a running cluster has the CPUs it has")
+    try:
+        _check_script(script)
+        environ = _environment(script, config)
+        if simulate is None:
+            _run_party(script, arguments, party, environ)
+        parties = _parse_parties(simulate)
+        gather({}, environ, Path.cwd())
+        sys.exit(_simulate(script, arguments, parties, environ, 30.0 if grace is None else grace, cpus, ray_address))
+    except FedError as error:
+        raise _Refusal(str(error)) from None
+
+
+def _check_script(script: Path) -> None:
+    if script.is_dir():
+        raise ConfigError(f"script {str(script)!r} is a directory")
+    try:
+        with script.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise ConfigError(f"script {str(script)!r} does not exist") from None
+    except OSError as error:
+        raise ConfigError(f"script {str(script)!r} cannot be read: {error.strerror}") from None
+
+
+def _environment(script: Path, config: Path | None) -> dict[str, str]:
+    environ = dict(os.environ)
+    # The weakest of all names for the job: one in the file, in FED_JOB or in the script itself counts more.
+    environ["FED_RUN_JOB"] = _job_name(script)
+    if config is not None:
+        environ["FED_CONFIG"] = str(config.absolute())
+    return environ
+
+
+def _job_name(script: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", script.stem).lstrip("_.-")
+    return name[:128] or "job"
+
+
+def _parse_parties(text: str) -> tuple[str, ...]:
+    parties = tuple(check_party_name(name.strip(), "--simulate") for name in text.split(","))
+    for number, name in enumerate(parties):
+        if name in parties[:number]:
+            raise ConfigError(f"--simulate: party {name!r} occurs twice")
+    return parties
+
+
+def _run_party(script: Path, arguments: Sequence[str], party: str | None, environ: dict[str, str]) -> NoReturn:
+    given = gather({"party": party}, environ, Path.cwd())
+    if "party" not in given:
+        raise click.UsageError(
+            "which party? Give --party NAME, set FED_PARTY, or write party in fed.toml; or give --simulate NAMES"
+        )
+    if "addresses" in given and given["party"] not in given["addresses"]:
+        parties = ", ".join(sorted(given["addresses"]))
+        raise ConfigError(f"party {given['party']!r} is unknown: the parties are {parties}")
+    environ["FED_PARTY"] = given["party"]
+    from fed.cli.simulation import driver_command
+
+    command = driver_command(script, arguments)
+    # In place of this process, so that signals, the terminal and the exit code are the script's own.
+    os.execve(command[0], command, environ)  # noqa: S606 - the user's own script, as the user asked
+
+
+def _simulate(
+    script: Path,
+    arguments: Sequence[str],
+    parties: Sequence[str],
+    environ: Mapping[str, str],
+    grace_s: float,
+    cpus: int | None,
+    ray_address: str | None,
+) -> int:
+    from fed.cli.simulation import driver_command, simulate
+    from fed.cli.terminal import Terminal
+    from fed.transport.certificates import write_credentials
+
+    terminal = Terminal(parties, sys.stdout, sys.stderr)
+    cluster: AbstractContextManager[Mapping[str, str]]
+    if ray_address is not None:
+        cluster = contextlib.nullcontext({"FED_RAY_ADDRESS": ray_address})
+    else:
+        cluster = _local_cluster(cpus or max(os.cpu_count() or 1, 2 * len(parties)), terminal)
+    return simulate(
+        driver_command(script, arguments),
+        parties,
+        job=_job_name(script),
+        environ=environ,
+        cluster=cluster,
+        credentials=write_credentials,
+        terminal=terminal,
+        grace_s=grace_s,
+    )
+
+
+@contextlib.contextmanager
+def _local_cluster(cpus: int, terminal: Terminal) -> Iterator[Mapping[str, str]]:
+    terminal.wait("starting a local Ray cluster")
+    try:
+        from fed.runtime.cluster import LocalCluster
+
+        cluster = LocalCluster(num_cpus=cpus).__enter__()
+    finally:
+        terminal.stop_waiting()
+    with contextlib.closing(cluster):
+        yield cluster.environment()

@@ -1,0 +1,150 @@
+"""Runs one party's script as Python itself would, and ends it in a way that a person or a program can act on.
+
+``python -m fed.cli.driver SCRIPT [ARGUMENTS]``. It differs from ``python SCRIPT [ARGUMENTS]`` in this:
+
+- an error of fed's ends it with one sentence instead of a traceback, and with the exit codes of ``fed run``. Where
+  a task of this party failed, the task's own traceback comes first;
+- warnings of fed's go to the standard error, unless the script has configured logging, which then decides;
+- started by ``fed run``, it forwards the job's reports to it, and ends when it is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NoReturn, TextIO
+
+from fed.cli.status import LIFELINE_VARIABLE, STATUS_VARIABLE, StatusHandler, report_of
+from fed.errors import ConfigError, FedError, InitError, TaskError, UsageError
+
+__all__ = ["main"]
+
+FAILED: Final = 1
+REFUSED: Final = 2
+INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a script.
+
+    Args:
+        arguments: The script's path, and what it gets as ``sys.argv[1:]``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The script raised it.
+    """
+    script = arguments[0]
+    status = _taken_descriptor(STATUS_VARIABLE)
+    lifeline = _taken_descriptor(LIFELINE_VARIABLE)
+    if lifeline is not None:
+        _follow(lifeline)
+    _set_up_logging(status)
+    sys.argv[:] = arguments
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(script))  # noqa: PTH120 - a string, as Python has it
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except FedError as error:
+        return _report(error, script)
+    except Exception as error:  # noqa: BLE001 - this is where Python itself would catch it
+        error.__traceback__ = _without_bootstrap(error.__traceback__, script)
+        sys.excepthook(type(error), error, error.__traceback__)
+        return FAILED
+    return 0
+
+
+def _report(error: FedError, script: str) -> int:
+    if isinstance(error, TaskError) and error.__cause__ is not None:
+        traceback.print_exception(error.__cause__)
+    place = _place(error, script)
+    print(f"fed: error: {error}{f' ({place})' if place else ''}", file=sys.stderr)
+    return REFUSED if isinstance(error, (ConfigError, UsageError, InitError)) else FAILED
+
+
+def _place(error: BaseException, script: str) -> str:
+    """File and line of the script that the error passed through last."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == script]
+    return f"{Path(script).name}:{lines[-1]}" if lines else ""
+
+
+def _without_bootstrap(trace: TracebackType | None, script: str) -> TracebackType | None:
+    """The traceback from the script's first frame on; None if it never began, as with a syntax error."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != script:
+        trace = trace.tb_next
+    return trace
+
+
+def _taken_descriptor(variable: str) -> int | None:
+    """A descriptor that the parent left open for this process, and for none of the processes that this one starts."""
+    text = os.environ.pop(variable, None)
+    if text is None:
+        return None
+    descriptor = int(text)
+    os.set_inheritable(descriptor, False)
+    return descriptor
+
+
+def _follow(lifeline: int) -> None:
+    # A shell starts background jobs with SIGINT ignored, and children inherit that; ours are ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Lines must leave as they are printed: the standard output is a pipe, which Python would fill by the block.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    threading.Thread(target=_die_with_parent, args=(lifeline,), name="fed-lifeline", daemon=True).start()
+
+
+def _die_with_parent(lifeline: int) -> NoReturn:
+    # Nobody ever writes to it: it reads as ended when the last process that holds the other end is gone.
+    os.read(lifeline, 1)
+    # This process leads its group, so whatever the script started goes as well.
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(INTERRUPTED)
+
+
+def _set_up_logging(status: int | None) -> None:
+    logger = logging.getLogger("fed")
+    # Reports are made at this level.
+    logger.setLevel(logging.INFO)
+    if status is not None:
+        logger.addHandler(StatusHandler(status))
+    logger.addHandler(_Messages(sys.stderr, reports=status is None))
+
+
+class _Messages(logging.StreamHandler[TextIO]):
+    """Shows warnings, and who is waited for where no command shows it.
+
+    Args:
+        stream: Where to.
+        reports: Whether to show the reports on who has joined.
+    """
+
+    def __init__(self, stream: TextIO, *, reports: bool) -> None:
+        super().__init__(stream)
+        self._reports = reports
+        self.setFormatter(logging.Formatter("fed: %(message)s"))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if logging.getLogger().handlers:
+            # The script has configured logging, and the record reaches it too.
+            return False
+        if record.levelno >= logging.WARNING:
+            return super().filter(record) is not False
+        report = report_of(record)
+        return self._reports and report is not None and report.event in ("waiting", "joined")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""What a driver tells the command that started it: one JSON object per line, on a pipe of its own.
+
+The job reports by logging: a record of the logger ``fed`` with the attributes ``fed_event`` and ``fed_detail``. So
+the job knows of no command line, and the driver only forwards.
+
+=============  ===========================================  ==========================================
+event          detail                                       meaning
+=============  ===========================================  ==========================================
+``waiting``    ``{"for": ["bob", "carol"]}``                `fed.init` waits for these parties
+``joined``     ``{}``                                       every party is ready
+``failed``     ``{"root": "...", "src_party": "alice"}``    the job failed, and this is why
+``closed``     ``{}``                                       the job is over
+=============  ===========================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["Report", "StatusHandler", "decode", "report_of"]
+
+LIFELINE_VARIABLE: Final = "FED_RUN_LIFELINE_FD"
+STATUS_VARIABLE: Final = "FED_RUN_STATUS_FD"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One thing that a driver told.
+
+    Attributes:
+        event: See the table above; others are allowed and ignored.
+        detail: Plain values.
+    """
+
+    event: str
+    detail: Mapping[str, Any]
+
+
+def report_of(record: logging.LogRecord) -> Report | None:
+    """The report that a log record carries; None: it is an ordinary one."""
+    event, detail = getattr(record, "fed_event", None), getattr(record, "fed_detail", None)
+    if not isinstance(event, str):
+        return None
+    return Report(event, detail if isinstance(detail, Mapping) else {})
+
+
+def encode(report: Report) -> bytes:
+    """One line."""
+    return json.dumps({"event": report.event, "detail": dict(report.detail)}, default=str).encode() + b"\n"
+
+
+def decode(line: bytes) -> Report:
+    """The report of one line.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    content = json.loads(line)
+    if not isinstance(content, dict) or not isinstance(content.get("event"), str):
+        raise ValueError("not a report")
+    detail = content.get("detail")
+    return Report(content["event"], detail if isinstance(detail, dict) else {})
+
+
+class StatusHandler(logging.Handler):
+    """Forwards reports to a descriptor.
+
+    Args:
+        descriptor: The writing end of a pipe. The handler does not close it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's report, if it carries one."""
+        report = report_of(record)
+        if report is None:
+            return
+        try:
+            os.write(self._descriptor, encode(report))
+        except BrokenPipeError:
+            # The command is gone, and so is everybody who could be told; the lifeline ends this process.
+            return
