@@ -1,0 +1,478 @@
+"""How codec ``data`` carries what Python itself brings: containers, numbers, times, paths."""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime
+import decimal
+import fractions
+import functools
+import pathlib
+import sys
+import uuid
+import zoneinfo
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fed.serde.contract import DecodeError
+from fed.serde.tree import (
+    KEYS,
+    PLAIN,
+    Reader,
+    ReadRule,
+    Refused,
+    Tag,
+    Writer,
+    WriteRule,
+    head,
+    place_of_key,
+    place_of_pair,
+)
+
+__all__ = ["LARGE_BYTES", "READ_RULES", "WRITE_RULES", "expect"]
+
+LARGE_BYTES: Final = 16 * 1024
+"""Bytes of at least this size are a buffer of their own. Below it, copying them into the header is cheaper than
+what a buffer costs on its way."""
+
+_LONG_FLOATS: Final = 1024
+"""A list of at least this many floats and nothing else is a buffer of doubles: converting them in one call makes up
+for the pass that found out that they are all floats."""
+
+
+def expect(args: list[Any], *kinds: type | tuple[type, ...]) -> list[Any]:
+    """Check the number and exact types of what follows a mark.
+
+    Raises:
+        DecodeError: They are others.
+    """
+    if len(args) != len(kinds):
+        raise DecodeError(f"a mark is followed by {len(args)} items instead of {len(kinds)}")
+    for arg, kind in zip(args, kinds, strict=True):
+        if type(arg) is not kind and not (type(kind) is tuple and type(arg) in kind):
+            raise DecodeError(f"a mark is followed by a {type(arg).__name__} where something else should be")
+    return args
+
+
+# Containers
+
+
+def _write_list(writer: Writer, value: list[Any], room: int) -> Any:
+    if len(value) >= _LONG_FLOATS and type(value[0]) is float and set(map(type, value)) == {float}:
+        if not room:
+            writer.deny_depth(value)
+        doubles = array.array("d", value)
+        if sys.byteorder == "big":
+            doubles.byteswap()
+        writer.buffers.append(memoryview(doubles).cast("B"))
+        return [_FLOATS]
+    return writer.array(writer.items(value, value, room))
+
+
+def _read_floats(reader: Reader, args: list[Any], room: int) -> list[float]:
+    expect(args)
+    doubles = array.array("d")
+    doubles.frombytes(reader.buffer())
+    if sys.byteorder == "big":
+        doubles.byteswap()
+    return doubles.tolist()
+
+
+def _sequence(tag: Tag, make: Callable[[list[Any]], Any]) -> tuple[WriteRule, ReadRule]:
+    mark = head(tag)
+
+    def write(writer: Writer, value: Any, room: int) -> Any:
+        return writer.array([mark, *writer.items(value, value, room)])
+
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        return make(reader.items(args, room))
+
+    return write, read
+
+
+def _set(tag: Tag, make: Callable[[list[Any]], Any]) -> tuple[WriteRule, ReadRule]:
+    mark = head(tag)
+
+    def write(writer: Writer, value: Any, room: int) -> Any:
+        return writer.array([mark, *writer.items(value, value, room, _place_in_set)])
+
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        value = make(reader.items(args, room))
+        if len(value) != len(args):
+            raise DecodeError("a set has an item twice")
+        return value
+
+    return write, read
+
+
+def _place_in_set(index: int) -> str:
+    return "{...}"
+
+
+def _write_dict(writer: Writer, value: dict[Any, Any], room: int) -> Any:
+    if not set(map(type, value)) <= KEYS:
+        return writer.array([_DICT, *_write_pairs(writer, value, room)])
+    if not room:
+        writer.deny_depth(value)
+    if set(map(type, value.values())) <= PLAIN:
+        return value
+    return dict(zip(value, writer.items(value, value.values(), room, place_of_key(value)), strict=True))
+
+
+def _write_pairs(writer: Writer, value: Mapping[Any, Any], room: int) -> list[Any]:
+    pairs = [part for pair in value.items() for part in pair]
+    return writer.items(value, pairs, room, place_of_pair(value))
+
+
+def _read_pairs(reader: Reader, args: list[Any], room: int) -> list[tuple[Any, Any]]:
+    if len(args) % 2:
+        raise DecodeError("a mapping has a key without a value")
+    parts = iter(reader.items(args, room))
+    return list(zip(parts, parts, strict=True))
+
+
+def _mapping(tag: Tag, make: Callable[[list[tuple[Any, Any]]], Any]) -> tuple[WriteRule, ReadRule]:
+    mark = head(tag)
+
+    def write(writer: Writer, value: Any, room: int) -> Any:
+        return writer.array([mark, *_write_pairs(writer, value, room)])
+
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        pairs = _read_pairs(reader, args, room)
+        value = make(pairs)
+        if len(value) != len(pairs):
+            raise DecodeError("a mapping has a key twice")
+        return value
+
+    return write, read
+
+
+def _make_counter(pairs: list[tuple[Any, Any]]) -> collections.Counter[Any]:
+    # Given pairs, Counter would count them.
+    return collections.Counter(dict(pairs))
+
+
+_FACTORIES: Final[dict[Any, str | None]] = {
+    None: None,
+    bool: "bool",
+    bytes: "bytes",
+    dict: "dict",
+    float: "float",
+    int: "int",
+    list: "list",
+    set: "set",
+    str: "str",
+    tuple: "tuple",
+}
+_FACTORIES_BY_NAME: Final = {name: factory for factory, name in _FACTORIES.items()}
+
+
+def _write_default_dict(writer: Writer, value: collections.defaultdict[Any, Any], room: int) -> Any:
+    factory = value.default_factory
+    # A dict finds equal keys, and a factory may be an object that claims to equal anything.
+    if factory is not None and (type(factory) is not type or factory not in _FACTORIES):
+        raise Refused(type(value), "its default_factory is code; convert it with dict(...)")
+    return writer.array([_DEFAULT_DICT, _FACTORIES[factory], *_write_pairs(writer, value, room)])
+
+
+def _read_default_dict(reader: Reader, args: list[Any], room: int) -> collections.defaultdict[Any, Any]:
+    if not args or type(args[0]) not in (str, type(None)) or args[0] not in _FACTORIES_BY_NAME:
+        raise DecodeError("a defaultdict has an unknown default_factory")
+    pairs = _read_pairs(reader, args[1:], room)
+    value = collections.defaultdict(_FACTORIES_BY_NAME[args[0]], pairs)
+    if len(value) != len(pairs):
+        raise DecodeError("a mapping has a key twice")
+    return value
+
+
+def _write_deque(writer: Writer, value: collections.deque[Any], room: int) -> Any:
+    return writer.array([_DEQUE, value.maxlen, *writer.items(value, value, room)])
+
+
+def _read_deque(reader: Reader, args: list[Any], room: int) -> collections.deque[Any]:
+    if not args or type(args[0]) not in (int, type(None)):
+        raise DecodeError("a deque has no maxlen")
+    maxlen, items = args[0], args[1:]
+    if maxlen is not None and maxlen < len(items):
+        raise DecodeError("a deque is longer than its maxlen")
+    return collections.deque(reader.items(items, room), maxlen)
+
+
+# Bytes
+
+
+def _write_bytes(writer: Writer, value: bytes, room: int) -> Any:
+    if len(value) < LARGE_BYTES:
+        return value
+    writer.buffers.append(memoryview(value))
+    return [_BYTES]
+
+
+def _read_bytes(reader: Reader, args: list[Any], room: int) -> bytes:
+    expect(args)
+    return bytes(reader.buffer())
+
+
+def _write_bytearray(writer: Writer, value: bytearray, room: int) -> Any:
+    if len(value) < LARGE_BYTES:
+        return [_BYTEARRAY, bytes(value)]
+    writer.buffers.append(memoryview(value))
+    return [_BYTEARRAY]
+
+
+def _read_bytearray(reader: Reader, args: list[Any], room: int) -> bytearray:
+    return bytearray(expect(args, bytes)[0] if args else reader.buffer())
+
+
+# Numbers
+
+
+def _write_complex(writer: Writer, value: complex, room: int) -> Any:
+    return [_COMPLEX, value.real, value.imag]
+
+
+def _read_complex(reader: Reader, args: list[Any], room: int) -> complex:
+    return complex(*expect(args, float, float))
+
+
+def _write_range(writer: Writer, value: range, room: int) -> Any:
+    return [_RANGE, value.start, value.stop, value.step]
+
+
+def _read_range(reader: Reader, args: list[Any], room: int) -> range:
+    return range(*expect(args, int, int, int))
+
+
+def _write_slice(writer: Writer, value: slice, room: int) -> Any:
+    parts = [value.start, value.stop, value.step]
+    return [_SLICE, *writer.items(value, parts, room, lambda index: (".start", ".stop", ".step")[index])]
+
+
+def _read_slice(reader: Reader, args: list[Any], room: int) -> slice:
+    if len(args) != 3:
+        raise DecodeError("a slice has not three parts")
+    return slice(*reader.items(args, room))
+
+
+def _write_decimal(writer: Writer, value: decimal.Decimal, room: int) -> Any:
+    return [_DECIMAL, str(value)]
+
+
+def _read_decimal(reader: Reader, args: list[Any], room: int) -> decimal.Decimal:
+    return decimal.Decimal(*expect(args, str))
+
+
+def _write_fraction(writer: Writer, value: fractions.Fraction, room: int) -> Any:
+    return [_FRACTION, value.numerator, value.denominator]
+
+
+def _read_fraction(reader: Reader, args: list[Any], room: int) -> fractions.Fraction:
+    return fractions.Fraction(*expect(args, int, int))
+
+
+def _write_uuid(writer: Writer, value: uuid.UUID, room: int) -> Any:
+    return [_UUID, value.bytes]
+
+
+def _read_uuid(reader: Reader, args: list[Any], room: int) -> uuid.UUID:
+    return uuid.UUID(bytes=expect(args, bytes)[0])
+
+
+# Times
+
+
+def _write_tzinfo(writer: Writer, value: datetime.tzinfo | None, room: int) -> Any:
+    try:
+        return writer.write(value, room)
+    except Refused as refused:
+        refused.leave(".tzinfo", value)
+        raise
+
+
+def _read_tzinfo(reader: Reader, tree: Any, room: int) -> datetime.tzinfo | None:
+    value = reader.read(tree, room)
+    if value is not None and type(value) not in (datetime.timezone, zoneinfo.ZoneInfo):
+        raise DecodeError("a time has something else for a time zone")
+    return value  # type: ignore[no-any-return]
+
+
+def _write_datetime(writer: Writer, value: datetime.datetime, room: int) -> Any:
+    day = value.toordinal()
+    clock = (value.hour, value.minute, value.second, value.microsecond, value.fold)
+    return [_DATETIME, day, *clock, _write_tzinfo(writer, value.tzinfo, room)]
+
+
+def _read_datetime(reader: Reader, args: list[Any], room: int) -> datetime.datetime:
+    zone = _read_tzinfo(reader, args.pop() if args else None, room)
+    day, hour, minute, second, microsecond, fold = expect(args, int, int, int, int, int, int)
+    clock = datetime.time(hour, minute, second, microsecond, zone, fold=fold)
+    return datetime.datetime.combine(datetime.date.fromordinal(day), clock)
+
+
+def _write_date(writer: Writer, value: datetime.date, room: int) -> Any:
+    return [_DATE, value.toordinal()]
+
+
+def _read_date(reader: Reader, args: list[Any], room: int) -> datetime.date:
+    return datetime.date.fromordinal(*expect(args, int))
+
+
+def _write_time(writer: Writer, value: datetime.time, room: int) -> Any:
+    clock = (value.hour, value.minute, value.second, value.microsecond, value.fold)
+    return [_TIME, *clock, _write_tzinfo(writer, value.tzinfo, room)]
+
+
+def _read_time(reader: Reader, args: list[Any], room: int) -> datetime.time:
+    zone = _read_tzinfo(reader, args.pop() if args else None, room)
+    hour, minute, second, microsecond, fold = expect(args, int, int, int, int, int)
+    return datetime.time(hour, minute, second, microsecond, zone, fold=fold)
+
+
+def _write_timedelta(writer: Writer, value: datetime.timedelta, room: int) -> Any:
+    return [_TIMEDELTA, value.days, value.seconds, value.microseconds]
+
+
+def _read_timedelta(reader: Reader, args: list[Any], room: int) -> datetime.timedelta:
+    return datetime.timedelta(*expect(args, int, int, int))
+
+
+_MICROSECOND: Final = datetime.timedelta(microseconds=1)
+
+
+def _write_timezone(writer: Writer, value: datetime.timezone, room: int) -> Any:
+    offset = value.utcoffset(None)
+    name = value.tzname(None)
+    # Two zones of one offset are equal whatever their names, so that only this tells whether a name was given.
+    given = name != datetime.timezone(offset).tzname(None)
+    return [_TIMEZONE, offset // _MICROSECOND, name if given else None]
+
+
+def _read_timezone(reader: Reader, args: list[Any], room: int) -> datetime.timezone:
+    microseconds, name = expect(args, int, (str, type(None)))
+    offset = datetime.timedelta(microseconds=microseconds)
+    return datetime.timezone(offset) if name is None else datetime.timezone(offset, name)
+
+
+@functools.lru_cache(maxsize=1)
+def _zone_keys() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
+
+
+def _write_zoneinfo(writer: Writer, value: zoneinfo.ZoneInfo, room: int) -> Any:
+    if value.key is None or value.key not in _zone_keys():
+        raise Refused(type(value), f"its key {value.key!r} names no zone of the IANA database")
+    return [_ZONEINFO, value.key]
+
+
+def _read_zoneinfo(reader: Reader, args: list[Any], room: int) -> zoneinfo.ZoneInfo:
+    # ZoneInfo looks a key up in directories and then among the modules of a package: only keys that are known to
+    # exist get there, so that no bytes name a file or a module.
+    key = expect(args, str)[0]
+    if key not in _zone_keys():
+        raise DecodeError("a time zone is not known here")
+    return zoneinfo.ZoneInfo(key)
+
+
+# Paths
+
+_PATHS: Final[dict[type, str]] = {
+    type(pathlib.Path()): "here",
+    pathlib.PurePosixPath: "posix",
+    pathlib.PureWindowsPath: "windows",
+}
+_PATHS_BY_NAME: Final = {name: kind for kind, name in _PATHS.items()}
+
+
+def _write_path(writer: Writer, value: pathlib.PurePath, room: int) -> Any:
+    return [_PATH, _PATHS[type(value)], str(value)]
+
+
+def _read_path(reader: Reader, args: list[Any], room: int) -> pathlib.PurePath:
+    name, text = expect(args, str, str)
+    if name not in _PATHS_BY_NAME:
+        raise DecodeError("a path is of an unknown kind")
+    return _PATHS_BY_NAME[name](text)  # type: ignore[no-any-return]
+
+
+_DICT: Final = head(Tag.DICT)
+_BYTES: Final = head(Tag.BYTES)
+_BYTEARRAY: Final = head(Tag.BYTEARRAY)
+_FLOATS: Final = head(Tag.FLOATS)
+_COMPLEX: Final = head(Tag.COMPLEX)
+_RANGE: Final = head(Tag.RANGE)
+_SLICE: Final = head(Tag.SLICE)
+_DECIMAL: Final = head(Tag.DECIMAL)
+_FRACTION: Final = head(Tag.FRACTION)
+_UUID: Final = head(Tag.UUID)
+_DATETIME: Final = head(Tag.DATETIME)
+_DATE: Final = head(Tag.DATE)
+_TIME: Final = head(Tag.TIME)
+_TIMEDELTA: Final = head(Tag.TIMEDELTA)
+_TIMEZONE: Final = head(Tag.TIMEZONE)
+_ZONEINFO: Final = head(Tag.ZONEINFO)
+_PATH: Final = head(Tag.PATH)
+_DEFAULT_DICT: Final = head(Tag.DEFAULT_DICT)
+_DEQUE: Final = head(Tag.DEQUE)
+
+_write_tuple, _read_tuple = _sequence(Tag.TUPLE, tuple)
+_write_set, _read_set = _set(Tag.SET, set)
+_write_frozenset, _read_frozenset = _set(Tag.FROZENSET, frozenset)
+_, _read_dict = _mapping(Tag.DICT, dict)
+_write_ordered, _read_ordered = _mapping(Tag.ORDERED_DICT, collections.OrderedDict)
+_write_counter, _read_counter = _mapping(Tag.COUNTER, _make_counter)
+
+WRITE_RULES: Final[dict[type, WriteRule]] = {
+    list: _write_list,
+    tuple: _write_tuple,
+    dict: _write_dict,
+    set: _write_set,
+    frozenset: _write_frozenset,
+    collections.OrderedDict: _write_ordered,
+    collections.defaultdict: _write_default_dict,
+    collections.Counter: _write_counter,
+    collections.deque: _write_deque,
+    bytes: _write_bytes,
+    bytearray: _write_bytearray,
+    complex: _write_complex,
+    range: _write_range,
+    slice: _write_slice,
+    decimal.Decimal: _write_decimal,
+    fractions.Fraction: _write_fraction,
+    uuid.UUID: _write_uuid,
+    datetime.datetime: _write_datetime,
+    datetime.date: _write_date,
+    datetime.time: _write_time,
+    datetime.timedelta: _write_timedelta,
+    datetime.timezone: _write_timezone,
+    zoneinfo.ZoneInfo: _write_zoneinfo,
+    **dict.fromkeys(_PATHS, _write_path),
+}
+"""By exact type: a subclass is another type, and must not quietly become its base on the way."""
+
+READ_RULES: Final[dict[Tag, ReadRule]] = {
+    Tag.TUPLE: _read_tuple,
+    Tag.DICT: _read_dict,
+    Tag.SET: _read_set,
+    Tag.FROZENSET: _read_frozenset,
+    Tag.ORDERED_DICT: _read_ordered,
+    Tag.DEFAULT_DICT: _read_default_dict,
+    Tag.COUNTER: _read_counter,
+    Tag.DEQUE: _read_deque,
+    Tag.BYTES: _read_bytes,
+    Tag.BYTEARRAY: _read_bytearray,
+    Tag.FLOATS: _read_floats,
+    Tag.COMPLEX: _read_complex,
+    Tag.RANGE: _read_range,
+    Tag.SLICE: _read_slice,
+    Tag.DECIMAL: _read_decimal,
+    Tag.FRACTION: _read_fraction,
+    Tag.UUID: _read_uuid,
+    Tag.DATETIME: _read_datetime,
+    Tag.DATE: _read_date,
+    Tag.TIME: _read_time,
+    Tag.TIMEDELTA: _read_timedelta,
+    Tag.TIMEZONE: _read_timezone,
+    Tag.ZONEINFO: _read_zoneinfo,
+    Tag.PATH: _read_path,
+}

@@ -1,0 +1,222 @@
+"""Codec ``data``: values as plain data, safe to decode whoever sent them.
+
+The header is one msgpack document (see `fed.serde.tree` for its form); arrays and large bytes are buffers beside it.
+Decoding never imports, unpickles or executes anything that bytes name: a mark chooses among the rules written here,
+and the name of a declared type among the classes that this party declared.
+
+What crosses, with its type, at every depth:
+
+- None, bool, int, float, complex, str (lone surrogates too), bytes, bytearray, Decimal, Fraction
+- list, tuple, dict (in its order, with keys of any of these types that hash), set, frozenset, range, slice,
+  OrderedDict, Counter, deque, and defaultdict if its factory is a builtin type or None
+- datetime, date, time, timedelta, timezone, ZoneInfo; UUID; pure paths and paths of the own platform
+- classes that were declared: dataclasses, Enum classes, namedtuples
+- numpy arrays and scalars, pandas Series, DataFrame and Index, pyarrow tables and arrays, torch tensors
+
+What does not:
+
+- Instances of any other class, subclasses of the above included: never silently turned into something else.
+- Identity: what is referred to twice is written twice and arrives as two values. A value that contains itself is
+  an error.
+- Values nested deeper than `fed.serde.tree.MAX_DEPTH` containers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgpack
+
+from fed.serde import builtin
+from fed.serde.contract import DecodeError, Encoded, EncodeError
+from fed.serde.declared import READ_RULES as DECLARED_READ_RULES
+from fed.serde.declared import declare, is_declarable
+from fed.serde.smallness import is_small
+from fed.serde.tree import MAX_ARRAY, MAX_DEPTH, Mark, Reader, ReadRule, Refused, Tag, Writer, WriteRule
+
+__all__ = ["DataCodec", "is_small"]
+
+_BUILTIN_BASES: Final = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
+class DataCodec:
+    """The codec ``data``. Immutable as seen from outside, and safe to use from any thread.
+
+    Decoded arrays are read-only views of the buffers, also where a buffer does not begin at a multiple of the item's
+    size: numpy reads such arrays correctly but more slowly, so a transport does well to align what it receives.
+
+    Args:
+        types: Dataclasses, Enum classes and namedtuples that may cross; see `fed.serde.declared.declare` for how
+            they are rebuilt.
+
+    Raises:
+        TypeError: One of ``types`` cannot be declared.
+        ValueError: Two of ``types`` have the same qualified name.
+    """
+
+    def __init__(self, types: Sequence[type] = ()) -> None:
+        declared = declare(types)
+        self._rules: dict[type, WriteRule] = {**builtin.WRITE_RULES, **declared.write}
+        self._declared = declared.read
+
+    @property
+    def name(self) -> str:
+        """Name by which both parties agree on it."""
+        return "data"
+
+    def encode(self, value: Any) -> Encoded:
+        """Describe a value in a header and buffers.
+
+        The buffers are views of the value's own memory, of arrays that lie contiguously at least: whoever changes
+        an array before the buffers have been sent, changes what is sent.
+
+        Raises:
+            EncodeError: Something in it cannot cross.
+        """
+        writer = Writer(self._rules, self._find)
+        try:
+            header = _pack(writer.write(value, MAX_DEPTH))
+        except Refused as refused:
+            raise refused.error() from refused.__cause__
+        except RecursionError as error:
+            raise EncodeError(
+                "cannot encode: too little of the interpreter's recursion limit was left", type(value).__qualname__, ""
+            ) from error
+        except Exception as error:
+            # A value may run code of its own when it is looked at, and may change under our hands.
+            raise EncodeError(
+                f"cannot encode {type(value).__qualname__}: {type(error).__name__}: {error}",
+                type(value).__qualname__,
+                "",
+            ) from error
+        return Encoded(header, tuple(writer.buffers))
+
+    def decode(self, header: bytes, buffers: Sequence[memoryview]) -> Any:
+        """Rebuild the value.
+
+        Args:
+            header: As made by `encode`.
+            buffers: As made by `encode`, in the same order; the arrays in the value refer to them from now on.
+
+        Raises:
+            DecodeError: The bytes are malformed, name a type that was not declared here, or need a package that is
+                not installed here.
+        """
+        reader = Reader(buffers, self._declared)
+        try:
+            value = reader.read(
+                msgpack.unpackb(
+                    header,
+                    ext_hook=_extension,
+                    raw=False,
+                    strict_map_key=False,
+                    unicode_errors="surrogatepass",
+                    max_array_len=MAX_ARRAY,
+                ),
+                MAX_DEPTH,
+            )
+            reader.finish()
+        except DecodeError:
+            raise
+        except Exception as error:
+            # The bytes choose what is called with what, so anything that the calls below raise is about the bytes.
+            raise DecodeError(f"malformed bytes: {type(error).__name__}: {error}") from error
+        return value
+
+    def _find(self, kind: type) -> WriteRule:
+        """The rule for a class that is not in the table, of a package that may not be installed.
+
+        Raises:
+            Refused: There is none.
+        """
+        for package, load in _FOREIGN.items():
+            # An instance of a package's class can only exist once the package is imported, so encoding imports none.
+            if package in sys.modules:
+                rule = load()(kind)
+                if rule is not None:
+                    # Two threads may both get here, and write the same.
+                    self._rules[kind] = rule
+                    return rule
+        raise Refused(kind, _way_out(kind))
+
+
+def _pack(tree: Any) -> bytes:
+    try:
+        packed = msgpack.packb(tree, default=_big_int, strict_types=True)
+    except UnicodeEncodeError:
+        # Lone surrogates. Allowing them from the start would cost every str a copy.
+        packed = msgpack.packb(tree, default=_big_int, strict_types=True, unicode_errors="surrogatepass")
+    return packed  # type: ignore[no-any-return]
+
+
+def _big_int(value: object) -> Any:
+    if type(value) is not int:
+        raise TypeError(f"a {type(value).__qualname__} is left in the tree")
+    return msgpack.ExtType(Tag.BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+
+
+def _extension(code: int, data: bytes) -> Any:
+    if code == Tag.BIG_INT:
+        return int.from_bytes(data, "little", signed=True)
+    mark = _MARKS.get(code)
+    if mark is None or data:
+        raise DecodeError(f"unknown extension {code} of {len(data)} bytes")
+    return mark
+
+
+def _way_out(kind: type) -> str:
+    if is_declarable(kind):
+        return f"declare the class in every party with fed.init(types=[{kind.__name__}])"
+    for base in _BUILTIN_BASES:
+        if issubclass(kind, base):
+            return f"a subclass would arrive as a plain {base.__name__}; convert it with {base.__name__}(...) first"
+    return (
+        "codec 'data' carries plain data only; send builtin types and arrays, "
+        "or make it a dataclass and declare it with fed.init(types=[...])"
+    )
+
+
+# Imports of packages that may be missing: literal, so that no bytes choose what is imported.
+
+
+def _numpy_rules() -> Callable[[type], WriteRule | None]:
+    from fed.serde.arrays import rule_for
+
+    return rule_for
+
+
+def _read_numpy(tag: Tag) -> ReadRule:
+    from fed.serde.arrays import READ_RULES
+
+    return READ_RULES[tag]
+
+
+_FOREIGN: Final[dict[str, Callable[[], Callable[[type], WriteRule | None]]]] = {
+    "numpy": _numpy_rules,
+}
+
+
+def _foreign(package: str, tag: Tag, load: Callable[[Tag], ReadRule]) -> ReadRule:
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        try:
+            rule = load(tag)
+        except ImportError as error:
+            raise DecodeError(f"the value holds a {package} object, and {package} is not installed here") from error
+        return rule(reader, args, room)
+
+    return read
+
+
+_MARKS: Final[dict[int, Mark]] = {
+    tag: Mark(tag, rule)
+    for tag, rule in {
+        **builtin.READ_RULES,
+        **DECLARED_READ_RULES,
+        # Undone by the reader itself, before any rule.
+        Tag.PIECES: lambda reader, args, room: reader.read(None, room),
+        Tag.NUMPY_ARRAY: _foreign("numpy", Tag.NUMPY_ARRAY, _read_numpy),
+        Tag.NUMPY_SCALAR: _foreign("numpy", Tag.NUMPY_SCALAR, _read_numpy),
+    }.items()
+}

@@ -1,0 +1,217 @@
+"""How codec ``data`` carries the classes that the user declared: dataclasses, enumerations and namedtuples.
+
+They cross by qualified name and are rebuilt only from the list that this party declared, so a name in hostile bytes
+chooses among these classes and reaches nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from fed.serde.contract import DecodeError
+from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head, place_of_attribute
+
+__all__ = ["Declared", "declare", "is_declarable", "qualified_name"]
+
+
+class Declared(NamedTuple):
+    """The rules for one list of declared classes.
+
+    Attributes:
+        write: How to write one, by class.
+        read: How to read one, by tag and qualified name.
+    """
+
+    write: dict[type, WriteRule]
+    read: dict[tuple[Tag, str], ReadRule]
+
+
+def qualified_name(cls: type) -> str:
+    """The name by which both parties know a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def is_declarable(cls: type) -> bool:
+    """Whether a class is of a kind that can be declared."""
+    return issubclass(cls, enum.Enum) or dataclasses.is_dataclass(cls) or _is_namedtuple(cls)
+
+
+def declare(types: Sequence[type]) -> Declared:
+    """Make the rules for a list of classes.
+
+    A dataclass is rebuilt from its fields without a call of ``__init__`` or ``__post_init__``, as ``copy`` and
+    ``pickle`` do it: fields with ``init=False`` and ``InitVar`` could not be given, a ``__post_init__`` that converts
+    would convert twice, and decoding should run nobody's code. What follows: the values of the fields are what the
+    peer sent, unchecked against their annotations and against the class's own checks.
+
+    Args:
+        types: Dataclasses, Enum classes and namedtuples.
+
+    Raises:
+        TypeError: One is something else, or holds state that its fields do not name.
+        ValueError: Two have the same qualified name.
+    """
+    write: dict[type, WriteRule] = {}
+    read: dict[tuple[Tag, str], ReadRule] = {}
+    names: set[str] = set()
+    for index, cls in enumerate(types):
+        if not isinstance(cls, type):
+            raise TypeError(f"types[{index}] is not a class but {type(cls).__qualname__}: {cls!r}")
+        name = qualified_name(cls)
+        if name in names:
+            raise ValueError(f"types[{index}]: another class in types is also named {name}")
+        names.add(name)
+        rule: _Enum | _Dataclass | _NamedTuple
+        if issubclass(cls, enum.Enum):
+            rule = _Enum(cls)
+        elif dataclasses.is_dataclass(cls):
+            rule = _Dataclass(cls)
+        elif _is_namedtuple(cls):
+            rule = _NamedTuple(cls)
+        else:
+            raise TypeError(f"types[{index}]: {name} is not a dataclass, an Enum class or a namedtuple")
+        write[cls] = rule.write
+        read[rule.tag, name] = rule.read
+    return Declared(write, read)
+
+
+def _is_namedtuple(cls: type) -> bool:
+    fields = getattr(cls, "_fields", None)
+    return issubclass(cls, tuple) and type(fields) is tuple and all(type(field) is str for field in fields)
+
+
+class _Enum:
+    tag = Tag.ENUM
+
+    def __init__(self, cls: type[enum.Enum]) -> None:
+        self._cls: Any = cls
+        self._name = qualified_name(cls)
+        self._is_flag = issubclass(cls, enum.Flag)
+
+    def write(self, writer: Writer, value: enum.Enum, room: int) -> Any:
+        # A combination of flags has no name of its own in every Python. Any other member crosses by name, because
+        # its value may be of any type.
+        return [_ENUM, self._name, value._value_ if self._is_flag else value._name_]
+
+    def read(self, reader: Reader, args: list[Any], room: int) -> enum.Enum:
+        member: Any = None
+        if len(args) == 1 and type(args[0]) is (int if self._is_flag else str):
+            member = self._cls(args[0]) if self._is_flag else self._cls.__members__.get(args[0])
+        # A flag may be defined to turn an unknown bit into a plain int.
+        if not isinstance(member, self._cls):
+            raise DecodeError(f"{self._name} has no such member here")
+        return member  # type: ignore[no-any-return]
+
+
+# Attributes that are not fields and yet no loss: typing notes there how a generic class was subscripted.
+_IGNORED: Final = frozenset({"__orig_class__"})
+
+
+def _slots(cls: type) -> set[str]:
+    slots: set[str] = set()
+    for base in cls.__mro__:
+        declared = base.__dict__.get("__slots__", ())
+        for name in [declared] if isinstance(declared, str) else declared:
+            private = name.startswith("__") and not name.endswith("__")
+            slots.add(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return slots
+
+
+def _cached(cls: type) -> frozenset[str]:
+    # A cached property may be lost: it is computed again.
+    return frozenset(
+        name
+        for base in cls.__mro__
+        for name, attribute in base.__dict__.items()
+        if isinstance(attribute, functools.cached_property)
+    )
+
+
+class _Dataclass:
+    tag = Tag.DATACLASS
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+        self._name = qualified_name(cls)
+        try:
+            object.__new__(cls)
+        except TypeError as error:
+            raise TypeError(f"{self._name} cannot be rebuilt from its fields: {error}") from error
+        self._fields = tuple(field.name for field in dataclasses.fields(cls))
+        self._layout = ",".join(self._fields)
+        self._place = place_of_attribute(self._fields)
+        self._hidden = sorted(_slots(cls) - {"__dict__", "__weakref__", *self._fields})
+        self._known = frozenset(self._fields) | _cached(cls) | _IGNORED
+
+    def write(self, writer: Writer, value: Any, room: int) -> Any:
+        try:
+            values = [getattr(value, field) for field in self._fields]
+        except AttributeError as error:
+            raise Refused(self._cls, f"a field is not set: {error}") from error
+        extra = [name for name in getattr(value, "__dict__", ()) if name not in self._known]
+        extra += [name for name in self._hidden if hasattr(value, name)]
+        if extra:
+            raise Refused(self._cls, f"its attribute {extra[0]!r} is not a field and would be lost; make it one")
+        return [_DATACLASS, self._name, self._layout, *writer.items(value, values, room, self._place)]
+
+    def read(self, reader: Reader, args: list[Any], room: int) -> Any:
+        values = _fields(self._name, self._layout, len(self._fields), reader, args, room)
+        instance: Any = object.__new__(self._cls)
+        for field, value in zip(self._fields, values, strict=True):
+            # A frozen class refuses the plain assignment.
+            object.__setattr__(instance, field, value)
+        return instance
+
+
+class _NamedTuple:
+    tag = Tag.NAMED_TUPLE
+
+    def __init__(self, cls: Any) -> None:
+        self._cls = cls
+        self._name = qualified_name(cls)
+        fields: tuple[str, ...] = cls._fields
+        self._layout = ",".join(fields)
+        self._count = len(fields)
+        self._place = place_of_attribute(fields)
+
+    def write(self, writer: Writer, value: Any, room: int) -> Any:
+        extra = getattr(value, "__dict__", None)
+        if extra:
+            raise Refused(self._cls, f"its attribute {min(extra)!r} is not a field and would be lost")
+        values = list(tuple.__iter__(value))
+        if len(values) != self._count:
+            raise Refused(self._cls, "it has another number of items than its class has fields")
+        return [_NAMED_TUPLE, self._name, self._layout, *writer.items(value, values, room, self._place)]
+
+    def read(self, reader: Reader, args: list[Any], room: int) -> Any:
+        return tuple.__new__(self._cls, _fields(self._name, self._layout, self._count, reader, args, room))
+
+
+def _fields(name: str, layout: str, count: int, reader: Reader, args: list[Any], room: int) -> list[Any]:
+    if not args or args[0] != layout or len(args) != count + 1:
+        raise DecodeError(f"{name} has other fields in the party that sent it")
+    return reader.items(args[1:], room)
+
+
+def _read(tag: Tag) -> ReadRule:
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        if not args or type(args[0]) is not str:
+            raise DecodeError("a declared type has no name")
+        rule = reader.declared.get((tag, args[0]))
+        if rule is None:
+            raise DecodeError(f"{args[0][:200]!r} is not declared here: pass the class to fed.init(types=[...])")
+        return rule(reader, args[1:], room)
+
+    return read
+
+
+_ENUM: Final = head(Tag.ENUM)
+_DATACLASS: Final = head(Tag.DATACLASS)
+_NAMED_TUPLE: Final = head(Tag.NAMED_TUPLE)
+
+READ_RULES: Final[dict[Tag, ReadRule]] = {tag: _read(tag) for tag in (Tag.ENUM, Tag.DATACLASS, Tag.NAMED_TUPLE)}
+"""What follows the mark of a declared type."""

@@ -1,0 +1,72 @@
+"""Whether a value is quick to encode, found out without encoding it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+__all__ = ["is_small"]
+
+
+def is_small(value: Any, max_leaves: int = 256, max_bytes: int = 65536) -> bool:
+    """Whether encoding a value is quick enough to do on an event loop.
+
+    A guess for codec ``data``, on the safe side: False for what it does not know. It looks at no more than
+    ``max_leaves`` items and never at what an array holds, so it is itself bounded in time.
+
+    Args:
+        value: Anything.
+        max_leaves: Most items, containers included, that a small value has.
+        max_bytes: Most bytes that have to be copied. Bytes and arrays that go out as they lie count for nothing.
+    """
+    leaves = max_leaves
+    room = max_bytes
+    pending: list[Any] = [value]
+    while pending:
+        leaves -= 1
+        if leaves < 0:
+            return False
+        item = pending.pop()
+        kind = type(item)
+        if kind in _FREE:
+            continue
+        inside: Iterable[Any] = ()
+        if kind is str or kind is int:
+            # A character takes four bytes at most, and what counts here is the order of magnitude.
+            room -= len(item) if kind is str else item.bit_length() // 8
+        elif kind in _CONTAINERS or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
+            inside = item
+        elif kind is dict:
+            inside = (part for pair in item.items() for part in pair)
+        elif dataclasses.is_dataclass(kind):
+            inside = (getattr(item, field.name, None) for field in dataclasses.fields(kind))
+        else:
+            copied = _array_bytes_copied(item)
+            if copied is None:
+                return False
+            room -= copied
+        if room < 0:
+            return False
+        # One more than are left is enough to see that there are too many.
+        pending += islice(inside, leaves - len(pending) + 1)
+    return True
+
+
+_FREE = frozenset({type(None), bool, float, complex, bytes, bytearray})
+_CONTAINERS = frozenset({list, tuple, set, frozenset})
+
+
+def _array_bytes_copied(value: Any) -> int | None:
+    """Bytes that have to be copied to encode an array or numpy scalar, None for anything else."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if type(value) is numpy.ndarray:
+            from fed.serde.arrays import sends_own_memory
+
+            return 0 if sends_own_memory(value) else int(value.nbytes)
+        if isinstance(value, numpy.generic):
+            return int(value.nbytes)
+    return None

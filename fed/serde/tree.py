@@ -1,0 +1,405 @@
+"""The two walks of codec ``data``: a value down to a tree that msgpack can write, and such a tree back up.
+
+What the tree is made of:
+
+- None, bool, int, float, str and short bytes stand for themselves; a list is an array; a dict whose keys are of
+  these types is a map, in its own order.
+- Everything else is an array that begins with a *mark*: an extension of one code (`Tag`) and no data. A mark
+  anywhere else is malformed, so no value of a user can be taken for one.
+- An int beyond 64 bits is an extension with data, because it must be able to be the key of a map.
+- An array longer than `MAX_ARRAY` is cut into pieces under `Tag.PIECES`. msgpack reserves memory for as many
+  items as an array claims to have, so a low bound is what makes a lying length harmless.
+
+Both walks count the same depth and visit buffers in the same order, so a buffer needs no number: the n-th mark
+that wants one gets the n-th.
+
+Why a walk in Python at all, when msgpack can call back for what it does not know: msgpack writes a bytearray, a
+memoryview and its own extension type without asking, the first two as bytes. A walk costs little where it counts:
+one C-level pass over the types of a container's items decides that it is plain, and plain items are not visited.
+"""
+
+from __future__ import annotations
+
+import enum
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+import msgpack
+
+from fed.serde.contract import DecodeError, EncodeError
+
+__all__ = [
+    "KEYS",
+    "MAX_ARRAY",
+    "MAX_DEPTH",
+    "PLAIN",
+    "Mark",
+    "ReadRule",
+    "Reader",
+    "Refused",
+    "Tag",
+    "WriteRule",
+    "Writer",
+    "head",
+    "place_of_attribute",
+    "place_of_key",
+    "place_of_pair",
+]
+
+MAX_DEPTH: Final = 128
+"""How deep containers may nest. Each level costs two Python frames here and, for a dataclass, three levels of C
+recursion when the value is pickled into an object store: measured, ``repr`` and pickling of a value begin to fail
+between 300 and 400 levels with the interpreter's default limit, so 128 leaves the larger part to the caller."""
+
+MAX_ARRAY: Final = 1 << 14
+"""Most items in one array of the tree. With the unpacker's 1,024 levels it bounds what a header that lies about
+its lengths can reserve to 128 MiB, however long the header; and two levels of pieces still give 2**28 items."""
+
+PLAIN: Final = frozenset({type(None), bool, int, float, str})
+"""Types whose values stand for themselves wherever they are."""
+
+KEYS: Final = PLAIN | {bytes}
+"""Types that can be the key of a map. Short bytes stand for themselves too, but have to be looked at one by one."""
+
+MAX_STEPS: Final = 12
+"""Steps of a path that an error shows from either end."""
+
+
+class Tag(enum.IntEnum):
+    """What follows a mark. The numbers are the wire format: never reuse one."""
+
+    BIG_INT = 0
+    PIECES = 1
+    TUPLE = 2
+    DICT = 3
+    SET = 4
+    FROZENSET = 5
+    BYTES = 6
+    BYTEARRAY = 7
+    FLOATS = 8
+    COMPLEX = 9
+    RANGE = 10
+    SLICE = 11
+    DECIMAL = 12
+    FRACTION = 13
+    UUID = 14
+    DATETIME = 15
+    DATE = 16
+    TIME = 17
+    TIMEDELTA = 18
+    TIMEZONE = 19
+    ZONEINFO = 20
+    PATH = 21
+    ORDERED_DICT = 22
+    DEFAULT_DICT = 23
+    COUNTER = 24
+    DEQUE = 25
+    ENUM = 32
+    DATACLASS = 33
+    NAMED_TUPLE = 34
+    NUMPY_ARRAY = 48
+    NUMPY_SCALAR = 49
+    TORCH_TENSOR = 56
+    PANDAS_SERIES = 64
+    PANDAS_FRAME = 65
+    PANDAS_INDEX = 66
+    PANDAS_ARRAY = 67
+    PANDAS_TIMESTAMP = 68
+    PANDAS_TIMEDELTA = 69
+    PANDAS_MISSING = 70
+    ARROW = 80
+
+
+WriteRule = Callable[["Writer", Any, int], Any]
+"""``rule(writer, value, room)``: the tree of a value whose exact type the rule is for."""
+
+ReadRule = Callable[["Reader", list[Any], int], Any]
+"""``rule(reader, args, room)``: the value of what follows a mark."""
+
+
+def head(tag: Tag) -> Any:
+    """The mark that begins an array, as msgpack writes it."""
+    return msgpack.ExtType(tag, b"")
+
+
+class Refused(Exception):
+    """Something in the value cannot cross. Collects its place on the way out of the walk.
+
+    Args:
+        kind: The class that no rule covers.
+        why: What is wrong and the way out; the end of a sentence that names type and place.
+    """
+
+    def __init__(self, kind: type, why: str) -> None:
+        super().__init__(kind, why)
+        self._kind = kind
+        self._why = why
+        self._steps: list[str] = []
+        self._containers: list[int] = []
+
+    def leave(self, step: str, container: object) -> None:
+        """Note that the culprit sits at ``step`` of ``container``."""
+        self._steps.append(step)
+        self._containers.append(id(container))
+
+    def error(self) -> EncodeError:
+        """The error for the caller, with everything noted on the way."""
+        # The containers of a path are alive all at once, so an address that comes twice is one container.
+        cyclic = len(set(self._containers)) < len(self._containers)
+        steps = self._steps[::-1]
+        if cyclic:
+            first = self._containers[::-1]
+            steps = steps[: first.index(first[0], 1)] if first.count(first[0]) > 1 else steps
+        if len(steps) > 2 * MAX_STEPS:
+            steps = [*steps[:MAX_STEPS], "...", *steps[-MAX_STEPS:]]
+        where = "".join(steps)
+        kind = self._kind
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        why = "it contains itself; codec 'data' carries trees" if cyclic else self._why
+        return EncodeError(
+            f"cannot encode {name} at {where or 'the top of the value'}: {why}", kind.__qualname__, where
+        )
+
+
+_repr: Final = reprlib.Repr()
+_repr.maxstring = 60
+_repr.maxother = 60
+
+
+def _name_key(key: object) -> str:
+    # Only keys of builtin types are shown: the repr of anything else is user code, and may fail or be endless.
+    return f"[{_repr.repr(key)}]" if type(key) in KEYS else f"[{type(key).__qualname__}]"
+
+
+def place_of_key(keys: Iterable[object]) -> Callable[[int], str]:
+    """Name the n-th value of a mapping by its key."""
+    return lambda index: _name_key(list(keys)[index])
+
+
+def place_of_pair(keys: Iterable[object]) -> Callable[[int], str]:
+    """Name the n-th item of ``[key, value, key, value, ...]``."""
+
+    def place(index: int) -> str:
+        which, is_value = divmod(index, 2)
+        return _name_key(list(keys)[which]) if is_value else f".keys()[{which}]"
+
+    return place
+
+
+def place_of_attribute(names: Sequence[str]) -> Callable[[int], str]:
+    """Name the n-th field of an object."""
+    return lambda index: f".{names[index]}"
+
+
+def _place_of_item(index: int) -> str:
+    return f"[{index}]"
+
+
+class Writer:
+    """One walk from a value to its tree.
+
+    Attributes:
+        buffers: Byte views that the tree refers to, in the order of the tree.
+    """
+
+    __slots__ = ("_find", "_rules", "buffers")
+
+    def __init__(self, rules: Mapping[type, WriteRule], find: Callable[[type], WriteRule]) -> None:
+        self.buffers: list[memoryview] = []
+        self._rules = rules
+        self._find = find
+
+    def write(self, value: Any, room: int) -> Any:
+        """The tree of one value.
+
+        Args:
+            value: Anything.
+            room: How many levels of containers may still be opened.
+
+        Raises:
+            Refused: Something in it cannot cross.
+        """
+        kind = type(value)
+        if kind in PLAIN:
+            return value
+        return (self._rules.get(kind) or self._find(kind))(self, value, room)
+
+    def items(
+        self, container: object, values: Iterable[Any], room: int, place: Callable[[int], str] = _place_of_item
+    ) -> list[Any]:
+        """The trees of a container's values.
+
+        Args:
+            container: What is being opened: named in the error where there is no room, and known by its identity
+                where it contains itself.
+            values: Its items, in an order that the second iteration repeats.
+            room: How many levels may still be opened, with this one.
+            place: Names the n-th item in an error.
+
+        Raises:
+            Refused: Something in it cannot cross, or there is no room.
+        """
+        if not room:
+            self.deny_depth(container)
+        if set(map(type, values)) <= PLAIN:
+            return values if type(values) is list else list(values)
+        room -= 1
+        rules = self._rules
+        trees: list[Any] = []
+        try:
+            for value in values:
+                kind = type(value)
+                if kind in PLAIN:
+                    trees.append(value)
+                else:
+                    trees.append((rules.get(kind) or self._find(kind))(self, value, room))
+        except Refused as refused:
+            refused.leave(place(len(trees)), container)
+            raise
+        return trees
+
+    def deny_depth(self, container: object) -> NoReturn:
+        """Refuse to open one more level."""
+        raise Refused(type(container), f"containers nest deeper than {MAX_DEPTH} levels")
+
+    def array(self, trees: list[Any]) -> list[Any]:
+        """Cut an array that is too long for one into pieces."""
+        if len(trees) <= MAX_ARRAY:
+            return trees
+        if len(trees) > MAX_ARRAY * (MAX_ARRAY - 1):
+            raise Refused(list, f"a container of {len(trees)} objects is too long; use an array")
+        return [_PIECES, *(trees[start : start + MAX_ARRAY] for start in range(0, len(trees), MAX_ARRAY))]
+
+
+_PIECES: Final = head(Tag.PIECES)
+
+
+class Mark:
+    """A mark as read: what to do with the rest of its array."""
+
+    __slots__ = ("read", "tag")
+
+    def __init__(self, tag: Tag, read: ReadRule) -> None:
+        self.tag = tag
+        self.read = read
+
+
+class Reader:
+    """One walk from a tree to its value. Every malformation is a `DecodeError`, or an exception that becomes one.
+
+    Attributes:
+        declared: How to read what follows the mark of a declared type, by tag and qualified name.
+    """
+
+    __slots__ = ("_buffers", "_taken", "declared")
+
+    def __init__(self, buffers: Sequence[memoryview], declared: Mapping[tuple[Tag, str], ReadRule]) -> None:
+        self.declared = declared
+        self._buffers = buffers
+        self._taken = 0
+
+    def read(self, tree: Any, room: int) -> Any:
+        """The value of one tree.
+
+        Raises:
+            DecodeError: It is malformed.
+        """
+        kind = type(tree)
+        if kind in KEYS:
+            return tree
+        if kind is list:
+            return self._read_list(tree, room)
+        if kind is dict:
+            return self._read_map(tree, room)
+        return self._stray(tree)
+
+    def items(self, trees: list[Any], room: int) -> list[Any]:
+        """The values of a container's trees, in the same list.
+
+        Raises:
+            DecodeError: One is malformed, or they nest too deeply.
+        """
+        if not room:
+            self._deny_depth()
+        if not set(map(type, trees)) <= KEYS:
+            room -= 1
+            for index, tree in enumerate(trees):
+                kind = type(tree)
+                if kind in KEYS:
+                    continue
+                if kind is list:
+                    trees[index] = self._read_list(tree, room)
+                elif kind is dict:
+                    trees[index] = self._read_map(tree, room)
+                else:
+                    self._stray(tree)
+        return trees
+
+    def _read_list(self, trees: list[Any], room: int) -> Any:
+        if not trees or type(trees[0]) is not Mark:
+            return self.items(trees, room)
+        mark = trees[0]
+        if mark.tag is not Tag.PIECES:
+            return mark.read(self, trees[1:], room)
+        whole: list[Any] = []
+        for piece in trees[1:]:
+            if type(piece) is not list:
+                raise DecodeError("a piece of a long array is not an array")
+            whole += piece
+        if not whole or type(whole[0]) is not Mark:
+            return self.items(whole, room)
+        mark = whole[0]
+        if mark.tag is Tag.PIECES:
+            raise DecodeError("pieces of a long array are themselves in pieces")
+        del whole[0]
+        return mark.read(self, whole, room)
+
+    def _read_map(self, trees: dict[Any, Any], room: int) -> dict[Any, Any]:
+        if not room:
+            self._deny_depth()
+        if not set(map(type, trees)) <= KEYS:
+            raise DecodeError("a map has a key of a type that cannot be one")
+        if not set(map(type, trees.values())) <= KEYS:
+            room -= 1
+            for key, tree in trees.items():
+                kind = type(tree)
+                if kind in KEYS:
+                    continue
+                if kind is list:
+                    trees[key] = self._read_list(tree, room)
+                elif kind is dict:
+                    trees[key] = self._read_map(tree, room)
+                else:
+                    self._stray(tree)
+        return trees
+
+    def buffer(self) -> memoryview:
+        """The next buffer.
+
+        Raises:
+            DecodeError: There are fewer than the tree refers to.
+        """
+        taken = self._taken
+        if taken >= len(self._buffers):
+            raise DecodeError(f"the tree refers to more than the {len(self._buffers)} buffers that came with it")
+        self._taken = taken + 1
+        buffer = self._buffers[taken]
+        if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1 or not buffer.c_contiguous:
+            raise DecodeError(f"buffer {taken} is not a one-dimensional contiguous view of bytes")
+        return buffer
+
+    def finish(self) -> None:
+        """Check that nothing is left over.
+
+        Raises:
+            DecodeError: The tree does not refer to every buffer.
+        """
+        if self._taken != len(self._buffers):
+            raise DecodeError(f"the tree refers to {self._taken} of the {len(self._buffers)} buffers that came with it")
+
+    def _stray(self, tree: object) -> NoReturn:
+        raise DecodeError(f"a {'mark' if type(tree) is Mark else type(tree).__name__} stands where a value should")
+
+    def _deny_depth(self) -> NoReturn:
+        raise DecodeError(f"containers nest deeper than {MAX_DEPTH} levels")
