@@ -688,7 +688,8 @@ class Job:
                 if self._life.state not in (State.CLOSING, State.CLOSED):
                     self._learn(self._new_failure(outcome.fault, "", -1), broadcast=True)
             return
-        self._listen()
+        if outcome.value:
+            self._listen()
         for event in outcome.value:
             self._handle_event(event)
 
@@ -868,7 +869,9 @@ class Job:
 
     def _close_proxies(self) -> None:
         if self._proxies is not None:
-            self._result_of(self._proxies.close(), time.monotonic() + STOP_S, "the proxies to close")
+            deadline = time.monotonic() + STOP_S
+            for closed in self._proxies.close():
+                self._result_of(closed, deadline, "the proxies to close")
 
     def _result_of(self, ref: Ref, deadline: float, what: str) -> Any:
         """Wait for a proxy's answer, without blocking in the runtime."""

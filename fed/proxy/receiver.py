@@ -115,6 +115,7 @@ class Receiver:
         self._events: collections.deque[PeerEvent] = collections.deque()
         self._news = asyncio.Event()
         self._local_failures = 0
+        self._closed = False
 
     async def start(self) -> None:
         """Listen.
@@ -127,6 +128,8 @@ class Receiver:
 
     async def close(self) -> None:
         """Stop listening; the port is free when this returns. Idempotent."""
+        self._closed = True
+        self._news.set()
         await self._listener.close()
 
     async def receive(self, keys: Sequence[Key], confirmed: Iterable[Key] = ()) -> Received:
@@ -175,9 +178,10 @@ class Receiver:
             _resolve(resolution.ticket, failure)
 
     async def events(self) -> list[PeerEvent]:
-        """Wait until peers have told something, and return all of it in order."""
+        """Wait until peers have told something, and return all of it in order; nothing once closed."""
         await self._news.wait()
-        self._news.clear()
+        if not self._closed:
+            self._news.clear()
         events = list(self._events)
         self._events.clear()
         return events

@@ -17,7 +17,7 @@ from fed.core.failure import Failure, Fault, Kind
 from fed.core.outbox import Outbox
 from fed.object import ObjectId
 from fed.serde.contract import Codec, EncodeError
-from fed.serde.data import is_small
+from fed.serde.smallness import is_small
 from fed.transport.contract import (
     Hello,
     Link,

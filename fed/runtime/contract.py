@@ -133,15 +133,15 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def events(self) -> Ref:
-        """Resolves to a list of `fed.proxy.receiver.PeerEvent` as soon as there is one."""
+        """Resolves to a list of `fed.proxy.receiver.PeerEvent` as soon as there is one; to none once closed."""
 
     @abc.abstractmethod
     def statistics(self) -> Ref:
         """Resolves to a mapping from peer to `fed.transport.contract.LinkStatistics`."""
 
     @abc.abstractmethod
-    def close(self) -> Ref:
-        """Close both; resolves when the port is free. Whatever was pending is dropped."""
+    def close(self) -> Sequence[Ref]:
+        """Close both; when all of these have resolved the port is free. Whatever was pending is dropped."""
 
 
 class Runtime(abc.ABC):

@@ -349,16 +349,16 @@ class _LocalProxies(Proxies):
 
         return self._run(statistics())
 
-    def close(self) -> Ref:
+    def close(self) -> Sequence[Ref]:
         async def close() -> None:
-            for task in list(self._running):
-                task.cancel()
             await self._sender.close()
             await self._receiver.close()
             self._sender.validate()
             self._receiver.validate()
+            for task in list(self._running):
+                task.cancel()
 
-        return self._run(close(), pending=False)
+        return [self._run(close(), pending=False)]
 
     def stop(self) -> None:
         """End the event loop and its thread."""

@@ -247,6 +247,12 @@ class _RayProxies(Proxies):
         self._sender = ray.remote(FedSender).options(**PROXY_OPTIONS).remote(config, hello)
         self._receiver = ray.remote(FedReceiver).options(**PROXY_OPTIONS).remote(config, hello)
         self._receives: dict[int, Any] = {}
+        # Bound once, since binding costs more than calling. What is told to a proxy that is gone needs no repeating.
+        self._confirm = self._receiver.confirm.options(max_task_retries=0)
+        self._abort = self._receiver.abort.options(max_task_retries=0)
+        self._forget = self._sender.forget.options(max_task_retries=0)
+        self._close_sender = self._sender.close.options(max_task_retries=0)
+        self._close_receiver = self._receiver.close.options(max_task_retries=0)
 
     def started(self) -> Ref:
         return self._receiver.started.remote()
@@ -261,7 +267,7 @@ class _RayProxies(Proxies):
         return _submission(method.remote(keys, confirmed))
 
     def confirm(self, keys: Sequence[Key]) -> None:
-        self._receiver.confirm.remote(keys)
+        self._confirm.remote(keys)
 
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
         return self._sender.push.remote(deliveries, *refs)
@@ -270,10 +276,10 @@ class _RayProxies(Proxies):
         return self._sender.tell.remote(notices, timeout_s)
 
     def forget(self, peer: str, failure: Failure | None) -> None:
-        self._sender.forget.remote(peer, failure)
+        self._forget.remote(peer, failure)
 
     def abort(self, failure: Failure) -> None:
-        self._receiver.abort.remote(failure)
+        self._abort.remote(failure)
 
     def events(self) -> Ref:
         return self._receiver.events.remote()
@@ -281,10 +287,8 @@ class _RayProxies(Proxies):
     def statistics(self) -> Ref:
         return self._sender.statistics.remote()
 
-    def close(self) -> Ref:
-        # In this order on purpose: peers that still greet us are refused a connection, not left without an answer.
-        self._sender.close.remote()
-        return self._receiver.close.remote()
+    def close(self) -> Sequence[Ref]:
+        return self._close_sender.remote(), self._close_receiver.remote()
 
     def kill(self) -> None:
         """End both actors."""

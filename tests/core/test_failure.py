@@ -1,0 +1,143 @@
+import dataclasses
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fed.core.failure import (
+    MAX_CAUSES,
+    MAX_HOPS,
+    Exposure,
+    Failure,
+    FailureBook,
+    Fault,
+    Kind,
+    first_root,
+)
+
+
+def failure(sequence: int = 3, party: str = "alice", number: int = 1, **fields: object) -> Failure:
+    fault = Fault(Kind.TASK, "ValueError", ("KeyError",), "secret message", "secret trace")
+    made = Failure.of_fault(fault, error_id=f"{party}/x/{number}", party=party, task="#3 train", sequence=sequence)
+    return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
+
+
+def encoded_bytes(one: Failure) -> int:
+    texts = [one.error_id, one.src_party, one.type_name, one.task, one.message, one.traceback]
+    return sum(len(text.encode()) for text in (*texts, *one.cause_types, *one.hops))
+
+
+def test_a_fault_becomes_a_record_with_everything_it_knows() -> None:
+    one = failure()
+    assert (one.kind, one.src_party, one.type_name, one.task, one.sequence) == (
+        Kind.TASK,
+        "alice",
+        "ValueError",
+        "#3 train",
+        3,
+    )
+    assert one.cause_types == ("KeyError",)
+    assert not one.truncated
+
+
+@given(
+    st.text(),
+    st.lists(st.text(), max_size=20),
+    st.text(max_size=5000),
+    st.text(max_size=5000),
+    st.text(),
+)
+def test_e25_a_record_is_bounded_and_valid_whatever_the_exception_held(
+    name: str, causes: list[str], message: str, trace: str, task: str
+) -> None:
+    fault = Fault(Kind.TASK, name, tuple(causes), message, trace)
+    one = Failure.of_fault(fault, error_id="a/b/1", party="alice", task=task, sequence=0)
+    assert encoded_bytes(one) <= 4096
+    assert len(one.cause_types) <= MAX_CAUSES
+    whole = (one.type_name, one.cause_types, one.message, one.traceback, one.task)
+    assert one.truncated or whole == (name, tuple(causes), message, trace, task)
+
+
+def test_e25_lone_surrogates_do_not_break_the_record() -> None:
+    one = Failure.of_fault(Fault(Kind.TASK, "E", message="\ud800"), error_id="a", party="p", task="", sequence=0)
+    assert one.message == "?"
+
+
+def test_a_long_traceback_keeps_its_end() -> None:
+    fault = Fault(Kind.TASK, "E", traceback="begin" + "x" * 5000 + "end")
+    one = Failure.of_fault(fault, error_id="a", party="p", task="", sequence=0)
+    assert one.traceback.endswith("end")
+    assert one.truncated
+
+
+def test_e02_redaction_removes_exactly_what_is_not_exposed() -> None:
+    one = failure()
+    assert one.redacted(Exposure.TYPE) == failure(message="", traceback="")
+    assert one.redacted(Exposure.MESSAGE) == failure(traceback="")
+    assert one.redacted(Exposure.TRACE) == one
+
+
+def test_hops_name_each_party_once_in_order_and_not_the_source() -> None:
+    one = failure().relayed("alice").relayed("bob").relayed("carol").relayed("bob")
+    assert one.hops == ("bob", "carol")
+    assert one.error_id == failure().error_id
+
+
+def test_hops_are_bounded_and_the_cut_is_flagged() -> None:
+    one = failure()
+    for number in range(MAX_HOPS + 3):
+        one = one.relayed(f"p{number}")
+    assert len(one.hops) == MAX_HOPS
+    assert one.truncated
+
+
+def test_the_sentence_names_type_task_party_and_way() -> None:
+    assert str(failure(message="", hops=("bob",))) == "ValueError in task #3 train at party 'alice' (via bob)"
+
+
+def test_a_failure_survives_pickling_within_its_party() -> None:
+    assert pickle.loads(pickle.dumps(failure())) == failure()
+
+
+@given(st.permutations([failure(5, "alice"), failure(2, "bob"), failure(2, "carol", 7), failure(-1, "alice", 9)]))
+def test_e29_the_root_does_not_depend_on_the_order_of_arrival(order: list[Failure]) -> None:
+    book = FailureBook()
+    for one in order:
+        assert book.record(one)
+        book.validate()
+    assert book.root == failure(2, "bob") == first_root(order)
+    assert set(book.all) == set(order)
+
+
+def test_a_failure_is_news_once() -> None:
+    book = FailureBook()
+    assert book.record(failure())
+    assert not book.record(failure().relayed("bob"))
+    assert len(book.all) == 1
+
+
+def test_a_settled_root_stays() -> None:
+    book = FailureBook()
+    book.record(failure(5))
+    assert book.settle() == failure(5)
+    book.record(failure(1, number=2))
+    assert book.root == failure(5)
+    assert len(book.all) == 2
+    book.validate()
+
+
+def test_there_is_nothing_to_settle_on_without_a_failure() -> None:
+    with pytest.raises(ValueError, match="no failure"):
+        FailureBook().settle()
+
+
+def test_symmetric_kinds_are_those_that_every_party_sees_alike() -> None:
+    assert {kind.name for kind in Kind if kind.symmetric} == {
+        "TASK",
+        "CANCELLED",
+        "WORKER_CRASHED",
+        "OUT_OF_MEMORY",
+        "ACTOR_DIED",
+        "OBJECT_LOST",
+    }

@@ -1,0 +1,102 @@
+import pytest
+
+from fed.core.lifecycle import Lifecycle, State
+
+
+def running() -> Lifecycle:
+    life = Lifecycle(["bob", "carol"])
+    life.ready("bob")
+    life.ready("carol")
+    life.joined()
+    return life
+
+
+def test_work_is_accepted_while_running_only() -> None:
+    life = Lifecycle(["bob"])
+    assert not life.accepts_work
+    life.joined()
+    assert life.accepts_work
+    life.close()
+    assert not life.accepts_work
+    life.closed()
+    assert not life.accepts_work
+
+
+def test_e21_no_work_after_the_latch() -> None:
+    life = running()
+    assert life.latch()
+    assert life.state is State.LATCHED
+    assert not life.accepts_work
+    life.validate()
+
+
+def test_e06_the_latch_falls_once() -> None:
+    life = running()
+    assert [life.latch(), life.latch(), life.latch()] == [True, False, False]
+
+
+def test_the_claim_to_close_is_granted_once_also_after_the_latch() -> None:
+    life = running()
+    life.latch()
+    assert [life.close(), life.close()] == [True, False]
+    life.closed()
+    assert not life.close()
+
+
+def test_a_failure_while_closing_latches_and_the_closing_goes_on() -> None:
+    life = running()
+    life.close()
+    assert life.latch()
+    assert life.state is State.CLOSING
+    assert life.latched
+
+
+def test_nothing_latches_a_closed_job() -> None:
+    life = running()
+    life.close()
+    life.closed()
+    assert not life.latch()
+    assert not life.latched
+
+
+def test_e20_the_root_is_told_once() -> None:
+    life = running()
+    life.latch()
+    assert [life.tell(), life.tell()] == [True, False]
+    assert life.told
+
+
+def test_whom_a_join_waits_for() -> None:
+    life = Lifecycle(["bob", "carol"])
+    assert life.awaited == ("bob", "carol")
+    life.ready("carol")
+    assert life.awaited == ("bob",)
+
+
+def test_a_peer_that_leaves_before_it_was_ready_is_a_quitter_and_one_that_was_ready_is_not() -> None:
+    life = Lifecycle(["bob", "carol"])
+    life.ready("bob")
+    assert life.left("bob")
+    assert life.left("carol")
+    assert life.quitters == ("carol",)
+    assert life.present == ()
+
+
+def test_a_goodbye_counts_once() -> None:
+    life = running()
+    assert [life.left("bob"), life.left("bob")] == [True, False]
+    assert life.present == ("carol",)
+
+
+def test_a_job_that_was_latched_while_joining_stays_latched() -> None:
+    life = Lifecycle(["bob"])
+    life.latch()
+    life.joined()
+    assert life.state is State.LATCHED
+    life.validate()
+
+
+def test_a_job_joins_once() -> None:
+    life = running()
+    with pytest.raises(RuntimeError, match="cannot join in state RUNNING"):
+        life.joined()

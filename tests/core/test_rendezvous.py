@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fed.core.failure import Failure, Kind
+from fed.core.rendezvous import ENTRY_BYTES, Arrival, Key, Rendezvous, Reply, Resolution
+from fed.object import ObjectId
+
+KEY = Key("alice", ObjectId(0, 7, 0))
+OTHER = Key("bob", ObjectId(0, 7, 0))
+FAILURE = Failure("alice/x/1", Kind.TASK, "alice", "ValueError")
+ROOM = 10_000
+
+Table = Rendezvous[str, str]
+
+
+def table(room: int = ROOM, max_object_bytes: int | None = None) -> Table:
+    return Rendezvous(room, max_object_bytes)
+
+
+def test_an_object_that_comes_first_waits_for_its_waiter() -> None:
+    one = table()
+    assert one.arrived(KEY, "value", 5) == Arrival()
+    assert one.awaited(KEY, "waiter") == Arrival(Resolution("waiter", "value", None))
+
+
+def test_a_waiter_that_comes_first_gets_the_object_when_it_arrives() -> None:
+    one = table()
+    assert one.awaited(KEY, "waiter") == Arrival()
+    assert one.arrived(KEY, "value", 5) == Arrival(Resolution("waiter", "value", None))
+
+
+def test_the_same_id_from_another_party_is_another_object() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    assert one.arrived(OTHER, "forged", 5) == Arrival()
+    assert one.arrived(KEY, "value", 5).resolution == Resolution("waiter", "value", None)
+
+
+def test_delivered_is_said_after_the_confirmation_and_not_before() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    assert one.arrived(KEY, "value", 5).reply is None
+    assert one.arrived(KEY, "value", 5).reply is None
+    assert one.confirmed(KEY).reply is Reply.DELIVERED
+
+
+def test_a_duplicate_of_a_delivered_object_is_dropped_and_acknowledged_again() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    one.arrived(KEY, "value", 5)
+    one.confirmed(KEY)
+    assert one.arrived(KEY, "value", 5) == Arrival(reply=Reply.DELIVERED)
+    assert one.offered(KEY, 5) == Arrival(reply=Reply.DELIVERED)
+    assert one.statistics().duplicates == 2
+
+
+def test_a_duplicate_of_a_stored_object_is_dropped() -> None:
+    one = table()
+    one.arrived(KEY, "first", 5)
+    assert one.arrived(KEY, "second", 5) == Arrival()
+    assert one.awaited(KEY, "waiter").resolution == Resolution("waiter", "first", None)
+
+
+def test_what_nobody_waits_for_is_held_up_to_the_limit_and_left_with_its_owner_beyond() -> None:
+    one = table(room=2 * ENTRY_BYTES + 100)
+    assert one.arrived(KEY, "fits", 100) == Arrival()
+    assert one.arrived(OTHER, "does not", 101) == Arrival(reply=Reply.DEFERRED)
+    assert one.awaited(OTHER, "waiter") == Arrival(reply=Reply.WANTED)
+    assert one.arrived(OTHER, "again", 101).resolution == Resolution("waiter", "again", None)
+
+
+def test_what_somebody_waits_for_is_admitted_whatever_the_limit() -> None:
+    one = table(room=0)
+    one.awaited(KEY, "waiter")
+    assert one.offered(KEY, 10**12).admitted
+    assert one.arrived(KEY, "huge", 10**12).resolution == Resolution("waiter", "huge", None)
+
+
+def test_tiny_objects_are_charged_for_too() -> None:
+    one = table(room=3 * ENTRY_BYTES)
+    replies = [one.arrived(Key("alice", ObjectId(0, number, 0)), "", 0).reply for number in range(5)]
+    assert replies == [None, None, None, Reply.DEFERRED, Reply.DEFERRED]
+
+
+def test_an_admitted_offer_holds_its_room_until_it_arrives_or_breaks() -> None:
+    one = table(room=1000)
+    assert one.offered(KEY, 400).admitted
+    assert one.offered(OTHER, 400) == Arrival(reply=Reply.DEFERRED)
+    one.offer_broken(KEY)
+    assert one.offered(OTHER, 400).admitted
+    one.validate()
+    assert one.statistics().stored_bytes == 400 + ENTRY_BYTES
+
+
+def test_a_waiter_that_comes_while_an_admitted_offer_is_on_its_way_does_not_ask_for_it_twice() -> None:
+    one = table()
+    one.offered(KEY, 400)
+    assert one.awaited(KEY, "waiter") == Arrival()
+    assert one.arrived(KEY, "value", 400).resolution == Resolution("waiter", "value", None)
+    assert one.statistics().stored_bytes == 0
+
+
+def test_an_object_larger_than_allowed_is_refused_before_and_after_it_is_sent() -> None:
+    one = table(max_object_bytes=10)
+    one.awaited(KEY, "waiter")
+    assert one.offered(KEY, 11) == Arrival(reply=Reply.REFUSED)
+    assert one.arrived(KEY, "value", 11) == Arrival(reply=Reply.REFUSED)
+
+
+def test_e11_a_failure_that_comes_first_is_kept_for_the_waiter() -> None:
+    one = table()
+    assert one.failed(KEY, FAILURE) == Arrival()
+    assert one.awaited(KEY, "waiter") == Arrival(Resolution("waiter", None, FAILURE))
+    assert one.awaited(KEY, "second") == Arrival(Resolution("second", None, FAILURE))
+
+
+def test_a_failure_ends_the_wait() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    assert one.failed(KEY, FAILURE) == Arrival(Resolution("waiter", None, FAILURE))
+
+
+def test_e12_value_and_failure_exclude_one_another_and_the_first_one_wins() -> None:
+    value_first = table()
+    value_first.arrived(KEY, "value", 5)
+    value_first.failed(KEY, FAILURE)
+    assert value_first.awaited(KEY, "waiter").resolution == Resolution("waiter", "value", None)
+    failure_first = table()
+    failure_first.failed(KEY, FAILURE)
+    assert failure_first.arrived(KEY, "value", 5) == Arrival(reply=Reply.DELIVERED)
+    assert failure_first.awaited(KEY, "waiter").resolution == Resolution("waiter", None, FAILURE)
+
+
+def test_a_failure_of_something_delivered_comes_too_late() -> None:
+    one = table()
+    one.confirmed(KEY)
+    assert one.failed(KEY, FAILURE) == Arrival()
+    assert one.arrived(KEY, "value", 5) == Arrival(reply=Reply.DELIVERED)
+
+
+def test_a_confirmation_of_something_unknown_is_passed_on() -> None:
+    # After a restart of the receiver: the value had been handed over by the one before.
+    one = table()
+    one.arrived(KEY, "pushed again", 5)
+    assert one.confirmed(KEY).reply is Reply.DELIVERED
+    assert one.statistics().stored_bytes == 0
+
+
+def test_an_object_that_is_waited_for_again_is_asked_for_again() -> None:
+    one = table()
+    one.awaited(KEY, "first")
+    one.arrived(KEY, "value", 5)
+    assert one.awaited(KEY, "second") == Arrival(reply=Reply.WANTED)
+    one.arrived(KEY, "value", 5)
+    one.confirmed(KEY)
+    assert one.awaited(KEY, "third") == Arrival(reply=Reply.WANTED)
+
+
+def test_e27_an_abort_lets_every_waiter_go_and_every_later_one() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    one.arrived(OTHER, "stored", 5)
+    assert one.abort(FAILURE) == (Resolution("waiter", None, FAILURE),)
+    assert one.awaited(OTHER, "later") == Arrival(Resolution("later", None, FAILURE))
+    assert one.arrived(KEY, "value", 5) == Arrival(reply=Reply.DELIVERED)
+    one.validate()
+
+
+class RendezvousMachine(RuleBasedStateMachine):
+    """Owners that send again until they are told DELIVERED, against a waiter for every object, in any order."""
+
+    keys = st.sampled_from([Key(peer, ObjectId(0, number, 0)) for peer in ("alice", "bob") for number in range(4)])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Table = table(room=3 * ENTRY_BYTES + 60)
+        self.waiting: set[Key] = set()
+        self.ended: dict[Key, list[str | Failure | None]] = {}
+        self.delivered: set[Key] = set()
+        self.handed: set[Key] = set()
+        self.aborted = False
+
+    def take(self, key: Key, arrival: Arrival[str, str]) -> None:
+        if arrival.resolution is not None:
+            ticket, payload, failure = arrival.resolution
+            assert ticket == str(key)
+            assert (payload is None) != (failure is None)
+            assert payload is None or payload == f"value of {key}"
+            self.waiting.discard(key)
+            self.ended.setdefault(key, []).append(payload or failure)
+            if payload is not None:
+                self.handed.add(key)
+        if arrival.reply is Reply.DELIVERED:
+            assert key in self.delivered or isinstance((self.ended.get(key) or [FAILURE])[-1], Failure) or self.aborted
+
+    @rule(key=keys)
+    def wait(self, key: Key) -> None:
+        if key in self.waiting or key in self.ended:
+            return
+        self.waiting.add(key)
+        self.take(key, self.table.awaited(key, str(key)))
+
+    @rule(key=keys, nbytes=st.integers(0, 80))
+    def arrive(self, key: Key, nbytes: int) -> None:
+        self.take(key, self.table.arrived(key, f"value of {key}", nbytes))
+
+    @rule(key=keys, nbytes=st.integers(0, 80), broken=st.booleans())
+    def offer(self, key: Key, nbytes: int, broken: bool) -> None:
+        arrival = self.table.offered(key, nbytes)
+        self.take(key, arrival)
+        if arrival.admitted and broken:
+            self.table.offer_broken(key)
+        elif arrival.admitted:
+            self.take(key, self.table.arrived(key, f"value of {key}", nbytes))
+
+    @rule(key=keys)
+    def fail(self, key: Key) -> None:
+        self.take(key, self.table.failed(key, FAILURE))
+
+    @rule(key=keys)
+    def confirm(self, key: Key) -> None:
+        if key in self.handed:
+            self.delivered.add(key)
+            self.take(key, self.table.confirmed(key))
+
+    @precondition(lambda self: not self.aborted)
+    @rule(really=st.integers(0, 9))
+    def abort(self, really: int) -> None:
+        if really:
+            return
+        self.aborted = True
+        for resolution in self.table.abort(FAILURE):
+            key = next(one for one in self.waiting if str(one) == resolution.ticket)
+            self.take(key, Arrival(resolution))
+
+    @invariant()
+    def laws_hold(self) -> None:
+        self.table.validate()
+        assert not (self.aborted and self.waiting)
+        # Exactly once: a waiter ends once, by a value or by a failure.
+        assert all(len(ends) == 1 for ends in self.ended.values())
+        assert self.table.statistics().awaited == len(self.waiting)
+
+
+RendezvousMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestRendezvousMachine = RendezvousMachine.TestCase
