@@ -248,11 +248,12 @@ class Link(abc.ABC):
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Send small objects in as few frames as they fit. Returns when they are handed on to be transmitted.
 
-        Cancelling it while it waits for its turn does not break the stream; the parcels may be sent nevertheless.
+        One that is too large for any frame is uploaded instead. Cancelling does not break the stream; the parcels
+        may be sent nevertheless.
 
         Raises:
             PeerUnreachable: The connection broke.
-            ValueError: A parcel is too large for a frame: upload it.
+            ValueError: A parcel cannot be carried: it has too many buffers, or its name is out of range.
         """
 
     @abc.abstractmethod
@@ -262,6 +263,7 @@ class Link(abc.ABC):
         Raises:
             PeerUnreachable: The connection broke.
             PeerRefused: The peer does not understand what this party sends. Trying again will not help.
+            ValueError: The parcel cannot be carried: it has too many buffers, or its name is out of range.
         """
 
     @abc.abstractmethod

@@ -47,8 +47,8 @@ _T = TypeVar("_T")
 
 MAX_BATCH_BYTES: Final = 1 << 20
 """Of small parcels in one frame, unless a single one is larger."""
-MAX_PARCEL_BYTES: Final = 8 << 20
-"""Of one small parcel; a larger one has to be uploaded."""
+MAX_CHUNK_BYTES: Final = 8 << 20
+"""Of one chunk of an upload, and of one parcel in a batch: well below the limit for a frame."""
 
 
 class GrpcLink(Link):
@@ -59,22 +59,17 @@ class GrpcLink(Link):
         peer: The party at the other end.
         address: Where that party's listener is reached.
         tls: This party's credentials. None: no TLS, and anyone at `address` may call itself `peer`.
-        chunk_bytes: Size of one chunk of an upload, 4 KiB to 8 MiB.
-
-    Raises:
-        ValueError: `chunk_bytes` is out of range.
+        chunk_bytes: Size of one chunk of an upload; more than 8 MiB comes to 8 MiB.
     """
 
     def __init__(
         self, party: str, peer: str, address: Address, tls: TLSConfig | None = None, chunk_bytes: int = 1 << 20
     ) -> None:
-        if not 4 << 10 <= chunk_bytes <= 8 << 20:
-            raise ValueError(f"chunk_bytes must be from 4096 to {8 << 20}, not {chunk_bytes}")
         self._party = party
         self._peer = peer
         self._address = address
         self._tls = tls
-        self._chunk_bytes = chunk_bytes
+        self._chunk_bytes = min(chunk_bytes, MAX_CHUNK_BYTES)
         self._where = f"party {peer!r} at {address}"
         self._session: _Session | None = None
         self._running: set[asyncio.Task[Any]] = set()
@@ -99,10 +94,15 @@ class GrpcLink(Link):
 
     async def send(self, parcels: Sequence[Parcel]) -> None:  # noqa: D102
         session = self._connected()
-        await session.stream.send([_frame(group) for group in _batches(parcels)])
+        small = [parcel for parcel in parcels if parcel.nbytes <= MAX_CHUNK_BYTES]
+        await session.stream.send([_frame(group) for group in _batches(small)])
+        for parcel in parcels:
+            if parcel.nbytes > MAX_CHUNK_BYTES:
+                await self.upload(parcel)
 
     async def upload(self, parcel: Parcel) -> Verdict:  # noqa: D102
-        verdict = await self._run(self._upload(self._connected(), parcel))
+        offer = wire.encode_offer(offer_of(parcel))
+        verdict = await self._run(self._upload(self._connected(), parcel, offer))
         if verdict is Verdict.ADMIT:
             self._counts.add(1, parcel.nbytes)
         return verdict
@@ -145,11 +145,11 @@ class GrpcLink(Link):
         self._counts.connects += 1
         return welcome
 
-    async def _upload(self, session: _Session, parcel: Parcel) -> Verdict:
+    async def _upload(self, session: _Session, parcel: Parcel, offer: bytes) -> Verdict:
         call = session.upload(metadata=session.metadata)
         try:
             try:
-                await call.write(wire.encode_offer(offer_of(parcel)))
+                await call.write(offer)
                 for chunk in cut(parcel, self._chunk_bytes):
                     await call.write(chunk)
                 await call.done_writing()
@@ -418,8 +418,6 @@ def _batches(parcels: Sequence[Parcel]) -> list[list[Parcel]]:
     room = 0
     for parcel in parcels:
         nbytes = parcel.nbytes
-        if nbytes > MAX_PARCEL_BYTES:
-            raise ValueError(f"object {parcel.id} of {nbytes} bytes is too large for a batch: upload it")
         if nbytes > room or not batches:
             batches.append([])
             room = MAX_BATCH_BYTES
