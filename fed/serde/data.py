@@ -133,8 +133,8 @@ class DataCodec:
         """
         for package, load in _FOREIGN.items():
             # An instance of a package's class can only exist once the package is imported, so encoding imports none.
-            if package in sys.modules:
-                rule = load()(kind)
+            if sys.modules.get(package) is not None:
+                rule: WriteRule | None = load().rule_for(kind)
                 if rule is not None:
                     # Two threads may both get here, and write the same.
                     self._rules[kind] = rule
@@ -178,33 +178,63 @@ def _way_out(kind: type) -> str:
     )
 
 
-# Imports of packages that may be missing: literal, so that no bytes choose what is imported.
+# Packages that may be missing. The imports are literal, so that no bytes choose what is imported.
 
 
-def _numpy_rules() -> Callable[[type], WriteRule | None]:
-    from fed.serde.arrays import rule_for
+def _numpy() -> Any:
+    from fed.serde import arrays
 
-    return rule_for
-
-
-def _read_numpy(tag: Tag) -> ReadRule:
-    from fed.serde.arrays import READ_RULES
-
-    return READ_RULES[tag]
+    return arrays
 
 
-_FOREIGN: Final[dict[str, Callable[[], Callable[[type], WriteRule | None]]]] = {
-    "numpy": _numpy_rules,
+def _pandas() -> Any:
+    from fed.serde import frames
+
+    return frames
+
+
+def _pyarrow() -> Any:
+    from fed.serde import arrow
+
+    return arrow
+
+
+def _torch() -> Any:
+    from fed.serde import tensors
+
+    return tensors
+
+
+_FOREIGN: Final[dict[str, Callable[[], Any]]] = {
+    "numpy": _numpy,
+    "pandas": _pandas,
+    "pyarrow": _pyarrow,
+    "torch": _torch,
+}
+
+_FOREIGN_TAGS: Final[dict[str, tuple[Tag, ...]]] = {
+    "numpy": (Tag.NUMPY_ARRAY, Tag.NUMPY_SCALAR),
+    "pandas": (
+        Tag.PANDAS_SERIES,
+        Tag.PANDAS_FRAME,
+        Tag.PANDAS_INDEX,
+        Tag.PANDAS_ARRAY,
+        Tag.PANDAS_TIMESTAMP,
+        Tag.PANDAS_TIMEDELTA,
+        Tag.PANDAS_MISSING,
+    ),
+    "pyarrow": (Tag.ARROW,),
+    "torch": (Tag.TORCH_TENSOR,),
 }
 
 
-def _foreign(package: str, tag: Tag, load: Callable[[Tag], ReadRule]) -> ReadRule:
+def _foreign(package: str, tag: Tag) -> ReadRule:
     def read(reader: Reader, args: list[Any], room: int) -> Any:
         try:
-            rule = load(tag)
+            rules = _FOREIGN[package]().READ_RULES
         except ImportError as error:
             raise DecodeError(f"the value holds a {package} object, and {package} is not installed here") from error
-        return rule(reader, args, room)
+        return rules[tag](reader, args, room)
 
     return read
 
@@ -214,9 +244,8 @@ _MARKS: Final[dict[int, Mark]] = {
     for tag, rule in {
         **builtin.READ_RULES,
         **DECLARED_READ_RULES,
+        **{tag: _foreign(package, tag) for package, tags in _FOREIGN_TAGS.items() for tag in tags},
         # Undone by the reader itself, before any rule.
         Tag.PIECES: lambda reader, args, room: reader.read(None, room),
-        Tag.NUMPY_ARRAY: _foreign("numpy", Tag.NUMPY_ARRAY, _read_numpy),
-        Tag.NUMPY_SCALAR: _foreign("numpy", Tag.NUMPY_SCALAR, _read_numpy),
     }.items()
 }

@@ -1,0 +1,153 @@
+"""How codec ``data`` carries pyarrow objects: as an Arrow IPC stream. Importing this module imports pyarrow.
+
+Writing a stream copies the data once, and only the part of it that a slice shows: the memory behind a slice may
+hold rows that were filtered out on purpose. Reading copies nothing.
+
+A stream from a peer is looked at before Arrow acts on it, because two of its features are not harmless. The name of
+an extension type chooses among the classes that anything in this process has registered, and those run code of their
+own on the bytes beside the name; some unpickle them. And compressed buffers would let a few bytes unpack to more
+memory than the receiver ever admitted. Neither is written, so neither is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import pyarrow as pa
+
+from fed.serde.contract import DecodeError
+from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head
+
+__all__ = ["READ_RULES", "rule_for"]
+
+_EXTENSION: Final = b"ARROW:extension:name"
+_CONTINUATION: Final = b"\xff\xff\xff\xff"
+_DICTIONARY_BATCH: Final = 2
+_RECORD_BATCH: Final = 3
+
+
+def _write(writer: Writer, value: Any, kind: str, table: Any) -> Any:
+    if _EXTENSION in table.schema.serialize().to_pybytes():
+        raise Refused(type(value), "it has an extension type; cast it to its storage type")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write(table)
+    writer.buffers.append(memoryview(sink.getvalue()).cast("B"))
+    return [_ARROW, kind]
+
+
+def _write_table(writer: Writer, value: Any, room: int) -> Any:
+    return _write(writer, value, "table", value)
+
+
+def _write_batch(writer: Writer, value: Any, room: int) -> Any:
+    return _write(writer, value, "batch", value)
+
+
+def _write_array(writer: Writer, value: Any, room: int) -> Any:
+    return _write(writer, value, "array", pa.RecordBatch.from_arrays([value], names=["values"]))
+
+
+def _write_chunked(writer: Writer, value: Any, room: int) -> Any:
+    return _write(writer, value, "chunked", pa.Table.from_arrays([value], names=["values"]))
+
+
+def _read(reader: Reader, args: list[Any], room: int) -> Any:
+    kind = args[0] if len(args) == 1 else None
+    if kind not in ("table", "batch", "array", "chunked"):
+        raise DecodeError("an Arrow object is of an unknown kind")
+    buffer = reader.buffer()
+    _check_schema(buffer)
+    source = pa.BufferReader(pa.py_buffer(buffer))
+    for message in pa.ipc.MessageReader.open_stream(source):
+        _check_message(message.metadata.to_pybytes())
+    if source.tell() != len(buffer):
+        raise DecodeError("an Arrow stream is followed by something else")
+    with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
+        table = stream.read_all()
+    # Offsets and lengths inside the buffers come from the peer, and Arrow's own functions trust them.
+    table.validate(full=True)
+    if kind == "table":
+        return table
+    if kind == "chunked":
+        return _only(table.columns)
+    batches = table.to_batches()
+    batch = _only(batches) if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    return batch if kind == "batch" else _only(batch.columns)
+
+
+def _only(parts: list[Any]) -> Any:
+    if len(parts) != 1:
+        raise DecodeError(f"an Arrow object has {len(parts)} parts instead of one")
+    return parts[0]
+
+
+def _check_schema(buffer: memoryview) -> None:
+    """Refuse a stream whose schema names an extension type: reading the schema would already act on it.
+
+    The schema is the first message and a flatbuffer, in which text stands as it is.
+    """
+    if bytes(buffer[:4]) != _CONTINUATION or len(buffer) < 8:
+        raise DecodeError("an Arrow stream does not begin with a message")
+    (length,) = struct.unpack_from("<i", buffer, 4)
+    if length < 0 or _EXTENSION in bytes(buffer[: 8 + length]):
+        raise DecodeError("an Arrow stream has an extension type")
+
+
+def _check_message(metadata: bytes) -> None:
+    """Refuse compressed buffers.
+
+    Message and RecordBatch are tables of flatbuffers: https://github.com/apache/arrow/tree/main/format
+    """
+    (root,) = struct.unpack_from("<I", metadata, 0)
+    kind = _slot(metadata, root, 1)
+    batch = _follow(metadata, _slot(metadata, root, 2))
+    if kind is None or batch is None:
+        raise DecodeError("an Arrow message has no content")
+    if metadata[kind] == _DICTIONARY_BATCH:
+        batch = _follow(metadata, _slot(metadata, batch, 1))
+        if batch is None:
+            raise DecodeError("an Arrow dictionary has no content")
+    elif metadata[kind] != _RECORD_BATCH:
+        return
+    if _slot(metadata, batch, 3) is not None:
+        raise DecodeError("an Arrow stream is compressed")
+
+
+def _slot(data: bytes, table: int, index: int) -> int | None:
+    """Where the ``index``-th field of a table of flatbuffers is, None if it is left out."""
+    (back,) = struct.unpack_from("<i", data, table)
+    vtable = table - back
+    if vtable < 0:
+        raise DecodeError("an Arrow message is malformed")
+    (size,) = struct.unpack_from("<H", data, vtable)
+    if 4 + 2 * index + 2 > size:
+        return None
+    (offset,) = struct.unpack_from("<H", data, vtable + 4 + 2 * index)
+    return table + offset if offset else None
+
+
+def _follow(data: bytes, field: int | None) -> int | None:
+    if field is None:
+        return None
+    (offset,) = struct.unpack_from("<I", data, field)
+    return field + int(offset)
+
+
+_ARROW: Final = head(Tag.ARROW)
+
+READ_RULES: Final[dict[Tag, ReadRule]] = {Tag.ARROW: _read}
+"""What follows the mark of pyarrow."""
+
+
+def rule_for(cls: type) -> WriteRule | None:
+    """How to write the instances of a class, None if it is not pyarrow's."""
+    if cls is pa.Table:
+        return _write_table
+    if cls is pa.RecordBatch:
+        return _write_batch
+    if cls is pa.ChunkedArray:
+        return _write_chunked
+    # There is one class of array for each type, and nobody but pyarrow can make one that is not of an extension type.
+    return _write_array if issubclass(cls, pa.Array) else None
