@@ -98,7 +98,9 @@ def init(
     joining = (job_factory.get() or _on_ray)(arguments)
     joining.join()
     set_job(joining)
-    atexit.register(_leave_at_exit, joining)
+    # A job of the test harness ends with its thread, not with the interpreter.
+    if job_factory.get() is None:
+        atexit.register(_leave_at_exit, joining)
 
 
 @contextlib.contextmanager
@@ -138,6 +140,7 @@ def shutdown(error: BaseException | None = None) -> None:
     leaving = find_job()
     if leaving is None:
         return
+    leaving.check_thread()
     set_job(None)
     atexit.unregister(_leave_at_exit)
     # Leaving with SystemExit(0) or SystemExit(None) is no failure.

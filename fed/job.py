@@ -365,17 +365,25 @@ class Job:
             UsageError: Wrong thread, no such party, or the job is over.
             FailureError: The job is latched.
         """
-        if threading.get_ident() != self._thread:
-            raise UsageError(
-                "fed calls come from the one thread that called fed.init: in another thread their order would differ "
-                "between the parties"
-            )
+        self.check_thread()
         self._raise_if_latched()
         if not self._life.accepts_work:
             raise UsageError(f"the job {self.config.job!r} is over: call fed.init() again")
         if party not in self.config.addresses:
             raise UsageError(
                 f"no party {party!r} in job {self.config.job!r}: there are {', '.join(self.config.parties)}"
+            )
+
+    def check_thread(self) -> None:
+        """Refuse a call from a thread that is not the job's.
+
+        Raises:
+            UsageError: It is not.
+        """
+        if threading.get_ident() != self._thread:
+            raise UsageError(
+                "fed calls come from the one thread that called fed.init: in another thread their order would differ "
+                "between the parties"
             )
 
     def statistics(self) -> JobStatistics:
@@ -779,8 +787,6 @@ class Job:
             FailureError: The job failed, and no fed call has raised it yet [E19].
         """
         with self._changed:
-            if threading.get_ident() != self._thread:
-                raise UsageError("the job is shut down from the thread that called fed.init")
             joined = self._joined_at > 0
             if not self._life.close():
                 return

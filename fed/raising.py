@@ -92,7 +92,7 @@ def _sentence(failure: Failure, party: str) -> str:
     if failure.kind is Kind.DELIVERY:
         object_name = f" the result of {failure.task}" if failure.task else ""
         whose = "" if failure.src_party == party else f" of party {failure.src_party!r}"
-        return f"could not deliver{object_name}{whose}: {failure.message or failure.type_name}"
+        return f"could not deliver{object_name}{whose}: {failure.message or f'{failure.type_name} is refused'}"
     return str(failure)
 
 

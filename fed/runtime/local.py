@@ -185,6 +185,7 @@ class _ThreadActor(_Actor):
 
     def __init__(self, name: str, body: ActorBody, call: Call) -> None:
         super().__init__(body)
+        self._lock = threading.Lock()
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._steps.put(lambda: self._construct(call))
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -200,12 +201,18 @@ class _ThreadActor(_Actor):
             else:
                 _settle(results, done, lambda: worker.run(getattr(self._instance, method), *_resolved(call)))
 
-        self._steps.put(step)
+        with self._lock:
+            if not self._killed.is_set():
+                self._steps.put(step)
+                return Submission(tuple(results), done)
+        step()
         return Submission(tuple(results), done)
 
     def kill(self) -> None:
-        self._killed.set()
-        self._steps.put(None)
+        # The lock keeps a call from being queued behind the end of the queue.
+        with self._lock:
+            self._killed.set()
+            self._steps.put(None)
 
     def join(self, timeout_s: float) -> bool:
         self._thread.join(timeout_s)

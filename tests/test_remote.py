@@ -1,0 +1,436 @@
+"""Handles and what is wrong with a call, found at the call in every party."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+import fed
+from fed.testing import simulate
+
+PARTIES = ["alice", "bob", "carol"]
+
+
+@fed.remote
+def identity(value: Any) -> Any:
+    return value
+
+
+@fed.remote
+def pair(first: Any, second: Any = 2) -> tuple[Any, Any]:
+    return first, second
+
+
+@fed.remote
+class Counter:
+    def __init__(self, start: int = 0) -> None:
+        self.count = start
+
+    def add(self, step: int) -> int:
+        self.count += step
+        return self.count
+
+    def add_twice(self, step: int) -> int:
+        self.add(step)
+        return self.add(step)
+
+    @staticmethod
+    def double(value: int) -> int:
+        return 2 * value
+
+    @classmethod
+    def named(cls) -> str:
+        return cls.__name__
+
+    def _private(self) -> None: ...
+
+
+def in_a_job(program: Callable[[], Any]) -> Callable[[], Any]:
+    @functools.wraps(program)
+    def main() -> Any:
+        with fed.job():
+            return program()
+
+    return main
+
+
+def refusals(program: Callable[[], Any]) -> list[BaseException]:
+    """What a call raises, in every party."""
+
+    def main() -> BaseException:
+        with fed.job():
+            try:
+                program()
+            except (fed.FedError, TypeError, AttributeError) as error:
+                return error
+            raise RuntimeError("nothing was raised")
+
+    return list(simulate(main, parties=PARTIES).results.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: identity.remote(1), fed.UsageError, "identity is bound to no party"),
+        (lambda: identity.party("mallory").remote(1), fed.UsageError, "no party 'mallory'.*alice, bob, carol"),
+        (lambda: identity.party("alice").remote(), TypeError, "identity.*missing a required argument: 'value'"),
+        (lambda: identity.party("alice").remote(1, 2), TypeError, "identity.*too many positional arguments"),
+        (lambda: identity.party("alice").remote(1, wrong=2), TypeError, "identity.*unexpected keyword argument 'wrong'"),
+        (lambda: identity(1), fed.UsageError, r"call identity\.party\(\.\.\.\)\.remote"),
+        (lambda: identity.party(3), fed.UsageError, "named by a string, not by int"),  # type: ignore[arg-type]
+        (lambda: identity.options(num_cpu=1), fed.UsageError, "no option 'num_cpu' for a function.*'num_cpus'"),
+        (lambda: identity.options(num_returns=-1), fed.UsageError, "num_returns is a whole number from 0, not -1"),
+        (lambda: identity.options(num_returns="dynamic"), fed.UsageError, "num_returns is a whole number"),
+        (lambda: Counter.remote(), fed.UsageError, "Counter is bound to no party"),
+        (lambda: Counter.party("alice").remote(1, 2), TypeError, "Counter.*too many positional arguments"),
+        (lambda: Counter.options(num_returns=2), fed.UsageError, "no option 'num_returns' for a class"),
+        (lambda: Counter.party("bob").remote().ad, AttributeError, "Counter has no method 'ad': did you mean 'add'"),
+        (lambda: Counter.party("bob").remote().zzz, AttributeError, "no method 'zzz': it has add, add_twice"),
+        (lambda: Counter.party("bob").remote().add.remote(), TypeError, "Counter.add.*missing a required argument"),
+        (lambda: Counter.party("bob").remote().add(1), fed.UsageError, r"call Counter\.add\.remote"),
+        (lambda: Counter.party("bob").remote().add.options(num_cpus=1), fed.UsageError, "for a method"),
+        (lambda: fed.get(3), fed.UsageError, "fed.get takes fed objects, not int"),
+        (lambda: fed.get([identity.party("bob").remote(1)], timeout=-1), fed.UsageError, "timeout is a number"),
+        (lambda: fed.kill("actor"), fed.UsageError, "fed.kill takes an actor, not str"),  # type: ignore[arg-type]
+        (lambda: fed.init(), fed.UsageError, "called already"),
+        (lambda: pair.party("bob").remote({identity.party("bob").remote(1)}), fed.UsageError, "inside a set"),
+        (lambda: bool(identity.party("bob").remote(1)), TypeError, "no truth value before fed.get"),
+        (lambda: list(identity.party("bob").remote(1)), TypeError, "cannot be iterated"),
+        (lambda: pickle.dumps(identity.party("bob").remote(1)), TypeError, "cannot be pickled"),
+        (lambda: pickle.dumps(Counter.party("bob").remote()), TypeError, "cannot be pickled"),
+    ],
+)
+def test_a_wrong_call_is_refused_at_the_call_in_every_party(
+    call: Callable[[], Any], error: type[Exception], sentence: str
+) -> None:
+    found = refusals(call)
+    assert len(found) == len(PARTIES)
+    for one in found:
+        assert isinstance(one, error)
+        with pytest.raises(error, match=sentence):
+            raise one
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: identity.party("alice").remote(1),
+        lambda: Counter.party("alice").remote(),
+        lambda: fed.get([]),
+        lambda: fed.parties(),
+        lambda: fed.party(),
+        lambda: fed.errors(),
+        lambda: fed.statistics(),
+    ],
+)
+def test_a_call_outside_a_job_says_how_to_enter_one(call: Callable[[], Any]) -> None:
+    with pytest.raises(fed.UsageError, match=r"call fed\.init\(\) first"):
+        call()
+
+
+def test_a_shutdown_outside_a_job_does_nothing() -> None:
+    fed.shutdown()
+
+
+def test_a_call_from_another_thread_is_refused() -> None:
+    def main() -> BaseException:
+        found: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                identity.party("alice").remote(1)
+            except fed.UsageError as error:
+                found.append(error)
+
+        with fed.job():
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+        return found[0]
+
+    for error in simulate(main, parties=PARTIES).results.values():
+        assert "from the one thread that did" in str(error)
+
+
+def test_a_call_from_another_thread_that_shares_the_context_is_refused_too() -> None:
+    import contextvars
+
+    def main() -> BaseException:
+        found: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                identity.party("alice").remote(1)
+            except fed.UsageError as error:
+                found.append(error)
+
+        with fed.job():
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(elsewhere,))
+            thread.start()
+            thread.join()
+        return found[0]
+
+    for error in simulate(main, parties=PARTIES).results.values():
+        assert "in another thread their order would differ" in str(error)
+
+
+@fed.remote
+def calls_fed() -> str:
+    try:
+        identity.party("alice").remote(1)
+    except fed.UsageError as error:
+        return str(error)
+    return "allowed"
+
+
+def test_a_fed_call_inside_a_task_is_refused() -> None:
+    main = in_a_job(lambda: fed.get(calls_fed.party("bob").remote()))
+    assert "not from inside tasks" in simulate(main, parties=PARTIES)["alice"]
+
+
+def test_handles_are_values() -> None:
+    a, b = identity.party("alice"), identity.party("bob")
+    assert (repr(a), repr(b)) == (
+        "<FedFunction identity at party 'alice'>",
+        "<FedFunction identity at party 'bob'>",
+    )
+    assert repr(identity) == "<FedFunction identity>"
+    with pytest.raises(AttributeError, match="immutable"):
+        a._party = "bob"
+    with pytest.raises(AttributeError, match="immutable"):
+        del a._party
+
+
+def test_two_handles_of_one_function_are_two_things() -> None:
+    def program() -> list[str]:
+        where = fed.remote(lambda: threading.current_thread().name)
+        a, b = where.party("alice"), where.party("bob")
+        names: list[str] = fed.get([a.remote(), b.remote(), a.remote()])
+        return names
+
+    assert [name.split("-")[1] for name in simulate(in_a_job(program), parties=PARTIES)["carol"]] == [
+        "alice",
+        "bob",
+        "alice",
+    ]
+
+
+def test_options_make_a_new_handle_and_last_one_wins() -> None:
+    def program() -> Any:
+        two = pair.options(num_returns=2)
+        both = pair.party("alice").remote(1)
+        first, second = two.party("bob").remote(1, second=3)
+        nothing = identity.options(num_returns=0).party("bob").remote(None)
+        one = two.options(num_returns=1).party("bob").remote(5)
+        return fed.get([both, first, second, one]), nothing
+
+    assert simulate(in_a_job(program), parties=PARTIES)["carol"] == ([(1, 2), 1, 3, (5, 2)], None)
+
+
+def test_the_decorator_takes_options() -> None:
+    @fed.remote(num_returns=2, num_cpus=1)
+    def halves(value: int) -> tuple[int, int]:
+        return value // 2, value - value // 2
+
+    def program() -> Any:
+        return fed.get(halves.party("bob").remote(5))
+
+    assert simulate(in_a_job(program), parties=PARTIES)["alice"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (3, "takes a function or a class, not int"),
+        (identity, "federated already"),
+    ],
+)
+def test_what_cannot_be_federated(target: Any, sentence: str) -> None:
+    with pytest.raises(fed.UsageError, match=sentence):
+        fed.remote(target)
+
+
+def test_generators_and_coroutines_are_refused_at_the_definition() -> None:
+    def generator() -> Any:
+        yield 1
+
+    async def coroutine() -> int:
+        return 1
+
+    with pytest.raises(fed.UsageError, match="generator is a generator"):
+        fed.remote(generator)
+    with pytest.raises(fed.UsageError, match="coroutine is a coroutine function"):
+        fed.remote(coroutine)
+
+
+def test_actor_methods_of_every_kind() -> None:
+    def program() -> Any:
+        counter = Counter.party("bob").remote(start=identity.party("alice").remote(10))
+        return fed.get(
+            [
+                counter.add.remote(1),
+                counter.add_twice.remote(identity.party("carol").remote(5)),
+                counter.double.remote(4),
+                counter.named.remote(),
+            ]
+        )
+
+    assert simulate(in_a_job(program), parties=PARTIES)["alice"] == [11, 21, 8, "Counter"]
+
+
+@fed.remote
+class Meeting:
+    """Its methods wait for one another, so they must run concurrently."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self.event = asyncio.Event()
+
+    async def wait(self) -> str:
+        await self.event.wait()
+        return "met"
+
+    async def come(self) -> None:
+        self.event.set()
+
+
+def test_coroutine_methods_run_concurrently() -> None:
+    def program() -> Any:
+        meeting = Meeting.party("bob").remote()
+        waiting = meeting.wait.remote()
+        meeting.come.remote()
+        return fed.get(waiting, timeout=10)
+
+    assert simulate(in_a_job(program), parties=PARTIES)["alice"] == "met"
+
+
+def test_a_killed_actor_ends_its_calls() -> None:
+    def program() -> Any:
+        counter = Counter.party("bob").remote()
+        first = fed.get(counter.add.remote(1))
+        fed.kill(counter)
+        with pytest.raises(fed.TaskError) as caught:
+            fed.get(counter.add.remote(1))
+        return first, caught.value.kind, caught.value.party
+
+    main = in_a_job(program)
+    results = simulate(main, parties=PARTIES, on_error="isolate")
+    assert dict(results) == dict.fromkeys(PARTIES, (1, fed.Kind.ACTOR_DIED, "bob"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    data: Any
+    label: str = "x"
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+def test_fed_objects_nested_anywhere_arrive_as_values() -> None:
+    @fed.remote
+    def seen(*args: Any, **kwargs: Any) -> str:
+        return repr((args, kwargs))
+
+    def program() -> Any:
+        a, b = identity.party("alice").remote(1), identity.party("bob").remote([2])
+        nested = seen.party("carol").remote(
+            a, [a, (b, {"k": a})], Point(a, b), Batch(b), key={"deep": [Batch(Point(1, a))]}, plain={"no": "objects"}
+        )
+        return fed.get(nested)
+
+    expected = repr(
+        (
+            (1, [1, ([2], {"k": 1})], Point(1, [2]), Batch([2])),
+            {"key": {"deep": [Batch(Point(1, 1))]}, "plain": {"no": "objects"}},
+        )
+    )
+    assert simulate(in_a_job(program), parties=PARTIES)["alice"] == expected
+
+
+@fed.remote
+def swallow(*args: Any) -> None: ...
+
+
+def test_the_containers_of_the_caller_are_left_alone() -> None:
+    def program() -> Any:
+        a = identity.party("alice").remote(1)
+        batch, listed = Batch(a), [a]
+        fed.get(swallow.party("bob").remote(batch, listed))
+        return batch.data is a and listed[0] is a
+
+    assert dict(simulate(in_a_job(program), parties=PARTIES)) == dict.fromkeys(PARTIES, True)
+
+
+def test_fed_get_takes_one_and_every_container() -> None:
+    def program() -> Any:
+        a, b = identity.party("alice").remote(1), identity.party("bob").remote(2)
+        return [
+            fed.get(a),
+            fed.get([a, b, a]),
+            fed.get((a, b)),
+            fed.get({"a": a, "n": {"b": [b]}, "plain": 7}),
+            fed.get([]),
+            fed.get(Point(a, 0)),
+        ]
+
+    assert simulate(in_a_job(program), parties=PARTIES)["carol"] == [
+        1,
+        [1, 2, 1],
+        (1, 2),
+        {"a": 1, "n": {"b": [2]}, "plain": 7},
+        [],
+        Point(1, 0),
+    ]
+
+
+def test_an_object_of_an_earlier_job_is_refused() -> None:
+    def main() -> Any:
+        with fed.job():
+            old = identity.party("alice").remote(1)
+            actor = Counter.party("alice").remote()
+            fed.get(old)
+        with fed.job():
+            raised = []
+            for call in (lambda: fed.get(old), lambda: actor.add.remote(1), lambda: fed.kill(actor)):
+                with pytest.raises(fed.UsageError, match="earlier job") as caught:
+                    call()
+                raised.append(str(caught.value))
+            return raised
+
+    assert all(len(raised) == 3 for raised in simulate(main, parties=PARTIES).results.values())
+
+
+def test_a_fed_object_shows_what_it_is_and_does_not_change() -> None:
+    def program() -> Any:
+        one = identity.party("bob").remote(1)
+        with pytest.raises(AttributeError, match="immutable"):
+            one.party = "alice"
+        with pytest.raises(AttributeError, match="immutable"):
+            del one.id
+        return repr(one), copy.copy(one) is one, copy.deepcopy([one])[0] is one
+
+    assert simulate(in_a_job(program), parties=PARTIES)["alice"] == (
+        "<FedObject #0 identity at party 'bob'>",
+        True,
+        True,
+    )
+
+
+def test_every_public_name_is_documented_and_listed() -> None:
+    assert fed.__all__ == sorted(fed.__all__)
+    for name in fed.__all__:
+        assert inspect.getdoc(getattr(fed, name)), f"fed.{name} has no docstring"
+    public = {name for name in vars(fed) if not name.startswith("_") and not inspect.ismodule(getattr(fed, name))}
+    assert public == set(fed.__all__)
