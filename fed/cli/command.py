@@ -49,10 +49,8 @@ class _RunCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            message = f"{error.message} (options of the script itself go after --)"
-            raise click.NoSuchOption(
-                error.option_name, message=message, possibilities=error.possibilities, ctx=ctx
-            ) from None
+            message = f"{error.format_message()} The script's own options go after --."
+            raise click.UsageError(message, ctx) from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,0 +1,168 @@
+"""One party in production: the script runs as under Python, and its end says what a person can act on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fed.errors import ConfigError
+from tests.cli.launching import environment, fed, read_until, script, started
+
+
+def test_a_script_finds_itself_as_under_python(tmp_path: Path) -> None:
+    text = """
+        import os, sys
+        import neighbour
+        print(__name__, __file__, sys.argv, sys.modules["__main__"].__dict__ is globals())
+        print(sys.path[0], neighbour.name, sorted(name for name in globals() if not name.startswith("__")))
+    """
+    (tmp_path / "sub").mkdir()
+    script(tmp_path / "sub", "name = 'next door'", "neighbour.py")
+    script(tmp_path / "sub", text)
+    ours = fed("run", "sub/script.py", "--party", "alice", "--", "-x", "--party", "bob", cwd=tmp_path)
+    command = [sys.executable, "sub/script.py", "-x", "--party", "bob"]
+    theirs = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert ours.stdout.replace("sub/script.py", "") == theirs.stdout.replace(
+        str(tmp_path / "sub/script.py"), ""
+    ).replace("sub/script.py", "")
+    assert (ours.returncode, ours.stderr) == (0, "")
+
+
+def test_the_environment_tells_who_and_where(tmp_path: Path) -> None:
+    text = "import os; print({n: t for n, t in os.environ.items() if n.startswith('FED_')})"
+    script(tmp_path, text, "my script-1.py")
+    (tmp_path / "site.toml").write_text("party = 'bob'")
+    result = fed("run", "my script-1.py", "--party", "alice", "--config", "site.toml", cwd=tmp_path)
+    config = str(tmp_path / "site.toml")
+    assert result.stdout == f"{ {'FED_RUN_JOB': 'my-script-1', 'FED_CONFIG': config, 'FED_PARTY': 'alice'} }\n"
+    result = fed("run", "my script-1.py", "--config", "site.toml", cwd=tmp_path)
+    assert "'FED_PARTY': 'bob'" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "error"),
+    [
+        ("pass", 0, ""),
+        ("raise SystemExit", 0, ""),
+        ("raise SystemExit(7)", 7, ""),
+        ("raise SystemExit('done for')", 1, "done for\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("import fed.errors as e; raise e.ConfigError('no x')", 2, "fed: error: no x (script.py:1)\n"),
+        ("import fed.errors as e; raise e.UsageError('not\\nso')", 2, "fed: error: not\nso (script.py:1)\n"),
+        ("import fed.errors as e\nraise e.InitError('bob')", 2, "fed: error: bob (script.py:2)\n"),
+        ("import fed.errors as e; raise e.RemoteError('E at bob')", 1, "fed: error: E at bob (script.py:1)\n"),
+        ("import fed.errors as e; raise e.JobAborted('it is')", 1, "fed: error: it is (script.py:1)\n"),
+        ("import fed.errors as e; raise e.FedTimeoutError('late')", 1, "fed: error: late (script.py:1)\n"),
+        ("import fed.config as c; c.Address.parse('x')", 2, "fed: error: address 'x' is malformed: write host:port, "),
+    ],
+)
+def test_the_end_of_a_script(text: str, code: int, error: str, tmp_path: Path) -> None:
+    script(tmp_path, text)
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert result.returncode == code
+    assert result.stderr.startswith(error)
+    assert "Traceback" not in result.stderr
+    assert error or not result.stderr
+
+
+def test_the_traceback_of_a_script_is_its_own(tmp_path: Path) -> None:
+    text = """\
+        def f():
+            raise ValueError("bad")
+
+        try:
+            f()
+        except ValueError as error:
+            raise RuntimeError("worse") from error
+    """
+    script(tmp_path, text)
+    ours = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    theirs = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ours.returncode == theirs.returncode == 1
+    assert ours.stderr == theirs.stderr.replace(str(tmp_path / "script.py"), "script.py")
+
+
+def test_a_syntax_error_has_no_traceback_but_its_place(tmp_path: Path) -> None:
+    script(tmp_path, "x = = 1\n")
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.match(
+        r' *File ".*script.py", line 1\n    x = = 1\n',
+        result.stderr.removeprefix("Traceback (most recent call last):\n"),
+    )
+    assert "driver.py" not in result.stderr
+    assert "runpy" not in result.stderr
+
+
+def test_the_scripts_own_hook_sees_its_error(tmp_path: Path) -> None:
+    script(tmp_path, "import sys\nsys.excepthook = lambda kind, error, trace: print('hook', error)\n1 / 0")
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "hook division by zero\n", "")
+
+
+def test_of_a_task_that_failed_here_the_users_error_comes_first(tmp_path: Path) -> None:
+    text = """\
+        from fed.errors import TaskError
+
+        def body():
+            raise ValueError("the user's own")
+
+        try:
+            body()
+        except ValueError as error:
+            cause = error
+        raise TaskError("ValueError in task #3 body at party 'alice'") from cause
+    """
+    script(tmp_path, text)
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback (most recent call last):\n")
+    assert "in body" in result.stderr
+    *_, error, last = result.stderr.splitlines()
+    assert error == "ValueError: the user's own"
+    assert last == "fed: error: ValueError in task #3 body at party 'alice' (script.py:10)"
+    assert "TaskError" not in result.stderr
+
+
+LOGS = """
+    import logging
+    {configuration}
+    logger = logging.getLogger("fed.job")
+    logger.info("quiet")
+    logger.info("waiting for bob", extra={{"fed_event": "waiting", "fed_detail": {{"for": ["bob"]}}}})
+    logger.info("over", extra={{"fed_event": "closed", "fed_detail": {{}}}})
+    logger.warning("careful")
+"""
+
+
+def test_warnings_and_who_is_waited_for_are_shown(tmp_path: Path) -> None:
+    script(tmp_path, LOGS.format(configuration=""))
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert result.stderr == "fed: waiting for bob\nfed: careful\n"
+
+
+def test_a_script_that_configures_logging_decides_for_itself(tmp_path: Path) -> None:
+    script(tmp_path, LOGS.format(configuration="logging.basicConfig(format='mine %(message)s', level='INFO')"))
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert result.stderr == "mine quiet\nmine waiting for bob\nmine over\nmine careful\n"
+
+
+def test_an_interrupted_party_ends_with_130(tmp_path: Path) -> None:
+    script(tmp_path, "import os, signal; print('here', os.getpid(), flush=True); signal.pause()")
+    with started("run", "script.py", "--party", "alice", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        [line] = read_until(process.stdout, "here")
+        # The script took the command's place.
+        assert line == f"here {process.pid}\n"
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+def test_config_errors_stay_value_errors() -> None:
+    assert issubclass(ConfigError, ValueError)

@@ -1,0 +1,102 @@
+"""Who is sent which signal, and when: the laws at the head of the module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from signal import SIGINT, SIGKILL, SIGTERM
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fed.cli.ending import PATIENCE_S, Ending, Order
+
+PARTIES = ("alice", "bob", "carol")
+
+
+@pytest.fixture
+def ending() -> Iterator[Ending]:
+    machine = Ending(PARTIES, 30.0)
+    yield machine
+    machine.validate()
+
+
+def test_nobody_is_signalled_while_all_goes_well(ending: Ending) -> None:
+    ending.ended("bob", 0, 1.0)
+    assert ending.deadline is None
+    assert ending.tick(1e9) is None
+    ending.ended("alice", 0, 2.0)
+    ending.ended("carol", 0, 3.0)
+    assert (ending.running, ending.exit_code, ending.first_failed) == ((), 0, None)
+
+
+def test_after_a_failure_the_others_have_their_grace_and_then_the_ladder(ending: Ending) -> None:
+    ending.ended("bob", 3, 100.0)
+    assert ending.deadline == 130.0
+    assert ending.tick(129.9) is None
+    reason = "ending alice, carol, still running 30 s after bob failed"
+    assert ending.tick(130.0) == Order(("alice", "carol"), SIGINT, reason)
+    assert ending.tick(130.0) is None
+    ending.ended("carol", -SIGINT, 131.0)
+    assert ending.tick(130.0 + PATIENCE_S) == Order(("alice",), SIGTERM)
+    assert ending.tick(130.0 + 2 * PATIENCE_S) == Order(("alice",), SIGKILL)
+    ending.ended("alice", -SIGKILL, 150.0)
+    assert ending.tick(1e9) is None
+    assert ending.exit_code == 3
+    assert ending.codes == {"bob": 3, "carol": 130, "alice": 137}
+    assert ending.signalled == {"alice", "carol"}
+
+
+def test_the_first_failure_in_time_gives_the_exit_code(ending: Ending) -> None:
+    ending.ended("carol", 0, 1.0)
+    ending.ended("bob", -SIGKILL, 2.0)
+    ending.ended("alice", 1, 3.0)
+    assert (ending.first_failed, ending.exit_code) == ("bob", 137)
+
+
+def test_a_second_failure_does_not_prolong_the_grace(ending: Ending) -> None:
+    ending.ended("bob", 1, 100.0)
+    ending.ended("alice", 1, 120.0)
+    assert ending.deadline == 130.0
+
+
+def test_an_interruption_begins_the_ladder_at_once(ending: Ending) -> None:
+    assert ending.interrupt(5.0) == Order(PARTIES, SIGINT, "interrupted, ending alice, bob, carol")
+    ending.ended("alice", 130, 6.0)
+    assert ending.tick(5.0 + PATIENCE_S) == Order(("bob", "carol"), SIGTERM)
+    assert ending.exit_code == 130
+
+
+def test_a_second_interruption_kills(ending: Ending) -> None:
+    ending.interrupt(5.0)
+    assert ending.interrupt(5.1) == Order(PARTIES, SIGKILL, "interrupted again, killing alice, bob, carol")
+
+
+def test_an_interruption_during_the_grace_does_not_wait_for_its_end(ending: Ending) -> None:
+    ending.ended("bob", 3, 0.0)
+    assert ending.interrupt(1.0) == Order(("alice", "carol"), SIGINT, "interrupted, ending alice, carol")
+    assert ending.exit_code == 130
+
+
+def test_an_interruption_after_the_end_sends_nothing(ending: Ending) -> None:
+    for party in PARTIES:
+        ending.ended(party, 0, 0.0)
+    assert ending.interrupt(1.0) is None
+
+
+@given(st.lists(st.sampled_from(["tick", "interrupt", "alice 0", "bob 1", "carol -9"]), max_size=12))
+def test_the_laws_hold_in_any_order_of_events(events: list[str]) -> None:
+    machine = Ending(PARTIES, 1.0)
+    now = 0.0
+    for event in events:
+        now += 1.0
+        order = None
+        if event == "tick":
+            order = machine.tick(now)
+        elif event == "interrupt":
+            order = machine.interrupt(now)
+        elif event.split()[0] in machine.running:
+            machine.ended(event.split()[0], int(event.split()[1]), now)
+        machine.validate()
+        assert order is None or (order.parties == machine.running and order.parties)
+        assert machine.interrupted or machine.exit_code in (0, 1, 137)
