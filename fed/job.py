@@ -144,8 +144,14 @@ class _Tell(NamedTuple):
 
     peer: str
     kind: NoticeKind
-    failure: Failure | None = None
-    objects: tuple[ObjectId, ...] = ()
+    failure: Failure | None
+    objects: tuple[ObjectId, ...]
+
+
+class _Told(NamedTuple):
+    """For the error-queue thread: a peer has taken what it was told last, or never will."""
+
+    peer: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +214,9 @@ class Job:
         self._receiving: set[Entry] = set()
         self._pushing = 0
         self._telling = 0
+        # These two belong to the error-queue thread.
+        self._untold: dict[str, list[_Tell]] = {}
+        self._being_told: set[str] = set()
         self._unconfirmed: list[Key] = []
         self._joined_at = 0.0
         self._last_statistics: Mapping[str, LinkStatistics] = {}
@@ -216,7 +225,7 @@ class Job:
         self._data: QueueThread[_Push | _Events | _Confirm] = QueueThread(
             f"fed-{config.party}-data", self._handle_data, self._thread_failed, idle=self._flush_confirmations
         )
-        self._errors: QueueThread[_Tell] = QueueThread(
+        self._errors: QueueThread[_Tell | _Told] = QueueThread(
             f"fed-{config.party}-errors", self._handle_errors, self._thread_failed
         )
 
@@ -252,8 +261,9 @@ class Job:
             # A little beyond the budget, which the sender keeps, and which then knows what it last heard.
             self._changed.wait_for(lambda: connected or self._join_failed(), timeout_s + STOP_S)
         self._raise_if_join_failed(connected)
-        for peer in self.config.peers:
-            self._errors.post(_Tell(peer, NoticeKind.READY))
+        with self._changed:
+            for peer in self.config.peers:
+                self._tell(peer, NoticeKind.READY)
         while True:
             with self._changed:
                 awaited = self._life.awaited
@@ -474,9 +484,6 @@ class Job:
             for entry, ref in zip(entries, submission.results, strict=True):
                 entry.ref = ref
                 self._receiving.add(entry)
-            gone = [entry for entry in entries if entry.party not in self._life.present]
-            for entry in gone:
-                self._fail_left(entry)
         self._runtime.watch(submission.done, functools.partial(self._received, entries, submission.done))
 
     def _need(self, entry: Entry, consumer: str) -> None:
@@ -484,7 +491,7 @@ class Job:
         if entry.state == READY:
             self._post_push(entry, consumer)
         elif entry.failure is not None:
-            self._errors.post(_Tell(consumer, NoticeKind.FAILURE, entry.failure, (entry.id,)))
+            self._tell(consumer, NoticeKind.FAILURE, entry.failure, (entry.id,))
         else:
             entry.consumers = (*entry.consumers, consumer)
 
@@ -540,7 +547,8 @@ class Job:
                     self._unconfirmed.append(Key(entry.party, entry.id))
                 else:
                     self._fail([(entry, failure)])
-                    self._learn(failure, broadcast=failure.src_party == self.party)
+                    found_here = failure.src_party == self.party or failure.kind is Kind.PARTY_LEFT
+                    self._learn(failure, broadcast=found_here)
             if self._unconfirmed:
                 self._data.post(_Confirm())
             self._changed.notify_all()
@@ -557,7 +565,7 @@ class Job:
                     failure = undelivered.fault.inherited or self._new_failure(
                         undelivered.fault, entry.label, entry.id.sequence
                     )
-                    self._errors.post(_Tell(undelivered.consumer, NoticeKind.FAILURE, failure, (entry.id,)))
+                    self._tell(undelivered.consumer, NoticeKind.FAILURE, failure, (entry.id,))
                     self._learn(failure, broadcast=True)
             self._changed.notify_all()
 
@@ -594,7 +602,7 @@ class Job:
             entry.state, entry.failure = FAILED, failure
             consumers, entry.consumers = entry.consumers, ()
             for consumer in consumers:
-                self._errors.post(_Tell(consumer, NoticeKind.FAILURE, failure, (entry.id,)))
+                self._tell(consumer, NoticeKind.FAILURE, failure, (entry.id,))
             decided += self._decided(entry)
         return decided
 
@@ -646,18 +654,10 @@ class Job:
             return
         if broadcast:
             for peer in self._life.present:
-                self._errors.post(_Tell(peer, NoticeKind.FAILURE, failure))
+                self._tell(peer, NoticeKind.FAILURE, failure)
         if self._life.latch():
             self._cleanup.trigger()
         self._changed.notify_all()
-
-    def _fail_left(self, entry: Entry) -> None:
-        """An object of a party that left. The lock is held."""
-        fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", message=f"before it delivered {entry.label}")
-        failure = dataclasses.replace(self._new_failure(fault, "", -1), src_party=entry.party)
-        self._receiving.discard(entry)
-        self._fail([(entry, failure)])
-        self._learn(failure, broadcast=True)
 
     # On the data-sending thread
 
@@ -710,39 +710,57 @@ class Job:
             elif event.kind is PeerEventKind.FAILURE:
                 if event.failure is not None:
                     self._learn(event.failure, broadcast=event.peer == self.party)
-            elif self._life.left(event.peer):
-                if event.failure is not None:
-                    self._learn(event.failure, broadcast=False)
-                for entry in [one for one in self._receiving if one.party == event.peer]:
-                    self._fail_left(entry)
+            elif self._life.left(event.peer) and event.failure is not None:
+                self._learn(event.failure, broadcast=False)
             self._changed.notify_all()
         if event.kind is PeerEventKind.GOODBYE:
             self._running_proxies().forget(event.peer, event.failure)
 
+    def _tell(
+        self, peer: str, kind: NoticeKind, failure: Failure | None = None, objects: tuple[ObjectId, ...] = ()
+    ) -> None:
+        """Queue something to tell a peer. The lock is held."""
+        self._telling += 1
+        self._errors.post(_Tell(peer, kind, failure, objects))
+
     # On the error-queue thread
 
-    def _handle_errors(self, items: list[_Tell]) -> None:
-        notices: dict[str, list[Notice]] = {}
+    def _handle_errors(self, items: list[_Tell | _Told]) -> None:
         for item in items:
-            failure = None if item.failure is None else self._exposed(item.failure, item.peer)
-            notice = Notice(item.kind, self._plan.epoch, failure, item.objects)
-            # Who has said goodbye hears no more of us, but that we leave too: it waits for that.
-            if item.kind is NoticeKind.GOODBYE or item.peer in self._life.present:
-                notices.setdefault(item.peer, []).append(notice)
-        if not notices:
-            return
-        with self._changed:
-            self._telling += 1
-            closing = self._life.state in (State.CLOSING, State.CLOSED)
-        done = self._running_proxies().tell(notices, FAREWELL_S if closing and self._life.latched else TELL_S)
-        self._runtime.watch(done, functools.partial(self._told, done))
+            if isinstance(item, _Told):
+                self._being_told.discard(item.peer)
+            else:
+                self._untold.setdefault(item.peer, []).append(item)
+        # One call at a time for each peer keeps the order, which the runtime does not; peers do not wait for another.
+        for peer in [peer for peer in self._untold if peer not in self._being_told]:
+            self._tell_peer(peer, self._untold.pop(peer))
 
-    def _told(self, done: Ref, outcome: Outcome) -> None:
+    def _tell_peer(self, peer: str, items: list[_Tell]) -> None:
         with self._changed:
-            self._telling -= 1
+            present = peer in self._life.present
+            leaving = self._life.state in (State.CLOSING, State.CLOSED) and self._life.latched
+        notices = [
+            Notice(item.kind, self._plan.epoch, item.failure and self._exposed(item.failure, peer), item.objects)
+            for item in items
+            # Who has said goodbye hears no more of us, but that we leave too: it waits for that.
+            if present or item.kind is NoticeKind.GOODBYE
+        ]
+        if not notices:
+            self._told(peer, len(items), None, Outcome({}, None, None))
+            return
+        self._being_told.add(peer)
+        done = self._running_proxies().tell({peer: notices}, FAREWELL_S if leaving else TELL_S)
+        self._runtime.watch(done, functools.partial(self._told, peer, len(items), done))
+
+    def _told(self, peer: str, count: int, done: Ref, outcome: Outcome) -> None:
+        reason = outcome.fault.message if outcome.fault is not None else outcome.value.get(peer)
+        with self._changed:
+            self._telling -= count
+            # A peer that has left meanwhile need not be told.
+            if reason and peer in self._life.present:
+                logger.warning("party %r could not be told: %s", peer, reason)
             self._changed.notify_all()
-        for peer, reason in (outcome.value or {}).items():
-            logger.warning("party %r could not be told: %s", peer, reason)
+        self._errors.post(_Told(peer))
 
     def _exposed(self, failure: Failure, peer: str) -> Failure:
         """What a peer may see. Text of another party's failure is not ours to pass on [E02]."""
@@ -856,21 +874,13 @@ class Job:
 
     def _say_goodbye(self, regular: bool) -> None:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
-        self._flush_confirmations()
-        root = self._book.root
-        for peer in self.config.peers:
-            self._errors.post(_Tell(peer, NoticeKind.GOODBYE, root))
         with self._changed:
+            # In `isolate` failures may be known without ending the job, and are then no reason to leave.
+            for peer in self.config.peers:
+                self._tell(peer, NoticeKind.GOODBYE, None if regular and not self._life.latched else self._book.root)
             regular = regular and not self._life.latched
             budget_s = self.config.drain_timeout_s if regular else FAREWELL_S
             self._changed.wait_for(lambda: not self._life.present or (regular and self._life.latched), budget_s)
-        # Those who fell into the wait above hear why we leave.
-        root = self._book.root
-        if regular and root is not None:
-            for peer in self._life.present:
-                self._errors.post(_Tell(peer, NoticeKind.GOODBYE, root))
-        self._errors.stop(STOP_S)
-        with self._changed:
             self._changed.wait_for(lambda: not self._telling, FAREWELL_S)
 
     def _close_proxies(self) -> None:

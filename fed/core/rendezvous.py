@@ -21,6 +21,7 @@ Laws:
    that somebody waits for is always admitted, so the limit cannot deadlock.
 4. A failure is kept: it reaches also those who ask later. Value and failure exclude one another, first one wins.
 5. After `abort` nothing waits: every waiter, past and future, gets the failure at once.
+6. After `left` nothing of that peer waits. What it had sent before it left is still there to be taken.
 
 Each method returns what is to be done; the caller does it. A *ticket* is the caller's own name for one waiter.
 """
@@ -141,6 +142,7 @@ class Rendezvous(Generic[T, P]):
         self._delivered: dict[str, set[ObjectId]] = {}
         self._stored_bytes = 0
         self._aborted: Failure | None = None
+        self._left: dict[str, Failure] = {}
         self._delivered_count = self._duplicates = self._deferred = 0
 
     def awaited(self, key: Key, ticket: T) -> Arrival[T, P]:
@@ -148,6 +150,9 @@ class Rendezvous(Generic[T, P]):
         if self._aborted is not None:
             return Arrival(Resolution(ticket, None, self._aborted))
         entry = self._entries.get(key)
+        left = self._left.get(key.peer)
+        if left is not None and (entry is None or entry.state in (_State.DEFERRED, _State.HANDED)):
+            return Arrival(Resolution(ticket, None, left))
         if entry is None:
             self._entries[key] = _Entry(_State.AWAITED, ticket)
             # Waited for once more although it was delivered: the value was lost on this side of the border.
@@ -238,12 +243,12 @@ class Rendezvous(Generic[T, P]):
         """Let go of every waiter, and of every one to come."""
         if self._aborted is None:
             self._aborted = failure
-        resolutions = []
-        for entry in self._entries.values():
-            if entry.state is _State.AWAITED:
-                resolutions.append(Resolution[T, P](entry.ticket, None, failure))
-                entry.state, entry.ticket, entry.failure = _State.FAILED, None, failure
-        return tuple(resolutions)
+        return self._let_go(failure, None)
+
+    def left(self, peer: str, failure: Failure) -> tuple[Resolution[T, P], ...]:
+        """A peer has left: let go of those who wait for it, and of every one to come."""
+        self._left.setdefault(peer, failure)
+        return self._let_go(failure, peer)
 
     def statistics(self) -> Statistics:
         """Counts now."""
@@ -276,8 +281,8 @@ class Rendezvous(Generic[T, P]):
                 raise RuntimeError(f"{key}: a failure is kept in state {entry.state.name}")
             if key.id in self._delivered.get(key.peer, ()):
                 raise RuntimeError(f"{key}: delivered and in the table")
-            if self._aborted is not None and entry.state is _State.AWAITED:
-                raise RuntimeError(f"{key}: awaited after an abort")
+            if entry.state is _State.AWAITED and (self._aborted is not None or key.peer in self._left):
+                raise RuntimeError(f"{key}: awaited after an abort, or from a peer that left")
 
     def _before_arrival(self, key: Key, nbytes: int) -> Arrival[T, P] | None:
         """The cases in which what comes is not wanted, whole or offered."""
@@ -294,6 +299,14 @@ class Rendezvous(Generic[T, P]):
         if self._max_object is not None and nbytes > self._max_object:
             return Arrival(reply=Reply.REFUSED)
         return None
+
+    def _let_go(self, failure: Failure, peer: str | None) -> tuple[Resolution[T, P], ...]:
+        resolutions = []
+        for key, entry in self._entries.items():
+            if entry.state is _State.AWAITED and peer in (None, key.peer):
+                resolutions.append(Resolution[T, P](entry.ticket, None, failure))
+                entry.state, entry.ticket, entry.failure = _State.FAILED, None, failure
+        return tuple(resolutions)
 
     def _hand(self, entry: _Entry, ticket: T, payload: P) -> Arrival[T, P]:
         entry.state, entry.ticket, entry.payload = _State.HANDED, None, None

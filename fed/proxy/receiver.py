@@ -230,6 +230,10 @@ class Receiver:
         if notice.kind is NoticeKind.READY:
             self._tell_driver(PeerEvent(PeerEventKind.READY, peer))
         elif notice.kind is NoticeKind.GOODBYE:
+            fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", message="before it delivered what this party waits for")
+            left = notice.failure or dataclasses.replace(self._new_failure(fault), src_party=peer)
+            for resolution in self._table.left(peer, left):
+                _resolve(resolution.ticket, left)
             self._tell_driver(PeerEvent(PeerEventKind.GOODBYE, peer, notice.failure))
         elif notice.failure is not None:
             for object_id in notice.objects:
@@ -261,16 +265,19 @@ class Receiver:
         except DecodeError as error:
             # The text of the error describes the peer's bytes, which the peer knows; it may stay in the record.
             fault = Fault(Kind.DELIVERY, type(error).__name__, message=f"{key.id} from {key.peer!r}: {error}")
+        failure = self._new_failure(fault, key.id.sequence)
+        self._tell_driver(PeerEvent(PeerEventKind.FAILURE, self._hello.party, failure))
+        return failure
+
+    def _new_failure(self, fault: Fault, sequence: int = -1) -> Failure:
         self._local_failures += 1
-        failure = Failure.of_fault(
+        return Failure.of_fault(
             fault,
             error_id=f"{self._hello.party}/{self._hello.incarnation}/r{self._local_failures}",
             party=self._hello.party,
             task="",
-            sequence=key.id.sequence,
+            sequence=sequence,
         )
-        self._tell_driver(PeerEvent(PeerEventKind.FAILURE, self._hello.party, failure))
-        return failure
 
     def _tell_driver(self, event: PeerEvent) -> None:
         self._events.append(event)
