@@ -341,17 +341,15 @@ _MICROSECOND: Final = datetime.timedelta(microseconds=1)
 
 
 def _write_timezone(writer: Writer, value: datetime.timezone, room: int) -> Any:
-    offset = value.utcoffset(None)
-    name = value.tzname(None)
-    # Two zones of one offset are equal whatever their names, so that only this tells whether a name was given.
-    given = name != datetime.timezone(offset).tzname(None)
-    return [_TIMEZONE, offset // _MICROSECOND, name if given else None]
+    # What it was made of, as pickle asks for it: its name tells not whether one was given.
+    given: Any = value
+    offset, *name = given.__getinitargs__()
+    return [_TIMEZONE, offset // _MICROSECOND, *name]
 
 
 def _read_timezone(reader: Reader, args: list[Any], room: int) -> datetime.timezone:
-    microseconds, name = expect(args, int, (str, type(None)))
-    offset = datetime.timedelta(microseconds=microseconds)
-    return datetime.timezone(offset) if name is None else datetime.timezone(offset, name)
+    microseconds, *name = expect(args, *(int, str)[: len(args)])
+    return datetime.timezone(datetime.timedelta(microseconds=microseconds), *name)
 
 
 @functools.lru_cache(maxsize=1)
