@@ -267,7 +267,10 @@ def _is_exposure_table(value: object) -> bool:
 
 
 def _is_declared_type(value: object) -> bool:
-    return isinstance(value, type) and (dataclasses.is_dataclass(value) or issubclass(value, enum.Enum))
+    if not isinstance(value, type):
+        return False
+    is_namedtuple = issubclass(value, tuple) and hasattr(value, "_fields")
+    return dataclasses.is_dataclass(value) or issubclass(value, enum.Enum) or is_namedtuple
 
 
 _TEXT: Final = _Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
@@ -308,7 +311,7 @@ _EXCEPTIONS: Final = _Rule(
     convert=_to_tuple,
 )
 _TYPES: Final = _Rule(
-    "a list of dataclasses and enums",
+    "a list of dataclasses, enums and namedtuples",
     lambda value: isinstance(value, tuple) and all(_is_declared_type(item) for item in value),
     convert=_to_tuple,
 )
@@ -360,7 +363,7 @@ class Config:
         expose_errors: How much of an error others may see: ``type``, ``message`` or ``trace``; or a mapping from
             party to one of these.
         exceptions: Exception classes that a raised error is an instance of too. Equal in every party.
-        types: Dataclasses and enums that may cross. Equal in every party.
+        types: Dataclasses, enums and namedtuples that may cross. Equal in every party.
         failure_handler: Called once, with a report, when the job fails.
         init_timeout_s: Seconds that `fed.init` waits for the other parties.
         drain_timeout_s: Seconds that a regular `fed.shutdown` waits for undelivered results and for the others.

@@ -7,7 +7,7 @@ import enum
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import pytest
@@ -28,6 +28,12 @@ SCALARS = [
 @dataclasses.dataclass
 class Sample:
     """A type that may cross."""
+
+
+class Point(NamedTuple):
+    """Another."""
+
+    x: int
 
 
 class Colour(enum.Enum):
@@ -164,8 +170,8 @@ NAME = r"expected a party's name \(1 to 63 letters, digits, '_', '.' or '-', a l
         ({"exceptions": [int]}, "exceptions: expected a list of subclasses of Exception, found "),
         ({"exceptions": ValueError}, "exceptions: expected a list of subclasses of Exception, found "),
         ({"exceptions": [KeyboardInterrupt]}, "exceptions: expected a list of subclasses of Exception, found "),
-        ({"types": [int]}, "types: expected a list of dataclasses and enums, found "),
-        ({"types": [Sample()]}, "types: expected a list of dataclasses and enums, found "),
+        ({"types": [int]}, "types: expected a list of dataclasses, enums and namedtuples, found "),
+        ({"types": [Sample()]}, "types: expected a list of dataclasses, enums and namedtuples, found "),
         ({"failure_handler": 3}, "failure_handler: expected a function, found 3"),
         ({"init_timeout_s": 0}, f"init_timeout_s: {SECONDS} 0"),
         ({"init_timeout_s": -1.5}, f"init_timeout_s: {SECONDS} -1.5"),
@@ -210,7 +216,7 @@ def test_each_wrong_value_is_refused_in_one_sentence(options: dict[str, Any], se
     "options",
     [
         {"exceptions": [ValueError]},
-        {"types": [Sample, Colour]},
+        {"types": [Sample, Colour, Point]},
         {"small_object_bytes": 0},
         {"heartbeat_s": 10, "lease_s": 20, "drain_timeout_s": 20},
         {"expose_errors": {"bob": "trace"}},

@@ -136,6 +136,14 @@ class _Messages(logging.StreamHandler[TextIO]):
         self._reports = reports
         self.setFormatter(logging.Formatter("fed: %(message)s"))
 
+    def format(self, record: logging.LogRecord) -> str:
+        report = report_of(record)
+        if report is not None and report.event == "waiting":
+            return f"fed: waiting for {', '.join(map(str, report.detail.get('for', ())))}"
+        if report is not None and report.event == "joined":
+            return "fed: every party has joined"
+        return super().format(record)
+
     def filter(self, record: logging.LogRecord) -> bool:
         if logging.getLogger().handlers:
             # The script has configured logging, and the record reaches it too.

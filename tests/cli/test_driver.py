@@ -53,12 +53,20 @@ def test_the_environment_tells_who_and_where(tmp_path: Path) -> None:
         ("raise SystemExit(7)", 7, ""),
         ("raise SystemExit('done for')", 1, "done for\n"),
         ("raise KeyboardInterrupt", 130, ""),
-        ("import fed.errors as e; raise e.ConfigError('no x')", 2, "fed: error: no x (script.py:1)\n"),
-        ("import fed.errors as e; raise e.UsageError('not\\nso')", 2, "fed: error: not\nso (script.py:1)\n"),
-        ("import fed.errors as e\nraise e.InitError('bob')", 2, "fed: error: bob (script.py:2)\n"),
-        ("import fed.errors as e; raise e.RemoteError('E at bob')", 1, "fed: error: E at bob (script.py:1)\n"),
-        ("import fed.errors as e; raise e.JobAborted('it is')", 1, "fed: error: it is (script.py:1)\n"),
-        ("import fed.errors as e; raise e.FedTimeoutError('late')", 1, "fed: error: late (script.py:1)\n"),
+        ("from fed.errors import ConfigError; raise ConfigError('no x')", 2, "fed: error: no x (script.py:1)\n"),
+        ("from fed.errors import UsageError; raise UsageError('not\\nso')", 2, "fed: error: not\nso (script.py:1)\n"),
+        ("from fed.errors import InitError\nraise InitError('bob')", 2, "fed: error: bob (script.py:2)\n"),
+        (
+            "from fed.errors import RemoteError; raise RemoteError('E at bob')",
+            1,
+            "fed: error: E at bob (script.py:1)\n",
+        ),
+        ("from fed.errors import JobAborted; raise JobAborted('it is')", 1, "fed: error: it is (script.py:1)\n"),
+        (
+            "from fed.errors import FedTimeoutError; raise FedTimeoutError('late')",
+            1,
+            "fed: error: late (script.py:1)\n",
+        ),
         ("import fed.config as c; c.Address.parse('x')", 2, "fed: error: address 'x' is malformed: write host:port, "),
     ],
 )
@@ -135,7 +143,8 @@ LOGS = """
     {configuration}
     logger = logging.getLogger("fed.job")
     logger.info("quiet")
-    logger.info("waiting for bob", extra={{"fed_event": "waiting", "fed_detail": {{"for": ["bob"]}}}})
+    logger.info("waiting", extra={{"fed_event": "waiting", "fed_detail": {{"for": ["bob", "carol"]}}}})
+    logger.info("joined", extra={{"fed_event": "joined", "fed_detail": {{}}}})
     logger.info("over", extra={{"fed_event": "closed", "fed_detail": {{}}}})
     logger.warning("careful")
 """
@@ -144,13 +153,13 @@ LOGS = """
 def test_warnings_and_who_is_waited_for_are_shown(tmp_path: Path) -> None:
     script(tmp_path, LOGS.format(configuration=""))
     result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
-    assert result.stderr == "fed: waiting for bob\nfed: careful\n"
+    assert result.stderr == "fed: waiting for bob, carol\nfed: every party has joined\nfed: careful\n"
 
 
 def test_a_script_that_configures_logging_decides_for_itself(tmp_path: Path) -> None:
     script(tmp_path, LOGS.format(configuration="logging.basicConfig(format='mine %(message)s', level='INFO')"))
     result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
-    assert result.stderr == "mine quiet\nmine waiting for bob\nmine over\nmine careful\n"
+    assert result.stderr == "mine quiet\nmine waiting\nmine joined\nmine over\nmine careful\n"
 
 
 def test_an_interrupted_party_ends_with_130(tmp_path: Path) -> None:
