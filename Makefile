@@ -1,0 +1,53 @@
+# Everything here works on a machine that has make and Python 3.10 or later, and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Three hospitals train a model together, on this machine
+	@$(BIN)/fed run examples/fedavg_hospitals.py --simulate north,south,west
+
+test: $(VENV)/.dev ## Run the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev ## Run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev ## Lint, format, types, layers, generated code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+
+format: $(VENV)/.dev ## Format the code, and fix what ruff can fix
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A venv that could not be finished (no ensurepip, for one) must not be taken for one the next time.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# The stamps say what is installed, so that nothing is installed twice. They age with pyproject.toml alone, since the
+# package itself is installed as a link to this directory.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV); the first time takes a few minutes"
+	@$(PIP_INSTALL) --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing the tools for development into $(VENV); the first time takes a few minutes"
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.demo $@
