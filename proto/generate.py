@@ -12,6 +12,8 @@ on protobuf runtimes at least as new as its generator, never on older ones.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +23,17 @@ from grpc_tools import protoc
 SOURCES = Path(__file__).resolve().parent
 PACKAGE = SOURCES.parent / "fed" / "transport" / "v1"
 PROTO = Path("fed", "v1", "fed.proto")
+
+
+def wrong_version() -> str | None:
+    """A sentence about the installed generator, if it is not the pinned one."""
+    pinned = re.search(r"grpcio-tools==([0-9.]+)", (SOURCES.parent / "pyproject.toml").read_text())
+    installed = importlib.metadata.version("grpcio-tools")
+    if pinned is None or installed == pinned[1]:
+        return None
+    return (
+        f"grpcio-tools is {installed}, and pyproject.toml pins {pinned[1]}; run `pip install grpcio-tools=={pinned[1]}`"
+    )
 
 
 def generate(target: Path) -> dict[str, bytes]:
@@ -43,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Generate fed/transport/v1 from proto/fed/v1/fed.proto.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if anything would change")
     check: bool = parser.parse_args(argv).check
+    if (sentence := wrong_version()) is not None:
+        sys.stderr.write(f"{sentence}\n")
+        return 1
     with tempfile.TemporaryDirectory() as directory:
         generated = generate(Path(directory))
     stale = [

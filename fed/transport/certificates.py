@@ -92,6 +92,9 @@ class Authority:
                 the party's own name.
             valid_from: When its validity begins, with a time zone. None: an hour ago.
             valid_for: How long it is valid.
+
+        Raises:
+            ValueError: One of the hosts is neither a DNS name nor an IP address.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         begin = valid_from or datetime.datetime.now(datetime.timezone.utc) - _SKEW
@@ -134,6 +137,9 @@ def write_credentials(
 
     Returns:
         Each party's credentials. Key files can be read by this user alone.
+
+    Raises:
+        ValueError: One of the hosts is neither a DNS name nor an IP address.
     """
     issuer = authority or Authority()
     extra = tuple(hosts)
@@ -161,4 +167,6 @@ def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not _HOST_NAME.fullmatch(host):
+            raise ValueError(f"{host!r} is neither the name of a host nor an IP address") from None
         return x509.DNSName(host)

@@ -50,7 +50,6 @@ _X509_V_ERR_EXPIRED: Final = 10
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 """RFC 9113, 3.4: the client's preface and an empty SETTINGS frame."""
 _HTTP2_SETTINGS: Final = 4
-_TLS_ALERT: Final = 0x15
 
 
 class Credentials(NamedTuple):
@@ -266,14 +265,26 @@ async def reach(peer: str, address: Address) -> None:
         frame = b""
     finally:
         writer.transport.abort()
-    if frame[:1] == bytes((_TLS_ALERT,)):
+    if frame[3:4] == bytes((_HTTP2_SETTINGS,)):
+        return
+    if await _speaks_tls(peer, address):
         raise PeerUntrusted(f"{where} expects TLS, and this party has none: give it the options tls.*")
     if len(frame) < 4:
-        raise PeerUnreachable(
-            f"{where} closed the connection at once: it is being stopped, or it expects TLS, and this party has none"
-        )
-    if frame[3] != _HTTP2_SETTINGS:
-        raise PeerUntrusted(f"{where}: what answers there is no party of a job (no HTTP/2): correct the address")
+        raise PeerUnreachable(f"{where} closed the connection at once: it is being started or stopped")
+    raise PeerUntrusted(f"{where}: what answers there is no party of a job (no HTTP/2): correct the address")
+
+
+async def _speaks_tls(peer: str, address: Address) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    # Nothing is said to whoever it is; that it can shake hands is all there is to know.
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        _, writer = await _dial(peer, address, context)
+    except (ssl.SSLError, PeerUnreachable):
+        return False
+    writer.transport.abort()
+    return True
 
 
 class _Silence(Exception):

@@ -288,7 +288,7 @@ def _failure(failure: Failure) -> pb.Failure:
             truncated |= cut
     message.truncated = truncated
     # The limits of the fields add up to somewhat more than that of the whole; what says least goes first.
-    for field in ("traceback", "message", "cause_types", "hops"):
+    for field in ("traceback", "cause_types", "message", "hops"):
         if message.ByteSize() <= MAX_FAILURE_BYTES:
             break
         message.ClearField(field)

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fed.core.failure import MAX_CAUSES, MAX_HOPS, Failure, Kind
+from fed.object import ObjectId
+from fed.transport import wire
+from fed.transport.contract import Ack, Notice, NoticeKind, Parcel, Receipt, Verdict
+from fed.transport.v1 import fed_pb2 as pb
+from fed.transport.wire import MAX_FAILURE_BYTES, MalformedFrame, Offer
+from tests.transport.worlds import content, hello, parcel
+
+FAILURE = Failure(
+    "alice/1/0", Kind.TASK, "alice", "ValueError", "#3 train", 3, ("KeyError",), ("bob",), "text", "trace"
+)
+
+# Any text that Python can hold, lone surrogates included.
+anything = st.text(st.characters(), max_size=300)
+names = st.text(min_size=1, max_size=32)
+ids = st.builds(ObjectId, st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 63) - 1), st.integers(0, (1 << 32) - 1))
+failures = st.builds(
+    Failure,
+    error_id=names,
+    kind=st.sampled_from(Kind),
+    src_party=names,
+    type_name=names,
+    task=st.text(max_size=32),
+    sequence=st.integers(-1, (1 << 63) - 1),
+    cause_types=st.lists(names, max_size=MAX_CAUSES).map(tuple),
+    hops=st.lists(names, max_size=MAX_HOPS).map(tuple),
+    message=st.text(max_size=100),
+    traceback=st.text(max_size=200),
+    truncated=st.booleans(),
+)
+DECODERS: list[Callable[[bytes], object]] = [
+    wire.decode_acks,
+    wire.decode_failure,
+    wire.decode_greeting,
+    wire.decode_hello,
+    wire.decode_notice,
+    wire.decode_offer,
+    wire.decode_parcels,
+    wire.decode_result,
+]
+
+
+def test_every_enum_has_a_word_for_each_member_and_the_other_way_round() -> None:
+    tables: list[tuple[Any, Mapping[Any, int]]] = [
+        (pb.Kind, wire._KINDS),
+        (pb.NoticeKind, wire._NOTICE_KINDS),
+        (pb.Receipt, wire._RECEIPTS),
+        (pb.Verdict, wire._VERDICTS),
+    ]
+    for words, table in tables:
+        (enum_type,) = {type(member) for member in table}
+        assert set(table) == set(enum_type.__members__.values())
+        assert set(table.values()) == set(words.values()) - {0}
+        prefix = words.Name(0).removesuffix("UNSPECIFIED")
+        assert {words.Name(number) for number in table.values()} == {prefix + member.name for member in table}
+
+
+@given(failures)
+def test_a_failure_is_read_as_it_was_written(failure: Failure) -> None:
+    assert wire.decode_failure(wire.encode_failure(failure)) == failure
+
+
+@given(
+    st.builds(
+        Failure,
+        error_id=anything,
+        kind=st.sampled_from(Kind),
+        src_party=anything,
+        type_name=anything,
+        task=anything,
+        sequence=st.integers(),
+        cause_types=st.lists(anything, max_size=20).map(tuple),
+        hops=st.lists(anything, max_size=40).map(tuple),
+        message=st.text(st.characters(), max_size=5000),
+        traceback=st.text(st.characters(), max_size=5000),
+    )
+)
+def test_e25_any_failure_can_be_written_small_enough_and_read(failure: Failure) -> None:
+    data = wire.encode_failure(failure)
+    assert len(data) <= MAX_FAILURE_BYTES
+    read = wire.decode_failure(data)
+    assert read.kind is failure.kind
+    kept = dataclasses.replace(read, truncated=False)
+    assert read.truncated or kept.message == failure.message.encode("utf-8", "replace").decode()
+
+
+def test_e25_a_failure_full_to_all_its_limits_fits_and_says_that_it_was_cut() -> None:
+    name = "n" * 128
+    full = Failure(name, Kind.TASK, name, name, name, 1, (name,) * 8, (name,) * 16, "m" * 512, "t" * 1024)
+    data = wire.encode_failure(full)
+    read = wire.decode_failure(data)
+    assert len(data) <= MAX_FAILURE_BYTES
+    assert read == dataclasses.replace(full, traceback="", cause_types=(), truncated=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"error_id": ""},
+        {"error_id": "x" * 129},
+        {"kind": 0},
+        {"kind": 99},
+        {"src_party": ""},
+        {"src_party": "é" * 65},
+        {"type_name": ""},
+        {"type_name": "x" * 129},
+        {"task": "x" * 129},
+        {"sequence": 1 << 63},
+        {"cause_types": ["x"] * 9},
+        {"cause_types": [""]},
+        {"cause_types": ["x" * 129]},
+        {"hops": ["x"] * 17},
+        {"hops": ["x" * 129]},
+        {"message": "x" * 513},
+        {"traceback": "x" * 1025},
+    ],
+    ids=str,
+)
+def test_e44_a_failure_beyond_its_limits_is_refused(change: dict[str, Any]) -> None:
+    message = pb.Failure.FromString(wire.encode_failure(FAILURE))
+    for field, value in change.items():
+        if isinstance(value, list):
+            del getattr(message, field)[:]
+            getattr(message, field).extend(value)
+        else:
+            setattr(message, field, value)
+    with pytest.raises(MalformedFrame):
+        wire.decode_failure(message.SerializeToString())
+    notice = pb.Notice(kind=pb.NOTICE_KIND_FAILURE, failure=message)
+    with pytest.raises(MalformedFrame):
+        wire.decode_notice(notice.SerializeToString())
+
+
+def test_e44_a_failure_padded_with_unknown_fields_is_refused() -> None:
+    padding = b"\xfa\x7f" + b"\x80\x20" + bytes(4096)
+    with pytest.raises(MalformedFrame, match="over the limit"):
+        wire.decode_failure(wire.encode_failure(FAILURE) + padding)
+
+
+def test_unknown_fields_within_the_limits_are_ignored() -> None:
+    assert wire.decode_failure(wire.encode_failure(FAILURE) + b"\xfa\x7f\x01x") == FAILURE
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        Notice(NoticeKind.READY, 0),
+        Notice(NoticeKind.GOODBYE, 4_294_967_295),
+        Notice(NoticeKind.GOODBYE, 1, FAILURE),
+        Notice(NoticeKind.FAILURE, 1, FAILURE, (ObjectId(1, 2, 3), ObjectId(0, 0, 0))),
+    ],
+)
+def test_a_notice_is_read_as_it_was_written(notice: Notice) -> None:
+    (frame,) = wire.encode_notice(notice)
+    assert wire.decode_notice(frame) == notice
+
+
+def test_a_notice_of_many_objects_becomes_several() -> None:
+    objects = tuple(ObjectId(0, number, 0) for number in range(wire.MAX_NOTICE_OBJECTS + 1))
+    frames = wire.encode_notice(Notice(NoticeKind.FAILURE, 5, FAILURE, objects))
+    read = [wire.decode_notice(frame) for frame in frames]
+    assert [len(notice.objects) for notice in read] == [wire.MAX_NOTICE_OBJECTS, 1]
+    assert tuple(object_id for notice in read for object_id in notice.objects) == objects
+    assert {(notice.kind, notice.epoch, notice.failure) for notice in read} == {(NoticeKind.FAILURE, 5, FAILURE)}
+    assert max(map(len, frames)) < 2 << 20
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        Notice(NoticeKind.FAILURE, 0),
+        Notice(NoticeKind.READY, 0, FAILURE),
+        Notice(NoticeKind.READY, 0, None, (ObjectId(0, 0, 0),)),
+        Notice(NoticeKind.GOODBYE, 0, None, (ObjectId(0, 0, 0),)),
+        Notice(NoticeKind.READY, -1),
+        Notice(NoticeKind.READY, 1 << 32),
+        Notice(NoticeKind.FAILURE, 0, FAILURE, (ObjectId(0, -1, 0),)),
+    ],
+)
+def test_a_notice_that_makes_no_sense_is_not_written(notice: Notice) -> None:
+    with pytest.raises(MalformedFrame):
+        wire.encode_notice(notice)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.Notice(),
+        pb.Notice(kind=9),  # type: ignore[arg-type]
+        pb.Notice(kind=pb.NOTICE_KIND_FAILURE),
+        pb.Notice(kind=pb.NOTICE_KIND_READY, failure=pb.Failure()),
+        pb.Notice(kind=pb.NOTICE_KIND_READY, objects=[pb.ObjectId()]),
+        pb.Notice(kind=pb.NOTICE_KIND_GOODBYE, objects=[pb.ObjectId()]),
+        pb.Notice(kind=pb.NOTICE_KIND_GOODBYE, failure=pb.Failure()),
+    ],
+)
+def test_a_notice_that_makes_no_sense_is_refused(message: pb.Notice) -> None:
+    with pytest.raises(MalformedFrame):
+        wire.decode_notice(message.SerializeToString())
+
+
+def test_greetings_are_read_as_they_were_written() -> None:
+    assert wire.decode_hello(wire.encode_hello(hello("alice"))) == hello("alice")
+    assert wire.decode_greeting(wire.encode_welcome(hello("bob"))) == hello("bob")
+    assert wire.decode_greeting(wire.encode_refusal("another job")) == "another job"
+
+
+@given(anything)
+def test_any_refusal_can_be_written_and_read(reason: str) -> None:
+    assert wire.decode_greeting(wire.encode_refusal(reason * 20))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": 0},
+        {"version": ""},
+        {"job": ""},
+        {"job": "x" * 129},
+        {"party": ""},
+        {"party": "\udc80"},
+        {"incarnation": ""},
+        {"incarnation": "x" * 129},
+        {"parties": ("",)},
+        {"parties": ("x",) * 1025},
+        {"types": ("x",) * 4097},
+        {"types": ("x" * 513,)},
+        {"exceptions": ("",)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_greeting_beyond_its_limits_is_neither_written_nor_read(change: dict[str, Any]) -> None:
+    bad = dataclasses.replace(hello("alice"), **change)
+    with pytest.raises(MalformedFrame):
+        wire.encode_hello(bad)
+    if "\udc80" not in bad.party:
+        data = pb.Hello(**dataclasses.asdict(bad)).SerializeToString()
+        with pytest.raises(MalformedFrame):
+            wire.decode_hello(data)
+
+
+@pytest.mark.parametrize("message", [pb.Greeting(), pb.Greeting(refusal=pb.Refusal()), pb.Greeting(welcome=pb.Hello())])
+def test_an_answer_to_a_greeting_that_says_nothing_is_refused(message: pb.Greeting) -> None:
+    with pytest.raises(MalformedFrame):
+        wire.decode_greeting(message.SerializeToString())
+
+
+@given(st.lists(st.tuples(ids, st.binary(max_size=20), st.lists(st.binary(max_size=20), max_size=3)), max_size=5))
+def test_parcels_are_read_as_they_were_written(sent: list[tuple[ObjectId, bytes, list[bytes]]]) -> None:
+    parcels = [Parcel(object_id, header, tuple(map(memoryview, buffers))) for object_id, header, buffers in sent]
+    read = wire.decode_parcels(wire.encode_parcels(parcels))
+    assert [content(each) for each in read] == [content(each) for each in parcels]
+    assert all(buffer.readonly for each in read for buffer in each.buffers)
+
+
+def test_frames_of_parcels_put_end_to_end_are_one_frame() -> None:
+    first, second = [parcel(1, b"a")], [parcel(2, b"b"), parcel(3)]
+    joined = wire.decode_parcels(wire.encode_parcels(first) + wire.encode_parcels(second))
+    assert [content(each) for each in joined] == [content(each) for each in first + second]
+
+
+@pytest.mark.parametrize(
+    "object_id", [ObjectId(-1, 0, 0), ObjectId(1 << 32, 0, 0), ObjectId(0, 1 << 63, 0), ObjectId(0, 0, 1 << 32)]
+)
+def test_a_name_out_of_range_is_not_written(object_id: ObjectId) -> None:
+    with pytest.raises(MalformedFrame):
+        wire.encode_parcels([Parcel(object_id, b"", ())])
+    with pytest.raises(MalformedFrame):
+        wire.encode_acks([Ack(object_id, Receipt.WANTED)])
+    with pytest.raises(MalformedFrame):
+        wire.encode_offer(Offer(object_id, 0, ()))
+
+
+def test_too_many_buffers_are_neither_written_nor_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = parcel(1, b"", b"", b"", b"", header=b"")
+    frame, offer = wire.encode_parcels([many]), wire.encode_offer(Offer(many.id, 0, (0,) * 4))
+    monkeypatch.setattr(wire, "MAX_BUFFERS", 3)
+    with pytest.raises(MalformedFrame):
+        wire.encode_parcels([many])
+    with pytest.raises(MalformedFrame):
+        wire.encode_offer(Offer(many.id, 0, (0,) * 4))
+    with pytest.raises(MalformedFrame):
+        wire.decode_parcels(frame)
+    with pytest.raises(MalformedFrame):
+        wire.decode_offer(offer)
+
+
+@given(st.lists(st.builds(Ack, ids, st.sampled_from(Receipt), st.text(max_size=30))))
+def test_acks_are_read_as_they_were_written(acks: list[Ack]) -> None:
+    assert wire.decode_acks(wire.encode_acks(acks)) == acks
+
+
+def test_a_long_reason_is_cut() -> None:
+    (ack,) = wire.decode_acks(wire.encode_acks([Ack(ObjectId(0, 0, 0), Receipt.REFUSED, "ü" * 5000 + "\udc80")]))
+    assert ack.reason == "ü" * (wire.MAX_REASON_BYTES // 2)
+
+
+@given(st.builds(Offer, ids, st.integers(0, 1 << 40), st.lists(st.integers(0, 1 << 40), max_size=5).map(tuple)))
+def test_offers_are_read_as_they_were_written(offer: Offer) -> None:
+    assert wire.decode_offer(wire.encode_offer(offer)) == offer
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_results_are_read_as_they_were_written(verdict: Verdict) -> None:
+    assert wire.decode_result(wire.encode_result(verdict)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (wire.decode_parcels, pb.Parcels(parcels=[pb.Parcel(header=b"x")])),
+        (wire.decode_parcels, pb.Parcels(parcels=[pb.Parcel(id=pb.ObjectId(sequence=1 << 63))])),
+        (wire.decode_acks, pb.Acks(acks=[pb.Ack(receipt=pb.RECEIPT_WANTED)])),
+        (wire.decode_acks, pb.Acks(acks=[pb.Ack(id=pb.ObjectId())])),
+        (wire.decode_acks, pb.Acks(acks=[pb.Ack(id=pb.ObjectId(), receipt=77)])),  # type: ignore[arg-type]
+        (wire.decode_acks, pb.Acks(acks=[pb.Ack(id=pb.ObjectId(), receipt=pb.RECEIPT_WANTED, reason="x" * 2049)])),
+        (wire.decode_acks, pb.Acks(acks=[pb.Ack(id=pb.ObjectId(), receipt=pb.RECEIPT_WANTED)] * 16_385)),
+        (wire.decode_offer, pb.Offer(header_size=1, total=1)),
+        (wire.decode_offer, pb.Offer(id=pb.ObjectId(), header_size=1, total=2)),
+        (wire.decode_offer, pb.Offer(id=pb.ObjectId(), header_size=1, buffer_sizes=[5], total=5)),
+        (wire.decode_offer, pb.Offer(id=pb.ObjectId(), header_size=1 << 63, buffer_sizes=[1 << 63], total=0)),
+        (wire.decode_offer, pb.Offer(id=pb.ObjectId(), header_size=1 << 62, total=1 << 62)),
+        (wire.decode_result, pb.UploadResult()),
+        (wire.decode_result, pb.UploadResult(verdict=5)),  # type: ignore[arg-type]
+    ],
+)
+def test_e44_what_no_party_writes_is_refused(decode: Callable[[bytes], object], message: Message) -> None:
+    with pytest.raises(MalformedFrame):
+        decode(message.SerializeToString())
+
+
+@given(st.binary(max_size=200), st.sampled_from(DECODERS))
+def test_e44_any_bytes_are_read_or_refused(data: bytes, decode: Callable[[bytes], object]) -> None:
+    try:
+        decode(data)
+    except MalformedFrame:
+        pass
+
+
+@given(failures, st.data())
+def test_e44_a_damaged_frame_is_read_or_refused(failure: Failure, data: st.DataObject) -> None:
+    (frame,) = wire.encode_notice(Notice(NoticeKind.FAILURE, 1, failure, (ObjectId(1, 2, 3),)))
+    at = data.draw(st.integers(0, len(frame) - 1))
+    damaged = frame[:at] + data.draw(st.binary(min_size=1, max_size=3)) + frame[at + 1 :]
+    for decode in DECODERS:
+        try:
+            decode(damaged)
+        except MalformedFrame:
+            pass
