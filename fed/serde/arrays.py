@@ -226,8 +226,9 @@ def _view(buffer: Any, dtype: np.dtype[Any], shape: list[int], order: Any = "C")
 
 
 def _write_text(writer: Writer, value: Any, room: int) -> Any:
-    # Memory would not do: numpy takes the zeros at the end of a text in memory for padding.
-    return [_SCALAR, "", str(value) if type(value) is np.str_ else bytes(value)]
+    # By the base class: numpy's own functions take the zeros at the end of a text for padding.
+    base: Any = str if type(value) is np.str_ else bytes
+    return [_SCALAR, "", base.__getitem__(value, slice(None))]
 
 
 def _write_scalar(writer: Writer, value: Any, room: int) -> Any:
