@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -22,8 +23,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, TextIO
 
-from fed.cli.status import LIFELINE_VARIABLE, STATUS_VARIABLE, StatusHandler, report_of
+from fed.cli.status import (
+    DIRECTORY_PREFIX,
+    DIRECTORY_VARIABLE,
+    LIFELINE_VARIABLE,
+    STATUS_VARIABLE,
+    StatusHandler,
+    report_of,
+)
 from fed.errors import ConfigError, FedError, InitError, TaskError, UsageError
+from fed.raising import RemoteTraceback
 
 __all__ = ["main"]
 
@@ -47,13 +56,16 @@ def main(arguments: Sequence[str]) -> int:
     script = arguments[0]
     status = _taken_descriptor(STATUS_VARIABLE)
     lifeline = _taken_descriptor(LIFELINE_VARIABLE)
+    directory = os.environ.pop(DIRECTORY_VARIABLE, None)
     if lifeline is not None:
-        _follow(lifeline)
+        _follow(lifeline, directory)
     _set_up_logging(status)
     sys.argv[:] = arguments
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(script))  # noqa: PTH120 - a string, as Python has it
     try:
+        # `fed run` blocks it in the drivers that it starts; one that came meanwhile arrives now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         runpy.run_path(script, run_name="__main__")
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -68,10 +80,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def _report(error: FedError, script: str) -> int:
     if isinstance(error, TaskError) and error.__cause__ is not None:
-        traceback.print_exception(error.__cause__)
+        _print_cause(error.__cause__)
     place = _place(error, script)
     print(f"fed: error: {error}{f' ({place})' if place else ''}", file=sys.stderr)
     return REFUSED if isinstance(error, (ConfigError, UsageError, InitError)) else FAILED
+
+
+def _print_cause(cause: BaseException) -> None:
+    origin = cause.__cause__
+    if isinstance(origin, RemoteTraceback) and cause.__traceback__ is None:
+        # The worker's own traceback, which ends with the exception; printed as a chain, that would come twice.
+        print(origin.text.strip("\n"), file=sys.stderr)
+    else:
+        traceback.print_exception(cause)
 
 
 def _place(error: BaseException, script: str) -> str:
@@ -97,18 +118,21 @@ def _taken_descriptor(variable: str) -> int | None:
     return descriptor
 
 
-def _follow(lifeline: int) -> None:
+def _follow(lifeline: int, directory: str | None) -> None:
     # A shell starts background jobs with SIGINT ignored, and children inherit that; ours are ended by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Lines must leave as they are printed: the standard output is a pipe, which Python would fill by the block.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    threading.Thread(target=_die_with_parent, args=(lifeline,), name="fed-lifeline", daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(lifeline, directory), name="fed-lifeline", daemon=True).start()
 
 
-def _die_with_parent(lifeline: int) -> NoReturn:
+def _die_with_parent(lifeline: int, directory: str | None) -> NoReturn:
     # Nobody ever writes to it: it reads as ended when the last process that holds the other end is gone.
     os.read(lifeline, 1)
+    # Checked, since what a variable names is not lightly removed.
+    if directory is not None and Path(directory).name.startswith(DIRECTORY_PREFIX):
+        shutil.rmtree(directory, ignore_errors=True)
     # This process leads its group, so whatever the script started goes as well.
     os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(INTERRUPTED)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import queue
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,11 +30,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 from fed.cli.ending import INTERRUPTED, Ending, Order
 from fed.cli.lines import LineReader
-from fed.cli.status import LIFELINE_VARIABLE, STATUS_VARIABLE, Report, decode
+from fed.cli.status import (
+    DIRECTORY_PREFIX,
+    DIRECTORY_VARIABLE,
+    LIFELINE_VARIABLE,
+    STATUS_VARIABLE,
+    Report,
+    decode,
+)
 from fed.cli.terminal import Terminal
 from fed.config import Address, TLSConfig
 
@@ -110,12 +119,12 @@ def simulate(
     """
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
-        interruption = stack.enter_context(_Interruption.caught(events))
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fed-")))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)))
+        interruption = stack.enter_context(_Interruption.caught(events, functools.partial(_abandon, directory)))
         try:
             joining = stack.enter_context(cluster)
-        except (KeyboardInterrupt, SystemExit):
-            # The second interruption while Ray starts; or SIGTERM in the moment when Ray's own handler is in place.
+        except SystemExit:
+            # SIGTERM while Ray starts and has its own handler in place.
             return INTERRUPTED
         if interruption.count:
             terminal.say("interrupted")
@@ -123,11 +132,12 @@ def simulate(
         tls = credentials(directory, parties)
         addresses = stack.enter_context(_reserved_addresses(parties))
         family = stack.enter_context(_Family(events, terminal))
-        interruption.deferred = False
+        interruption.impatience = None
         run_id = secrets.token_hex(4)
         for party in parties:
             variables = {
                 **joining,
+                DIRECTORY_VARIABLE: str(directory),
                 "FED_PARTY": party,
                 "FED_ADDRESSES": ",".join(f"{name}={address}" for name, address in addresses.items()),
                 "FED_LISTEN": str(addresses[party]),
@@ -146,19 +156,20 @@ class _Interruption:
 
     Attributes:
         count: How many there were.
-        deferred: Whether the main thread is not listening to events yet, so that a second one must raise.
+        impatience: What a second one does while the main thread is not listening to events yet. It runs as a signal
+            handler does.
     """
 
-    def __init__(self, events: queue.SimpleQueue[_Event]) -> None:
+    def __init__(self, events: queue.SimpleQueue[_Event], impatience: Callable[[], object]) -> None:
         self.count = 0
-        self.deferred = True
+        self.impatience: Callable[[], object] | None = impatience
         self._events = events
 
     @classmethod
     @contextlib.contextmanager
-    def caught(cls, events: queue.SimpleQueue[_Event]) -> Iterator[_Interruption]:
+    def caught(cls, events: queue.SimpleQueue[_Event], impatience: Callable[[], object]) -> Iterator[_Interruption]:
         """Have the signals handled inside of the block."""
-        interruption = cls(events)
+        interruption = cls(events, impatience)
         before = {number: signal.signal(number, interruption._handle) for number in _SIGNALS}
         try:
             yield interruption
@@ -170,8 +181,21 @@ class _Interruption:
         # Runs between any two instructions of the main thread. SimpleQueue.put is reentrant, and nothing else is done.
         self.count += 1
         self._events.put(_Interrupted())
-        if self.deferred and self.count == 2:
-            raise KeyboardInterrupt
+        if self.impatience is not None and self.count > 1:
+            self.impatience()
+
+
+def _abandon(directory: Path) -> NoReturn:
+    """End at once, while Ray starts and before there are drivers.
+
+    An exception would have to come out of the middle of ``ray.init``, which does not survive that. The processes
+    that Ray has started end by themselves when this one is gone.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    if os.isatty(2):
+        # The spinner had hidden the cursor, and its lock may be held by this very thread.
+        os.write(2, b"\x1b[?25h\n")
+    os._exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
@@ -219,6 +243,8 @@ class _Family:
     def start(self, party: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
         """Start a driver, and the threads that attend to it."""
         status, told = os.pipe()
+        # A driver is born with SIGINT blocked and takes it when it can end quietly, not in the middle of its imports.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process = subprocess.Popen(  # noqa: S603 - the user's own script, as the user asked
                 command,
@@ -233,6 +259,7 @@ class _Family:
             os.close(status)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(told)
         self._processes[party] = process
         if process.stdout is None or process.stderr is None:

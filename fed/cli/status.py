@@ -26,6 +26,9 @@ __all__ = ["Report", "StatusHandler", "decode", "report_of"]
 
 LIFELINE_VARIABLE: Final = "FED_RUN_LIFELINE_FD"
 STATUS_VARIABLE: Final = "FED_RUN_STATUS_FD"
+DIRECTORY_VARIABLE: Final = "FED_RUN_DIRECTORY"
+DIRECTORY_PREFIX: Final = "fed-run-"
+"""The directory of a simulation's private keys: whoever is left last removes it."""
 
 
 @dataclasses.dataclass(frozen=True)

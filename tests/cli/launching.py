@@ -122,3 +122,8 @@ def session_of(leader: int) -> list[int]:
         except ProcessLookupError:
             continue
     return members
+
+
+def descendants_of(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]

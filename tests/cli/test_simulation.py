@@ -17,6 +17,7 @@ import pytest
 
 from tests.cli.launching import (
     NO_CLUSTER,
+    descendants_of,
     environment,
     eventually,
     fed,
@@ -68,7 +69,7 @@ def test_each_party_is_told_who_and_where_it_is(tmp_path: Path) -> None:
         assert re.fullmatch(rf"script-{party}-[0-9a-f]+", environ["FED_RAY_NAMESPACE"])
         assert not Path(environ["FED_TLS_KEY"]).exists()
         assert not Path(environ["FED_TLS_CA"]).parent.exists()
-        assert not {"FED_RUN_STATUS_FD", "FED_RUN_LIFELINE_FD"} & environ.keys()
+        assert not {"FED_RUN_STATUS_FD", "FED_RUN_LIFELINE_FD", "FED_RUN_DIRECTORY"} & environ.keys()
     for name in ("FED_LISTEN", "FED_RAY_NAMESPACE", "FED_TLS_CERT", "FED_TLS_KEY"):
         assert len({environ[name] for environ in told.values()}) == 3
 
@@ -281,9 +282,11 @@ def test_nothing_outlives_a_killed_command(tmp_path: Path) -> None:
     with started("run", "script.py", "--simulate", "alice,bob", *NO_CLUSTER, cwd=tmp_path) as process:
         assert process.stdout is not None
         recorded = pids(read_until(process.stdout, "alice | pids", "bob   | pids"))
+        directory = Path(variable_of(recorded[0], "FED_TLS_KEY")).parent
         process.kill()
         process.wait(60)
         eventually(lambda: all(is_gone(pid) for pid in recorded))
+        assert not directory.exists()
 
 
 def test_what_a_script_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
@@ -396,6 +399,26 @@ def test_a_simulation_on_a_cluster_of_its_own_leaves_nothing(tmp_path: Path) -> 
     assert len(recorded) == 2
     assert of("alice", result.stdout)[-1] == "cpus 3.0"
     eventually(lambda: all(is_gone(pid) for pid in recorded))
+
+
+@pytest.mark.ray
+def test_an_interruption_ends_the_cluster_too(tmp_path: Path) -> None:
+    text = """
+        import os, ray, signal
+        ray.init(address=os.environ["FED_RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+        print("worker", ray.get(ray.remote(lambda: os.getpid()).remote()), flush=True)
+        signal.pause()
+    """
+    script(tmp_path, text)
+    with started("run", "script.py", "--simulate", "alice,bob", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        read_until(process.stdout, "alice | worker", "bob   | worker")
+        recorded = descendants_of(process.pid)
+        assert len(recorded) > 4
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+        eventually(lambda: all(is_gone(pid) for pid in recorded))
+        assert not session_of(process.pid)
 
 
 def test_ports_are_not_taken_while_they_are_kept() -> None:
