@@ -147,7 +147,7 @@ def _set_up_logging(status: int | None) -> None:
     logger.addHandler(_Messages(sys.stderr, reports=status is None))
 
 
-class _Messages(logging.StreamHandler[TextIO]):
+class _Messages(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it
     """Shows warnings, and who is waited for where no command shows it.
 
     Args:

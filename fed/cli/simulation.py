@@ -45,7 +45,7 @@ from fed.cli.status import (
 from fed.cli.terminal import Terminal
 from fed.config import Address, TLSConfig
 
-__all__ = ["simulate"]
+__all__ = ["driver_command", "simulate"]
 
 LOOPBACK: Final = "127.0.0.1"
 DRAIN_S: Final = 2.0

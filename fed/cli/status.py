@@ -22,7 +22,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["Report", "StatusHandler", "decode", "report_of"]
+__all__ = ["Report", "StatusHandler", "decode", "encode", "report_of"]
 
 LIFELINE_VARIABLE: Final = "FED_RUN_LIFELINE_FD"
 STATUS_VARIABLE: Final = "FED_RUN_STATUS_FD"
