@@ -1,7 +1,10 @@
 """How codec ``data`` carries pyarrow objects: as an Arrow IPC stream. Importing this module imports pyarrow.
 
-Writing a stream copies the data once, and only the part of it that a slice shows: the memory behind a slice may
-hold rows that were filtered out on purpose. Reading copies nothing.
+Writing a stream copies the data once; reading copies nothing.
+
+The memory behind a slice may hold rows that were left out on purpose. Arrow's own writer cuts a slice's buffers to a
+multiple of 64 bytes, and what lies in the last of them goes out; so whatever is not exactly as long as its values is
+copied together first. Values that are null, and entries of a dictionary that no row refers to, are not looked for.
 
 A stream from a peer is looked at before Arrow acts on it, because two of its features are not harmless. The name of
 an extension type chooses among the classes that anything in this process has registered, and those run code of their
@@ -12,6 +15,7 @@ memory than the receiver ever admitted. Neither is written, so neither is read.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pyarrow as pa
@@ -30,11 +34,70 @@ _RECORD_BATCH: Final = 3
 def _write(writer: Writer, value: Any, kind: str, table: Any) -> Any:
     if _EXTENSION in table.schema.serialize().to_pybytes():
         raise Refused(type(value), "it has an extension type; cast it to its storage type")
+    if any(map(_is_view, _types(field.type for field in table.schema))):
+        raise Refused(type(value), "its views refer to memory that they do not show; cast them to string or list")
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write(table)
+        stream.write(_compact(table))
     writer.buffers.append(memoryview(sink.getvalue()).cast("B"))
     return [_ARROW, kind]
+
+
+def _types(types: Iterable[Any]) -> Iterator[Any]:
+    """Some types and all that they are made of."""
+    for kind in types:
+        yield kind
+        yield from _types(kind.field(number).type for number in range(kind.num_fields))
+        if pa.types.is_dictionary(kind):
+            yield from _types([kind.value_type])
+
+
+def _is_view(kind: Any) -> bool:
+    return any(getattr(pa.types, test)(kind) for test in _VIEW_TESTS if hasattr(pa.types, test))
+
+
+_VIEW_TESTS: Final = ("is_string_view", "is_binary_view", "is_list_view", "is_large_list_view")
+
+
+def _compact(table: Any) -> Any:
+    """The same without memory that its values do not need."""
+    columns: list[Any]
+    if isinstance(table, pa.RecordBatch):
+        columns = [_compact_array(column) for column in table.columns]
+        return pa.RecordBatch.from_arrays(columns, schema=table.schema) if columns else table
+    columns = [
+        pa.chunked_array([_compact_array(chunk) for chunk in column.chunks], column.type) for column in table.columns
+    ]
+    return pa.Table.from_arrays(columns, schema=table.schema) if columns else table
+
+
+def _compact_array(array: Any) -> Any:
+    if pa.types.is_dictionary(array.type):
+        dictionary = _compact_array(array.dictionary)
+        return pa.DictionaryArray.from_arrays(_compact_array(array.indices), dictionary, ordered=array.type.ordered)
+    # With something to put together, and be it nothing, Arrow makes new memory of just the size.
+    return array if _is_exact(array) else pa.concat_arrays([array.slice(0, 0), array])
+
+
+def _is_exact(array: Any) -> bool:
+    """Whether an array's memory is known to be as long as its values; False where that takes longer to find out."""
+    kind, count = array.type, len(array)
+    if array.offset:
+        return False
+    if pa.types.is_null(kind):
+        return True
+    if pa.types.is_primitive(kind):
+        _, data = array.buffers()
+        return data is None or data.size == (count * kind.bit_width + 7) // 8
+    wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    if wide or pa.types.is_string(kind) or pa.types.is_binary(kind):
+        _, offsets, data = array.buffers()
+        width, code = (8, "<q") if wide else (4, "<i")
+        if offsets is None or offsets.size != (count + 1) * width or struct.unpack_from(code, offsets)[0]:
+            return False
+        (end,) = struct.unpack_from(code, offsets, count * width)
+        return bool(end == (data.size if data is not None else 0))
+    return False
 
 
 def _write_table(writer: Writer, value: Any, room: int) -> Any:
