@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import enum
 import sys
+import uuid
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -41,6 +44,11 @@ def is_small(value: Any, max_leaves: int = 256, max_bytes: int = 65536) -> bool:
             inside = item
         elif kind is dict:
             inside = (part for pair in item.items() for part in pair)
+        elif kind is datetime.datetime or kind is datetime.time:
+            # The first zone of the IANA database that is encoded makes for reading all their names.
+            inside = (item.tzinfo,)
+        elif issubclass(kind, enum.Enum):
+            continue
         elif dataclasses.is_dataclass(kind):
             inside = (getattr(item, field.name, None) for field in dataclasses.fields(kind))
         else:
@@ -55,7 +63,20 @@ def is_small(value: Any, max_leaves: int = 256, max_bytes: int = 65536) -> bool:
     return True
 
 
-_FREE = frozenset({type(None), bool, float, complex, bytes, bytearray})
+_FREE = frozenset(
+    {
+        type(None),
+        bool,
+        float,
+        complex,
+        bytes,
+        bytearray,
+        datetime.date,
+        datetime.timedelta,
+        datetime.timezone,
+        uuid.UUID,
+    }
+)
 _CONTAINERS = frozenset({list, tuple, set, frozenset})
 
 
@@ -69,4 +90,7 @@ def _array_bytes_copied(value: Any) -> int | None:
             return 0 if sends_own_memory(value) else int(value.nbytes)
         if isinstance(value, numpy.generic):
             return int(value.nbytes)
+    torch = sys.modules.get("torch")
+    if torch is not None and type(value) is getattr(torch, "Tensor", None):
+        return 0 if value.is_contiguous() else value.numel() * value.element_size()
     return None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import datetime
 import time
+import zoneinfo
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ HUGE = np.zeros((2000, 2000))
         Plain(HUGE, [1]),
         Pair(HUGE, 1),
         [],
+        Colour.RED,
+        {"at": datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)},
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -54,8 +58,8 @@ def test_what_takes_microseconds_is_small(value: Any) -> None:
         [HUGE[:5, ::2]] * 10,
         np.zeros(10_000, np.longdouble),
         object(),
-        Colour.RED,
         [object()],
+        datetime.datetime(2020, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Paris")),
         Plain(object()),
     ],
     ids=lambda value: type(value).__name__,
