@@ -305,7 +305,7 @@ class Job:
             )
         failed = self._init_failure()
         if failed is not None:
-            raise init_error({failed.src_party: f"its own start failed: {failed.message or failed.type_name}"})
+            raise init_error({failed.src_party: f"its own start failed ({failed.type_name}); its output says why"})
         if self._life.quitters:
             raise init_error(dict.fromkeys(self._life.quitters, "it left before the job started"))
         if problems is None:
@@ -527,7 +527,7 @@ class Job:
                     for entry in undecided:
                         entry.dependents.append(task)
                     return
-            self._finish(task)
+            self._finish([task])
             self._changed.notify_all()
 
     def _received(self, entries: list[Entry], done: Ref, outcome: Outcome) -> None:
@@ -543,10 +543,10 @@ class Job:
                 if entry.state != PENDING:
                     continue
                 if failure is None:
-                    self._ready(entry)
+                    self._finish(self._ready(entry))
                     self._unconfirmed.append(Key(entry.party, entry.id))
                 else:
-                    self._fail([(entry, failure)])
+                    self._finish(self._fail(entry, failure))
                     found_here = failure.src_party == self.party or failure.kind is Kind.PARTY_LEFT
                     self._learn(failure, broadcast=found_here)
             if self._unconfirmed:
@@ -574,37 +574,32 @@ class Job:
             into.append(outcome)
             self._changed.notify_all()
 
-    def _finish(self, task: _Task) -> None:
-        """A task has ended and it is known why. The lock is held."""
+    def _finish(self, tasks: Iterable[_Task]) -> None:
+        """Tasks have ended and it is known why. The lock is held."""
         # A queue instead of recursion: a chain of failed tasks may be long.
-        finishing = collections.deque([task])
+        finishing = collections.deque(tasks)
         while finishing:
-            one = finishing.popleft()
-            self._tasks.discard(one)
-            if one.failed is None:
-                for entry in one.results:
-                    self._ready(entry)
-                continue
-            failure = self._failure_of(one)
-            finishing.extend(self._fail([(entry, failure) for entry in one.results]))
+            task = finishing.popleft()
+            self._tasks.discard(task)
+            failure = self._failure_of(task) if task.failed is not None else None
+            for entry in task.results:
+                finishing += self._ready(entry) if failure is None else self._fail(entry, failure)
 
-    def _ready(self, entry: Entry) -> None:
+    def _ready(self, entry: Entry) -> list[_Task]:
+        """An object is there. Returns the failed tasks that are thereby decided."""
         entry.state = READY
         consumers, entry.consumers = entry.consumers, ()
         for consumer in consumers:
             self._post_push(entry, consumer)
-        self._decided(entry)
+        return self._decided(entry)
 
-    def _fail(self, failing: Iterable[tuple[Entry, Failure]]) -> list[_Task]:
-        """Objects will never be. Returns the failed tasks that are thereby decided."""
-        decided: list[_Task] = []
-        for entry, failure in failing:
-            entry.state, entry.failure = FAILED, failure
-            consumers, entry.consumers = entry.consumers, ()
-            for consumer in consumers:
-                self._tell(consumer, NoticeKind.FAILURE, failure, (entry.id,))
-            decided += self._decided(entry)
-        return decided
+    def _fail(self, entry: Entry, failure: Failure) -> list[_Task]:
+        """An object will never be. Returns the failed tasks that are thereby decided."""
+        entry.state, entry.failure = FAILED, failure
+        consumers, entry.consumers = entry.consumers, ()
+        for consumer in consumers:
+            self._tell(consumer, NoticeKind.FAILURE, failure, (entry.id,))
+        return self._decided(entry)
 
     def _decided(self, entry: Entry) -> list[_Task]:
         if entry.wait is not None:
@@ -756,9 +751,11 @@ class Job:
         reason = outcome.fault.message if outcome.fault is not None else outcome.value.get(peer)
         with self._changed:
             self._telling -= count
-            # A peer that has left meanwhile need not be told.
+            # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
+            leaving = self._life.state in (State.CLOSING, State.CLOSED)
             if reason and peer in self._life.present:
-                logger.warning("party %r could not be told: %s", peer, reason)
+                level = logging.DEBUG if leaving else logging.WARNING
+                logger.log(level, "party %r could not be told: %s", peer, reason)
             self._changed.notify_all()
         self._errors.post(_Told(peer))
 
@@ -810,8 +807,7 @@ class Job:
                 return
             if error is not None and not self._life.latched and not isinstance(error, FailureError):
                 kind = Kind.DRIVER if joined else Kind.INIT
-                message = str(error) if isinstance(error, (InitError, ConfigError)) else ""
-                failure = self._new_failure(Fault(kind, type(error).__name__, message=message), "", -1)
+                failure = self._new_failure(Fault(kind, type(error).__name__, message=str(error)), "", -1)
                 self._book.record(failure)
         regular = error is None and not self._life.latched
         raised = run_steps(
@@ -858,7 +854,6 @@ class Job:
 
     def _drain(self) -> None:
         """Wait until every task here has ended and every result that another party needs was delivered."""
-        self._flush_confirmations()
         with self._changed:
             drained = self._changed.wait_for(
                 lambda: self._life.latched or not (self._tasks or self._pushing or self._receiving),
@@ -871,6 +866,7 @@ class Job:
                     len(self._tasks),
                     self._pushing,
                 )
+        self._flush_confirmations()
 
     def _say_goodbye(self, regular: bool) -> None:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
@@ -880,7 +876,8 @@ class Job:
                 self._tell(peer, NoticeKind.GOODBYE, None if regular and not self._life.latched else self._book.root)
             regular = regular and not self._life.latched
             budget_s = self.config.drain_timeout_s if regular else FAREWELL_S
-            self._changed.wait_for(lambda: not self._life.present or (regular and self._life.latched), budget_s)
+            if self._joined_at:
+                self._changed.wait_for(lambda: not self._life.present or (regular and self._life.latched), budget_s)
             self._changed.wait_for(lambda: not self._telling, FAREWELL_S)
 
     def _close_proxies(self) -> None:

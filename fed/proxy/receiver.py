@@ -25,6 +25,7 @@ from fed.transport.contract import (
     Listener,
     Notice,
     NoticeKind,
+    NotNow,
     Parcel,
     Receipt,
     Refusal,
@@ -116,6 +117,8 @@ class Receiver:
         self._news = asyncio.Event()
         self._local_failures = 0
         self._closed = False
+        self._incarnations: dict[str, str] = {}
+        self._ready: set[str] = set()
 
     async def start(self) -> None:
         """Listen.
@@ -202,6 +205,13 @@ class Receiver:
         if reason is not None:
             self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))
             raise Refusal(reason)
+        if self._incarnations.setdefault(peer, hello.incarnation) != hello.incarnation:
+            # A driver that was started anew before the job had begun simply takes its predecessor's place.
+            if self._closed or peer in self._ready:
+                raise NotNow(
+                    f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined"
+                )
+            self._incarnations[peer] = hello.incarnation
         return self._hello
 
     def on_stream(self, peer: str, send_acks: Callable[[Sequence[Ack]], None]) -> None:
@@ -228,6 +238,7 @@ class Receiver:
     def on_notice(self, peer: str, notice: Notice) -> None:
         """Take in what a peer tells: fail what it says will not come, and tell the driver."""
         if notice.kind is NoticeKind.READY:
+            self._ready.add(peer)
             self._tell_driver(PeerEvent(PeerEventKind.READY, peer))
         elif notice.kind is NoticeKind.GOODBYE:
             fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", message="before it delivered what this party waits for")

@@ -154,7 +154,7 @@ class Sender:
         return {name: outcome for name, outcome in zip(names, outcomes, strict=True) if outcome}
 
     def forget(self, peer: str, failure: Failure | None) -> None:
-        """A peer has left: what it has not acknowledged never will be."""
+        """A peer has left, because of a failure or because it had finished: it will acknowledge nothing more."""
         self._peers[peer].forget(failure)
 
     def statistics(self) -> dict[str, LinkStatistics]:
@@ -182,7 +182,9 @@ class _Peer:
         self._receipts: dict[ObjectId, asyncio.Future[Undelivered | None]] = {}
         self._connected = asyncio.Event()
         self._flushing = False
-        self._left: Fault | None = None
+        self._left = False
+        self._reason: Fault | None = None
+        self._incarnation: str | None = None
         self._uploads = asyncio.Semaphore(UPLOADS_PER_PEER)
         # Tasks are kept here because the event loop holds them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
@@ -195,7 +197,7 @@ class _Peer:
         while True:
             left_s = deadline - loop.time()
             try:
-                await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, CONNECT_ATTEMPT_S)))
+                welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, CONNECT_ATTEMPT_S)))
             except PeerUnreachable as error:
                 if loop.time() + retry_s >= deadline:
                     return JoinProblem(self.link.peer, str(error), final=False)
@@ -205,6 +207,11 @@ class _Peer:
             except (PeerRefused, PeerUntrusted) as error:
                 return JoinProblem(self.link.peer, str(error), final=True)
             else:
+                if self._incarnation not in (None, welcome.incarnation):
+                    # The party that knew what it had taken is gone, and its successor is in another run.
+                    self.forget(None)
+                    return None
+                self._incarnation = welcome.incarnation
                 self._up()
                 return None
 
@@ -214,8 +221,8 @@ class _Peer:
         if known is not None:
             return known
         receipt: asyncio.Future[Undelivered | None] = asyncio.get_running_loop().create_future()
-        if self._left is not None:
-            receipt.set_result(Undelivered(parcel.id, self.link.peer, self._left))
+        if self._left:
+            receipt.set_result(self._without_receipt(parcel.id))
             return receipt
         self._receipts[parcel.id] = receipt
         self.outbox.put(parcel.id, parcel, parcel.nbytes)
@@ -242,7 +249,7 @@ class _Peer:
             except (PeerRefused, PeerUntrusted) as error:
                 return str(error)
             except PeerUnreachable as error:
-                if self._left is not None or loop.time() + retry_s >= deadline:
+                if self._left or loop.time() + retry_s >= deadline:
                     return str(error)
                 if self._connected.is_set():
                     self._down()
@@ -252,19 +259,17 @@ class _Peer:
         return None
 
     def forget(self, failure: Failure | None) -> None:
-        if self._left is not None:
+        if self._left:
             return
-        self._left = Fault(
-            Kind.PARTY_LEFT,
-            "PartyLeftError",
-            message=f"party {self.link.peer!r} left before it took the object",
-            inherited=failure,
-        )
+        self._left = True
+        if failure is not None:
+            self._reason = Fault(failure.kind, failure.type_name, inherited=failure)
         for object_id in list(self._receipts):
-            self._settle(object_id, Undelivered(object_id, self.link.peer, self._left))
+            self._settle(object_id, self._without_receipt(object_id))
         self._connected.clear()
         for task in self._tasks:
-            task.cancel()
+            if task is not asyncio.current_task():
+                task.cancel()
 
     async def close(self) -> None:
         tasks = list(self._tasks)
@@ -283,7 +288,7 @@ class _Peer:
 
     def _down(self) -> None:
         """The link broke: greet again until it is up, unless somebody is at it."""
-        if self._connected.is_set() and self._left is None:
+        if self._connected.is_set() and not self._left:
             self._connected.clear()
             self._spawn(self._rejoin())
 
@@ -343,6 +348,10 @@ class _Peer:
                     self.flush()
         except TransportError:
             self._down()
+
+    def _without_receipt(self, object_id: ObjectId) -> Undelivered | None:
+        """The outcome of a push to a peer that left: one that had finished had all that it needed."""
+        return None if self._reason is None else Undelivered(object_id, self.link.peer, self._reason)
 
     def _settle(self, object_id: ObjectId, outcome: Undelivered | None) -> None:
         self.outbox.finished(object_id)

@@ -125,7 +125,7 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def forget(self, peer: str, failure: Failure | None) -> None:
-        """A peer left: settle what it has not acknowledged."""
+        """A peer left, because of a failure or because it had finished: settle what it has not acknowledged."""
 
     @abc.abstractmethod
     def abort(self, failure: Failure) -> None:

@@ -311,8 +311,12 @@ class _LocalProxies(Proxies):
     def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
         results, done = _promises(len(keys))
 
+        settling = threading.Event()
+
         async def receive() -> None:
             received = await self._receiver.receive(keys, confirmed)
+            # From here on the thread settles the references, also if this is cancelled meanwhile.
+            settling.set()
             await asyncio.to_thread(_settle, results, done, lambda: (*received.values, received.failures))
 
         task = asyncio.run_coroutine_threadsafe(receive(), self._loop)
@@ -321,7 +325,7 @@ class _LocalProxies(Proxies):
         def end(ended: concurrent.futures.Future[None]) -> None:
             self._running.discard(ended)
             error = None if ended.cancelled() else ended.exception()
-            if not done.done():
+            if not settling.is_set():
                 refusal = error or ConnectionAbortedError("the receiver was closed")
                 _settle(results, done, lambda: _raise(refusal))
 

@@ -37,6 +37,7 @@ __all__ = [
     "Link",
     "LinkStatistics",
     "Listener",
+    "NotNow",
     "ListenerStatistics",
     "Notice",
     "NoticeKind",
@@ -76,6 +77,10 @@ class AddressInUse(TransportError):
 
 class Refusal(Exception):
     """Raised by a handler to refuse a greeting; its text reaches the peer as `PeerRefused`."""
+
+
+class NotNow(Exception):
+    """Raised by a handler to put off a greeting; the peer sees `PeerUnreachable` and tries again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +187,7 @@ class Handler(Protocol):
 
         Raises:
             Refusal: With a sentence that names what differs.
+            NotNow: With a sentence that says what stands in the way for the moment.
         """
         ...
 

@@ -31,6 +31,7 @@ from fed.transport.contract import (
     Listener,
     ListenerStatistics,
     Notice,
+    NotNow,
     Parcel,
     PeerRefused,
     PeerUnreachable,
@@ -224,6 +225,9 @@ class MemoryListener(Listener):
         except Refusal as refusal:
             self._count(refused=1)
             reply.fail(PeerRefused(str(refusal)))
+            return
+        except NotNow as reason:
+            reply.fail(PeerUnreachable(str(reason)))
             return
         before = self._streams.get(peer)
         self._streams[peer] = connection

@@ -15,6 +15,7 @@ import grpc.aio
 
 from fed.config import Address, TLSConfig
 from fed.transport import identity, wire
+from fed.transport.blocks import Blocks
 from fed.transport.chunks import Assembly
 from fed.transport.contract import (
     Ack,
@@ -22,6 +23,7 @@ from fed.transport.contract import (
     Handler,
     Listener,
     ListenerStatistics,
+    NotNow,
     Parcel,
     Refusal,
     Verdict,
@@ -73,6 +75,7 @@ class GrpcListener(Listener):
         self._incarnations: dict[str, str] = {}
         self._streams: dict[str, _Incoming] = {}
         self._calls: set[asyncio.Task[Any]] = set()
+        self._blocks = Blocks()
         self._statistics = ListenerStatistics(0, 0, 0, 0)
 
     def __del__(self) -> None:
@@ -154,6 +157,10 @@ class GrpcListener(Listener):
         except Refusal as refusal:
             self._count(refused=1)
             return wire.encode_refusal(str(refusal))
+        except NotNow as reason:
+            # No refusal: the peer is welcome, only later.
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(reason))
+            raise RuntimeError("an aborted call goes on") from reason
         if self._incarnations.get(peer) != hello.incarnation:
             self._incarnations[peer] = hello.incarnation
             self._end_stream(peer)
@@ -236,7 +243,7 @@ class GrpcListener(Listener):
 
     async def _assemble(self, context: Any, offer: wire.Offer) -> Parcel:
         try:
-            assembly = Assembly(offer)
+            assembly = Assembly(offer, self._blocks)
             while (chunk := await context.read()) is not grpc.aio.EOF:
                 assembly.write(chunk)
             return assembly.finish()
