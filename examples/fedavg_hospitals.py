@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
             for site, party in enumerate(parties)
         }
         model = start.party(coordinator).remote(*[hospital.moments.remote() for hospital in hospitals.values()])
-        with _progress(options.rounds, shown=fed.party() == coordinator) as advance:
+        with _progress(options.rounds, lines=fed.party() == coordinator) as advance:
             for _ in range(options.rounds):
                 updates = [hospital.train.remote(model) for hospital in hospitals.values()]
                 model, loss = average.party(coordinator).remote(*updates)
@@ -289,12 +289,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def _progress(rounds: int, *, shown: bool) -> Iterator[Callable[[float], None]]:
+def _progress(rounds: int, *, lines: bool) -> Iterator[Callable[[float], None]]:
     """Shows the rounds: a bar on a terminal, elsewhere a line for every few.
 
     Args:
         rounds: How many there will be.
-        shown: Whether to show them at all.
+        lines: Whether to show anything where there is no terminal, as in a simulation, which shares one.
 
     Yields:
         To be called with the loss when a round is over.
@@ -304,18 +304,18 @@ def _progress(rounds: int, *, shown: bool) -> Iterator[Callable[[float], None]]:
         TextColumn("round"),
         MofNCompleteColumn(),
         BarColumn(bar_width=30),
-        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("loss {task.fields[loss]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, disable=not shown or not console.is_terminal) as bar:
-        task = bar.add_task("", total=rounds, loss=float("nan"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=rounds, loss="...")
         done = 0
 
         def advance(loss: float) -> None:
             nonlocal done
             done += 1
-            bar.update(task, advance=1, loss=loss)
-            if shown and not console.is_terminal and (done in (1, rounds) or done % 5 == 0):
+            bar.update(task, advance=1, loss=f"{loss:.4f}")
+            if lines and not console.is_terminal and (done in (1, rounds) or done % 5 == 0):
                 filled = 30 * done // rounds
                 console.print(f"round {done:>3}/{rounds}  {'━' * filled:<30}  loss {loss:.4f}")
 

@@ -11,7 +11,7 @@ import fed
 @fed.remote  # From now on, sums(...) is called by sums.party(...).remote(...), and runs in that party only.
 def sums(party: str) -> tuple[float, int]:
     """Sum and count of the party's own numbers. They would come from its database; here they are made up."""
-    own = random.Random(party)  # noqa: S311
+    own = random.Random(party)
     numbers = [own.gauss(mu=50, sigma=10) for _ in range(own.randint(100, 1000))]
     return sum(numbers), len(numbers)
 
