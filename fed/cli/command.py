@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
 _EPILOG = """\b
 Exit codes:
     0  every party ended well
@@ -97,7 +98,7 @@ def run(
     cpus: int | None,
     ray_address: str | None,
 ) -> None:
-    r"""Run SCRIPT for one party, or simulate all parties on this machine.
+    """Run SCRIPT for one party, or simulate all parties on this machine.
 
     \b
     fed run train.py --simulate alice,bob,carol -- --epochs 3
@@ -108,8 +109,8 @@ def run(
     seconds.
 
     With --party, the script joins the other parties: their addresses and this party's credentials come from the
-    options file, the environment (FED_...) or the script. With neither, the party does too.
-    """
+    options file, the environment (FED_...) or the script. With neither option, the party's name does too.
+    """  # noqa: D301 - click wants the character itself
     if simulate is not None and party is not None:
         raise click.UsageError("--simulate and --party exclude one another: either all parties run here, or one does")
     for name, value in (("--grace", grace), ("--cpus", cpus), ("--ray-address", ray_address)):
@@ -127,6 +128,9 @@ def run(
         sys.exit(_simulate(script, arguments, parties, environ, 30.0 if grace is None else grace, cpus, ray_address))
     except FedError as error:
         raise _Refusal(str(error)) from None
+    except KeyboardInterrupt:
+        # Before there is anything to end.
+        sys.exit(_INTERRUPTED)
 
 
 def _check_script(script: Path) -> None:

@@ -37,6 +37,7 @@ def test_the_help_documents_the_options_and_the_exit_codes() -> None:
     assert result.exit_code == 0
     for text in ("--simulate", "--party", "--config", "--grace", "130  interrupted", "  2  wrong usage", "train.py"):
         assert text in result.output
+    assert "\n  fed run train.py --party alice\n" in result.output
     assert fed("run", "-h").output == result.output
     assert "run" in fed("--help").output
 
