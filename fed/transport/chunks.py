@@ -3,26 +3,25 @@
 Laws:
 
 1. Cutting copies each byte once; assembling copies each byte once, to where it stays.
-2. An assembly never reserves more than its offer announced plus 63 bytes for each buffer, and its pages come into
-   being only as bytes arrive: an offer that lies about its size costs address space, not memory.
+2. An assembly takes no more memory than its offer announced, plus 63 bytes for each buffer. Fresh pages come into
+   being only as bytes arrive, so an offer that lies about its size costs address space.
 3. Every non-empty buffer starts at a multiple of 64 bytes, which is what Arrow asks for and vector units like.
-4. An assembly yields the object only if exactly the bytes announced have come.
+4. An assembly yields the object only if exactly the bytes announced have come. So nobody sees what a block of
+   memory held before.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from typing import Final
 
+from fed.transport.blocks import Blocks
 from fed.transport.contract import Parcel
 from fed.transport.wire import MalformedFrame, Offer
 
 __all__ = ["Assembly", "cut", "offer_of"]
 
 ALIGNMENT: Final = 64
-HUGE: Final = 4 << 20
-"""Blocks from this size on ask for huge pages: faulting in fresh small ones is slower than copying into them."""
 
 
 def offer_of(parcel: Parcel) -> Offer:
@@ -57,23 +56,27 @@ def _join(pieces: list[memoryview]) -> bytes:
 class Assembly:
     """The receiving end of one upload.
 
+    Args:
+        offer: What is to come.
+        blocks: Where to take the memory from.
+
     Raises:
         MemoryError: There is no room for what the offer announces.
     """
 
     __slots__ = ("_at", "_filled", "_offer", "_regions", "_views")
 
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, blocks: Blocks) -> None:
         self._offer = offer
         starts = []
         end = 0
         for size in offer.buffer_sizes:
             starts.append(end)
             end += -(-size // ALIGNMENT) * ALIGNMENT
-        block = _reserve(end)
+        block = blocks.take(end)
         self._views = [block[start : start + size] for start, size in zip(starts, offer.buffer_sizes, strict=True)]
         # The header has a block of its own, which is let go once it is a bytes object.
-        self._regions = [_reserve(offer.header_size), *self._views]
+        self._regions = [blocks.take(offer.header_size), *self._views]
         self._at = 0
         self._filled = 0
 
@@ -108,20 +111,3 @@ class Assembly:
             raise MalformedFrame(f"the upload of object {self._offer.id} ended before its {self._offer.nbytes} bytes")
         header = bytes(self._regions[0])
         return Parcel(self._offer.id, header, tuple(view.toreadonly() for view in self._views))
-
-
-def _reserve(nbytes: int) -> memoryview:
-    """Memory that starts at a page, and is given back when the last view into it goes."""
-    if not nbytes:
-        return memoryview(bytearray())
-    try:
-        # Private and anonymous. A bytearray would be zeroed first, which touches every page once more.
-        block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (OSError, OverflowError) as error:
-        raise MemoryError(f"no room for {nbytes} bytes: {error}") from error
-    if nbytes >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
-            block.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # a kernel built without huge pages: slower, not wrong
-    return memoryview(block)

@@ -22,6 +22,7 @@ def answer_hello(handler: Handler, party: str, peer: str, hello: Hello) -> Hello
 
     Raises:
         Refusal: With a sentence that names what differs.
+        NotNow: The handler puts the greeting off.
     """
     if hello.protocol != PROTOCOL_VERSION:
         raise Refusal(

@@ -15,10 +15,12 @@ from fed.transport.contract import (
     Ack,
     Notice,
     NoticeKind,
+    NotNow,
     Parcel,
     PeerRefused,
     PeerUnreachable,
     Receipt,
+    Refusal,
     Verdict,
 )
 from tests.transport.worlds import LIMIT_S, World, content, hello, parcel, run
@@ -66,7 +68,7 @@ def test_a_refusal_arrives_word_for_word_and_does_not_stick(make_world: MakeWorl
     async def scenario() -> None:
         async with make_world().opened() as world:
             link = world.link()
-            world.handler.refusal = "job 'census' is not 'élection'"
+            world.handler.refusal = Refusal("job 'census' is not 'élection'")
             with pytest.raises(PeerRefused, match="job 'census' is not 'élection'"):
                 await link.connect(hello("alice"), timeout_s=LIMIT_S)
             with pytest.raises(PeerUnreachable):
@@ -76,6 +78,21 @@ def test_a_refusal_arrives_word_for_word_and_does_not_stick(make_world: MakeWorl
             world.handler.refusal = None
             await link.connect(hello("alice"), timeout_s=LIMIT_S)
             await link.tell(READY, timeout_s=LIMIT_S)
+
+    run(scenario())
+
+
+def test_a_greeting_that_is_put_off_can_be_tried_again(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = world.link()
+            world.handler.refusal = NotNow("party 'bob' is still saying goodbye to your earlier life")
+            with pytest.raises(PeerUnreachable, match="still saying goodbye"):
+                await link.connect(hello("alice"), timeout_s=LIMIT_S)
+            assert world.handler.streams == []
+            assert world.listener.statistics() == (0, 0, 0, 0)
+            world.handler.refusal = None
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
 
     run(scenario())
 
@@ -403,6 +420,7 @@ def test_an_upload_cut_midway_is_withdrawn_at_both_ends(make_world: MakeWorld) -
             world.stall()
             sent = parcel(1, bytes(LARGE))
             uploading = asyncio.ensure_future(link.upload(sent))
+            await world.handler.until(lambda: bool(world.handler.offers))
             await world.stalled()
             world.cut()
             await ends_unreachable(uploading)

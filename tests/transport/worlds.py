@@ -23,6 +23,7 @@ from fed.transport.contract import (
     Link,
     Listener,
     Notice,
+    NotNow,
     Parcel,
     Receipt,
     Refusal,
@@ -32,7 +33,7 @@ from fed.transport.grpc import GrpcLink, GrpcListener
 from fed.transport.memory import MemoryNetwork
 
 PARTIES = ("alice", "bob", "carol")
-LIMIT_S = 30.0
+LIMIT_S = 8.0
 STALL_BYTES = 128 * 1024
 
 
@@ -68,7 +69,7 @@ class Recorder(Handler):
 
     def __init__(self, party: str = "bob") -> None:
         self.party = party
-        self.refusal: str | None = None
+        self.refusal: Refusal | NotNow | None = None
         self.verdict = Verdict.ADMIT
         self.confirms = True
         self.hellos: list[tuple[str, Hello]] = []
@@ -92,7 +93,7 @@ class Recorder(Handler):
 
     def on_hello(self, peer: str, hello_: Hello) -> Hello:
         if self.refusal is not None:
-            raise Refusal(self.refusal)
+            raise self.refusal
         self.hellos.append((peer, hello_))
         return hello(self.party)
 
