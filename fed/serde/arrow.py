@@ -82,7 +82,8 @@ def _compact_array(array: Any) -> Any:
 def _is_exact(array: Any) -> bool:
     """Whether an array's memory is known to be as long as its values; False where that takes longer to find out."""
     kind, count = array.type, len(array)
-    if array.offset:
+    # A bit that is left over may be of a value that is left out.
+    if array.offset or (pa.types.is_boolean(kind) and count % 8):
         return False
     if pa.types.is_null(kind):
         return True

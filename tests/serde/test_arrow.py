@@ -88,9 +88,15 @@ def test_what_a_slice_leaves_out_does_not_leave(array: Any) -> None:
 
 
 def test_an_array_that_is_all_there_is_written_as_it_lies() -> None:
-    for values in ([1, 2, None], ["a", None, "bcd"], [b""], [True] * 9, [None], [1.5]):
+    for values in ([1, 2, None], ["a", None, "bcd"], [b""], [True] * 16, [None], [1.5]):
         array = pa.array(values)
         assert _compact_array(array) is array
+
+
+def test_not_one_bit_of_a_slice_is_left_over() -> None:
+    for shown in (pa.array([False] * 7 + [True]).slice(0, 7), pa.array([True] + [False] * 8).slice(1)):
+        (_, data) = _compact_array(shown).buffers()
+        assert data.to_pybytes() == b"\0"
 
 
 def test_views_are_refused() -> None:
