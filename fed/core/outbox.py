@@ -15,7 +15,10 @@ restarted peer costs time and loses nothing.
 from __future__ import annotations
 
 import enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+# Python 3.10 has no generic NamedTuple of its own.
+from typing_extensions import NamedTuple
 
 from fed.object import ObjectId
 

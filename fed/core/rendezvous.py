@@ -30,7 +30,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+# Python 3.10 has no generic NamedTuple of its own.
+from typing_extensions import NamedTuple
 
 from fed.core.failure import Failure
 from fed.object import ObjectId
