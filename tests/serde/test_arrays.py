@@ -231,6 +231,12 @@ def test_a_false_description_is_refused(description: list[Any]) -> None:
         CODEC.decode(*_header(*description))
 
 
+@pytest.mark.parametrize("shape", [[-1, -2], [-2], [2.0], [True, 2], [1] * 100], ids=repr)
+def test_a_shape_is_checked_before_numpy_sees_it(shape: list[Any]) -> None:
+    with pytest.raises(DecodeError, match="malformed shape"):
+        CODEC.decode(*_header("<f8", "C", False, *shape))
+
+
 def test_dtypes_may_not_nest_without_end() -> None:
     dtype: Any = np.dtype("i4")
     description: Any = "<i4"
