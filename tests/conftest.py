@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
+from fed.runtime.cluster import LocalCluster
+
 
 def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> bool:
     """Whether something outside our control comes true in time. For the end of other processes and threads only."""
@@ -21,15 +23,17 @@ def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> bool:
     return True
 
 
-def fed_threads() -> list[str]:
+def fed_threads() -> set[threading.Thread]:
     """Threads of the library that are alive."""
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("fed-"))
+    return {thread for thread in threading.enumerate() if thread.name.startswith("fed-")}
 
 
 @pytest.fixture(autouse=True)
 def _no_thread_left() -> Iterator[None]:
+    # What a fixture of the whole module started is there before, and may stay.
+    before = fed_threads()
     yield
-    assert eventually(lambda: not fed_threads()), f"threads left behind: {fed_threads()}"
+    assert eventually(lambda: fed_threads() <= before), f"threads left behind: {fed_threads() - before}"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,9 +44,18 @@ def _no_process_left() -> Iterator[None]:
 
     def left() -> list[str]:
         children = psutil.Process().children(recursive=True)
-        return [child.name() for child in children if child.pid not in before and child.status() != psutil.STATUS_ZOMBIE]
+        return [
+            child.name() for child in children if child.pid not in before and child.status() != psutil.STATUS_ZOMBIE
+        ]
 
     assert eventually(lambda: not left()), f"processes left behind: {left()}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[LocalCluster]:
+    """One Ray cluster for all tests that need one, which this process has joined."""
+    with LocalCluster(num_cpus=4) as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)

@@ -352,7 +352,8 @@ class _LocalProxies(Proxies):
         self._loop.call_soon_threadsafe(self._receiver.abort, failure)
 
     def events(self) -> Ref:
-        return self._run(self._receiver.events())
+        # Not among the pending: it ends by itself, with nothing, when the receiver closes.
+        return self._run(self._receiver.events(), pending=False)
 
     def statistics(self) -> Ref:
         async def statistics() -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil  # it ships no types
 
 DEADLINE_S = 60.0
 NO_CLUSTER = ("--ray-address", "127.0.0.1:1")
