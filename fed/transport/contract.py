@@ -245,9 +245,10 @@ class Link(abc.ABC):
             The peer's greeting.
 
         Raises:
-            PeerUnreachable: Nobody answered within the timeout.
+            PeerUnreachable: Nobody answered within the timeout, or the peer put the greeting off.
             PeerRefused: The peer refused the greeting.
             PeerUntrusted: A certificate does not prove what it must.
+            ValueError: The greeting is not this party's, or a field of it is too long to be carried.
         """
 
     @abc.abstractmethod
@@ -288,6 +289,7 @@ class Link(abc.ABC):
         Raises:
             PeerUnreachable: It is not known to have arrived within the timeout.
             PeerRefused: The peer does not understand what this party sends. Trying again will not help.
+            ValueError: It makes no sense: a field is set that its kind does not have, or a number is out of range.
         """
 
     @abc.abstractmethod

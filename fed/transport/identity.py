@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fed.config import PARTY_NAME, Address, TLSConfig
 from fed.errors import ConfigError
@@ -44,8 +44,9 @@ __all__ = [
 
 _SCHEME: Final = "fed://"
 _PEM: Final = re.compile(rb"-----BEGIN [A-Z ]+-----")
-_X509_V_ERR_NOT_YET_VALID: Final = 9
-_X509_V_ERR_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+_NOT_ISSUED: Final = frozenset({7, 18, 19, 20, 21})
 """Verification codes of OpenSSL (x509_vfy.h), which the ssl module passes on as bare numbers."""
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 """RFC 9113, 3.4: the client's preface and an empty SETTINGS frame."""
@@ -121,6 +122,15 @@ def check_own_credentials(party: str, tls: TLSConfig) -> None:
         raise ConfigError(
             f"tls.cert: {tls.cert} belongs to party {named!r}, and this is party {party!r}: give this party's own"
         )
+    if not _may_be_both(cert):
+        raise ConfigError(
+            f"tls.cert: {tls.cert} is not for both ends of a connection: have it issued with the extended key usages "
+            "clientAuth and serverAuth, since every party is client and server"
+        )
+    if _host_name(cert) is None:
+        raise ConfigError(
+            f"tls.cert: {tls.cert} has no DNS name, no IP address and no common name: have it issued with one"
+        )
     if not _chains(cert, intermediates, authorities):
         raise ConfigError(
             f"tls.cert: {tls.cert} was not issued by the authority in {tls.ca} (tls.ca): give the authority that all "
@@ -165,6 +175,15 @@ def _issued(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def _may_be_both(cert: x509.Certificate) -> bool:
+    try:
+        usages = set(cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return True
+    needed = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
+    return needed <= usages or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usages
 
 
 def _public(key: object) -> bytes:
@@ -376,19 +395,23 @@ def _checked(where: str, peer: str, cert: x509.Certificate) -> ServerCertificate
         )
     host_name = _host_name(cert)
     if host_name is None:
-        raise PeerUntrusted(f"{where}: its certificate has no DNS name and no IP address: have it issued with one")
+        raise PeerUntrusted(
+            f"{where}: its certificate has no DNS name, no IP address and no common name: have it issued with one"
+        )
     return ServerCertificate(cert.public_bytes(serialization.Encoding.PEM), host_name)
 
 
 def _why_they_are_refused(where: str, tls: TLSConfig, error: ssl.SSLCertVerificationError) -> str:
-    if error.verify_code == _X509_V_ERR_EXPIRED:
+    if error.verify_code == _EXPIRED:
         return f"{where}: its certificate has expired: that party must have it renewed"
-    if error.verify_code == _X509_V_ERR_NOT_YET_VALID:
+    if error.verify_code == _NOT_YET_VALID:
         return f"{where}: its certificate is not valid yet: one of the two machines' clocks is wrong, or wait"
-    return (
-        f"{where}: its certificate was not issued by the authority in {tls.ca} (tls.ca): all parties of a job need "
-        f"certificates of one authority ({error.verify_message})"
-    )
+    if error.verify_code in _NOT_ISSUED:
+        return (
+            f"{where}: its certificate was not issued by the authority in {tls.ca} (tls.ca): all parties of a job need "
+            f"certificates of one authority ({error.verify_message})"
+        )
+    return f"{where}: its certificate cannot be accepted ({error.verify_message}): that party must have it reissued"
 
 
 def _why_we_are_refused(party: str, peer: str, address: Address, tls: TLSConfig) -> str:

@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed.transport.blocks import SMALLEST, Blocks, _size_class
@@ -15,6 +15,7 @@ from fed.transport.blocks import SMALLEST, Blocks, _size_class
 MIB = 1 << 20
 
 
+@settings(deadline=None)
 @given(st.integers(SMALLEST, 1 << 40))
 def test_size_classes_waste_little_and_are_few(nbytes: int) -> None:
     size = _size_class(nbytes)
@@ -89,7 +90,7 @@ def test_blocks_may_outlive_what_lent_them() -> None:
 
 def test_the_last_view_may_go_in_any_thread() -> None:
     blocks = Blocks()
-    for _ in range(50):
+    for _ in range(15):
         views = [blocks.take(MIB) for _ in range(4)]
         threads = [threading.Thread(target=view.release) for view in views]
         views.clear()

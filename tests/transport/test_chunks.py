@@ -3,7 +3,7 @@ from __future__ import annotations
 import ctypes
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed.object import ObjectId
@@ -31,6 +31,7 @@ def reassembled(sent: Parcel, chunk_bytes: int) -> Parcel:
     return assembly.finish()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 400))
 def test_what_is_cut_can_be_put_together(header: bytes, buffers: list[bytes], chunk_bytes: int) -> None:
     sent = parcel(1, *buffers, header=header)
@@ -44,6 +45,7 @@ def test_what_is_cut_can_be_put_together(header: bytes, buffers: list[bytes], ch
     assert all(address(buffer) % ALIGNMENT == 0 for buffer in received.buffers if buffer.nbytes)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 200), max_size=5), st.integers(0, 100), st.lists(st.integers(1, 90), max_size=9))
 def test_any_other_number_of_bytes_than_offered_is_refused(sizes: list[int], header: int, chunks: list[int]) -> None:
     assembly = Assembly(Offer(ObjectId(0, 1, 0), header, tuple(sizes)), Blocks())

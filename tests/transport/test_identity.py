@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fed.config import Address, TLSConfig
 from fed.errors import ConfigError
@@ -41,9 +41,19 @@ def written(directory: Path, ca: bytes, credentials: Credentials) -> TLSConfig:
 class Issuer:
     """An authority without manners: it certifies whatever it is asked to, and its issue may issue in turn."""
 
-    def __init__(self, issuer: Issuer | None = None, names: tuple[x509.GeneralName, ...] = ()) -> None:
+    def __init__(
+        self,
+        issuer: Issuer | None = None,
+        names: tuple[x509.GeneralName, ...] = (),
+        *,
+        usages: tuple[x509.ObjectIdentifier, ...] = (),
+        common_name: bool = True,
+    ) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"issue {x509.random_serial_number()}")])
+        attribute = x509.NameAttribute(
+            NameOID.COMMON_NAME if common_name else NameOID.ORGANIZATION_NAME, f"issue {x509.random_serial_number()}"
+        )
+        self._subject = x509.Name([attribute])
         now = datetime.datetime.now(datetime.timezone.utc)
         builder = (
             x509.CertificateBuilder()
@@ -57,12 +67,16 @@ class Issuer:
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if usages:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         self.pem = builder.sign(issuer._key if issuer is not None else self._key, hashes.SHA256()).public_bytes(
             serialization.Encoding.PEM
         )
 
-    def issue(self, *names: x509.GeneralName) -> Credentials:
-        issued = Issuer(self, names)
+    def issue(
+        self, *names: x509.GeneralName, usages: tuple[x509.ObjectIdentifier, ...] = (), common_name: bool = True
+    ) -> Credentials:
+        issued = Issuer(self, names, usages=usages, common_name=common_name)
         key = issued._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -189,6 +203,22 @@ def test_names_that_a_certificate_may_not_have() -> None:
         party_of_certificate(b"nonsense")
 
 
+def test_a_certificate_for_one_end_of_a_connection_only_is_noticed(tmp_path: Path) -> None:
+    root = Issuer()
+    both = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+    for usages in ((), both, (ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)):
+        check_own_credentials("alice", written(tmp_path, root.pem, root.issue(uri("fed://alice"), usages=usages)))
+    for usage in both:
+        tls = written(tmp_path, root.pem, root.issue(uri("fed://alice"), usages=(usage,)))
+        assert complaint("alice", tls).startswith(f"tls.cert: {tls.cert} is not for both ends of a connection")
+
+
+def test_a_certificate_without_any_host_name_is_noticed(tmp_path: Path) -> None:
+    root = Issuer()
+    tls = written(tmp_path, root.pem, root.issue(uri("fed://alice"), common_name=False))
+    assert complaint("alice", tls).startswith(f"tls.cert: {tls.cert} has no DNS name, no IP address and no common name")
+
+
 def test_a_listener_checks_its_own_credentials(good: TLSConfig) -> None:
     async def scenario() -> None:
         with pytest.raises(ConfigError, match="belongs to party 'alice', and this is party 'bob'"):
@@ -309,6 +339,23 @@ def test_the_clients_certificate_is_refused(
     run(scenario())
 
 
+@pytest.mark.usefixtures("unchecked_start")
+def test_a_server_whose_certificate_is_for_clients_only_or_has_no_host(tmp_path: Path) -> None:
+    root = Issuer()
+    alice = written(tmp_path / "alice", root.pem, root.issue(uri("fed://alice")))
+
+    async def scenario() -> None:
+        for issued, reason in (
+            (root.issue(uri("fed://bob"), usages=(ExtendedKeyUsageOID.CLIENT_AUTH,)), "cannot be accepted .*purpose"),
+            (root.issue(uri("fed://bob"), common_name=False), "has no DNS name, no IP address and no common name"),
+        ):
+            async with listening(written(tmp_path / "bob", root.pem, issued)) as address:
+                refusal = await refusal_of(address, alice)
+            assert re.fullmatch(rf"party 'bob' at \S+: its certificate {reason}.*", refusal), refusal
+
+    run(scenario())
+
+
 def test_their_authority_is_not_ours(tmp_path: Path, credentials: Mapping[str, TLSConfig]) -> None:
     """The client finds nothing wrong with its own certificate, nor with the server's: it trusts both authorities."""
     other = Authority("elsewhere")
@@ -425,7 +472,11 @@ def test_a_peer_that_hangs_up_is_unreachable(credentials: Mapping[str, TLSConfig
 
 @pytest.mark.parametrize(
     "host",
-    [x509.DNSName("db.bank.example"), x509.IPAddress(ipaddress.ip_address("192.0.2.1")), x509.DNSName("*.example")],
+    [
+        x509.DNSName("db.bank.example"),
+        x509.IPAddress(ipaddress.ip_address("192.0.2.1")),
+        x509.DNSName("*.bank.example"),
+    ],
     ids=["name", "ip", "wildcard"],
 )
 def test_a_server_is_known_by_its_party_and_not_by_its_host(tmp_path: Path, host: x509.GeneralName) -> None:

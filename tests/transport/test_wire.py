@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed.core.failure import MAX_CAUSES, MAX_HOPS, Failure, Kind
@@ -66,11 +66,13 @@ def test_every_enum_has_a_word_for_each_member_and_the_other_way_round() -> None
         assert {words.Name(number) for number in table.values()} == {prefix + member.name for member in table}
 
 
+@settings(deadline=None)
 @given(failures)
 def test_a_failure_is_read_as_it_was_written(failure: Failure) -> None:
     assert wire.decode_failure(wire.encode_failure(failure)) == failure
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Failure,
@@ -216,6 +218,7 @@ def test_greetings_are_read_as_they_were_written() -> None:
     assert wire.decode_greeting(wire.encode_refusal("another job")) == "another job"
 
 
+@settings(deadline=None)
 @given(anything)
 def test_any_refusal_can_be_written_and_read(reason: str) -> None:
     assert wire.decode_greeting(wire.encode_refusal(reason * 20))
@@ -256,6 +259,7 @@ def test_an_answer_to_a_greeting_that_says_nothing_is_refused(message: pb.Greeti
         wire.decode_greeting(message.SerializeToString())
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ids, st.binary(max_size=20), st.lists(st.binary(max_size=20), max_size=3)), max_size=5))
 def test_parcels_are_read_as_they_were_written(sent: list[tuple[ObjectId, bytes, list[bytes]]]) -> None:
     parcels = [Parcel(object_id, header, tuple(map(memoryview, buffers))) for object_id, header, buffers in sent]
@@ -296,6 +300,7 @@ def test_too_many_buffers_are_neither_written_nor_read(monkeypatch: pytest.Monke
         wire.decode_offer(offer)
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(Ack, ids, st.sampled_from(Receipt), st.text(max_size=30))))
 def test_acks_are_read_as_they_were_written(acks: list[Ack]) -> None:
     assert wire.decode_acks(wire.encode_acks(acks)) == acks
@@ -306,6 +311,7 @@ def test_a_long_reason_is_cut() -> None:
     assert ack.reason == "ü" * (wire.MAX_REASON_BYTES // 2)
 
 
+@settings(deadline=None)
 @given(st.builds(Offer, ids, st.integers(0, 1 << 40), st.lists(st.integers(0, 1 << 40), max_size=5).map(tuple)))
 def test_offers_are_read_as_they_were_written(offer: Offer) -> None:
     assert wire.decode_offer(wire.encode_offer(offer)) == offer
@@ -340,6 +346,7 @@ def test_e44_what_no_party_writes_is_refused(decode: Callable[[bytes], object], 
         decode(message.SerializeToString())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(DECODERS))
 def test_e44_any_bytes_are_read_or_refused(data: bytes, decode: Callable[[bytes], object]) -> None:
     try:
@@ -348,6 +355,7 @@ def test_e44_any_bytes_are_read_or_refused(data: bytes, decode: Callable[[bytes]
         pass
 
 
+@settings(deadline=None)
 @given(failures, st.data())
 def test_e44_a_damaged_frame_is_read_or_refused(failure: Failure, data: st.DataObject) -> None:
     (frame,) = wire.encode_notice(Notice(NoticeKind.FAILURE, 1, failure, (ObjectId(1, 2, 3),)))

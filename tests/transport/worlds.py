@@ -33,7 +33,7 @@ from fed.transport.grpc import GrpcLink, GrpcListener
 from fed.transport.memory import MemoryNetwork
 
 PARTIES = ("alice", "bob", "carol")
-LIMIT_S = 8.0
+LIMIT_S = 30.0
 STALL_BYTES = 128 * 1024
 
 

@@ -87,10 +87,11 @@ class GrpcLink(Link):
 
     async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:  # noqa: D102
         check_own_hello(self._party, hello)
+        greeting = wire.encode_hello(hello)
         if self._closed:
             raise self._closed_error()
         await self._abandon(PeerUnreachable(f"{self._where}: a newer connection took the place of this one"))
-        return await self._run(self._connect(hello, timeout_s), timeout_s)
+        return await self._run(self._connect(hello, greeting, timeout_s), timeout_s)
 
     async def send(self, parcels: Sequence[Parcel]) -> None:  # noqa: D102
         session = self._connected()
@@ -120,7 +121,7 @@ class GrpcLink(Link):
     def statistics(self) -> LinkStatistics:  # noqa: D102
         return LinkStatistics(self._counts.parcels, self._counts.nbytes, self._counts.connects)
 
-    async def _connect(self, hello: Hello, timeout_s: float) -> Hello:
+    async def _connect(self, hello: Hello, greeting: bytes, timeout_s: float) -> Hello:
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         channel_credentials = None
         if self._tls is None:
@@ -135,7 +136,7 @@ class GrpcLink(Link):
             options.append(("grpc.ssl_target_name_override", server.host_name))
         session = _Session(self._where, f"dns:///{self._address}", channel_credentials, options, hello)
         try:
-            welcome = await session.open(hello, timeout_s)
+            welcome = await session.greet(greeting, timeout_s)
             check_welcome(self._peer, str(self._address), welcome)
             await session.exchange(self._counts)
         except BaseException:
@@ -190,12 +191,12 @@ class GrpcLink(Link):
         return PeerUnreachable(f"{self._where}: the link is closed")
 
     async def _abandon(self, reason: TransportError) -> None:
-        session, self._session = self._session, None
         running = tuple(self._running)
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
+        session, self._session = self._session, None
         if session is not None:
             await session.close(reason)
 
@@ -271,8 +272,8 @@ class _Session:
             raise PeerUnreachable(f"{self._where}: not connected")
         return self._stream
 
-    async def open(self, hello: Hello, timeout_s: float) -> Hello:
-        answer = wire.decode_greeting(await self._greet(wire.encode_hello(hello), timeout=timeout_s))
+    async def greet(self, greeting: bytes, timeout_s: float) -> Hello:
+        answer = wire.decode_greeting(await self._greet(greeting, timeout=timeout_s))
         if isinstance(answer, str):
             raise PeerRefused(f"{self._where} refused the greeting: {answer}")
         return answer

@@ -220,14 +220,21 @@ class GrpcListener(Listener):
         if handler.on_offer(peer, offer.id, offer.nbytes) is Verdict.DECLINE:
             return wire.encode_result(Verdict.DECLINE)
         parcel = None
+        refusal = (grpc.StatusCode.FAILED_PRECONDITION, "a newer incarnation has greeted")
         try:
-            parcel = await self._assemble(context, offer)
-            if self._incarnations.get(peer) != incarnation:
-                parcel = None
-                await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "a newer incarnation has greeted")
+            assembled = await self._assemble(context, offer)
+            if self._incarnations.get(peer) == incarnation:
+                parcel = assembled
+        except MalformedFrame as error:
+            refusal = (grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except MemoryError as error:
+            refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         finally:
+            # On cancellation too, and before the peer hears of it, who may offer the object again at once.
             if parcel is None:
                 handler.on_offer_broken(peer, offer.id)
+        if parcel is None:
+            await self._refuse(context, *refusal)
         self._count(parcels_received=1, bytes_received=parcel.nbytes)
         handler.on_parcels(peer, [parcel])
         return wire.encode_result(Verdict.ADMIT)
@@ -242,15 +249,10 @@ class GrpcListener(Listener):
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def _assemble(self, context: Any, offer: wire.Offer) -> Parcel:
-        try:
-            assembly = Assembly(offer, self._blocks)
-            while (chunk := await context.read()) is not grpc.aio.EOF:
-                assembly.write(chunk)
-            return assembly.finish()
-        except MalformedFrame as error:
-            await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except MemoryError as error:
-            await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        assembly = Assembly(offer, self._blocks)
+        while (chunk := await context.read()) is not grpc.aio.EOF:
+            assembly.write(chunk)
+        return assembly.finish()
 
     def _enter(self) -> Handler:
         """Note that a call is served, so that `close` can wait for it."""
