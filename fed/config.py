@@ -367,9 +367,6 @@ class Config:
         failure_handler: Called once, with a report, when the job fails.
         init_timeout_s: Seconds that `fed.init` waits for the other parties.
         drain_timeout_s: Seconds that a regular `fed.shutdown` waits for undelivered results and for the others.
-            Not below `lease_s`: it would end before the silence of a lost party is noticed.
-        lease_s: Seconds that a party may be silent before the others take it for lost.
-        heartbeat_s: Seconds between two signs of life. At most half of `lease_s`, so that one may be missed.
         max_object_bytes: Largest object this party accepts. None: no limit.
         receive_buffer_bytes: Bytes of objects held that nobody waits for yet; more stay with their owners.
         max_pending_receives: Receives that may be outstanding; a fed call then waits for some to arrive.
@@ -403,8 +400,6 @@ class Config:
     )
     init_timeout_s: float = dataclasses.field(default=120.0, metadata=_option(_SECONDS))
     drain_timeout_s: float = dataclasses.field(default=600.0, metadata=_option(_SECONDS))
-    lease_s: float = dataclasses.field(default=20.0, metadata=_option(_SECONDS))
-    heartbeat_s: float = dataclasses.field(default=2.0, metadata=_option(_SECONDS))
     max_object_bytes: int | None = dataclasses.field(default=None, metadata=_option(_optional(_BYTES)))
     receive_buffer_bytes: int = dataclasses.field(default=256 * 1024 * 1024, metadata=_option(_BYTES))
     max_pending_receives: int = dataclasses.field(default=1000, metadata=_option(_COUNT))
@@ -417,7 +412,6 @@ class Config:
             object.__setattr__(self, field.name, rule.checked(getattr(self, field.name), field.name))
         self._check_parties()
         self._check_secrecy()
-        self._check_timers()
 
     def _check_parties(self) -> None:
         if self.party not in self.addresses:
@@ -445,18 +439,6 @@ class Config:
                     f"{subject} {address}, which other machines can reach, but there is no TLS: give tls (ca, cert and "
                     "key), or insecure=True to accept that anyone on the path can read and forge"
                 )
-
-    def _check_timers(self) -> None:
-        if 2 * self.heartbeat_s > self.lease_s:
-            raise ConfigError(
-                f"heartbeat_s ({self.heartbeat_s:g}) is more than half of lease_s ({self.lease_s:g}): one late sign of "
-                "life would make a party count as lost"
-            )
-        if self.drain_timeout_s < self.lease_s:
-            raise ConfigError(
-                f"drain_timeout_s ({self.drain_timeout_s:g}) is below lease_s ({self.lease_s:g}): the shutdown would "
-                "give up before a silent party counts as lost"
-            )
 
     @property
     def parties(self) -> tuple[str, ...]:

@@ -177,16 +177,8 @@ NAME = r"expected a party's name \(1 to 63 letters, digits, '_', '.' or '-', a l
         ({"init_timeout_s": -1.5}, f"init_timeout_s: {SECONDS} -1.5"),
         ({"init_timeout_s": float("nan")}, f"init_timeout_s: {SECONDS} nan"),
         ({"drain_timeout_s": float("inf")}, f"drain_timeout_s: {SECONDS} inf"),
-        ({"lease_s": True}, f"lease_s: {SECONDS} True"),
-        ({"heartbeat_s": "1"}, f"heartbeat_s: {SECONDS} '1'"),
-        (
-            {"heartbeat_s": 11, "lease_s": 20},
-            r"heartbeat_s \(11\) is more than half of lease_s \(20\): one late sign of",
-        ),
-        (
-            {"drain_timeout_s": 5, "lease_s": 6},
-            r"drain_timeout_s \(5\) is below lease_s \(6\): the shutdown would give",
-        ),
+        ({"drain_timeout_s": True}, f"drain_timeout_s: {SECONDS} True"),
+        ({"init_timeout_s": "1"}, f"init_timeout_s: {SECONDS} '1'"),
         ({"max_object_bytes": 0}, "max_object_bytes: expected a whole number of bytes, 1 or more, found 0"),
         (
             {"max_object_bytes": 1e9},
@@ -218,7 +210,7 @@ def test_each_wrong_value_is_refused_in_one_sentence(options: dict[str, Any], se
         {"exceptions": [ValueError]},
         {"types": [Sample, Colour, Point]},
         {"small_object_bytes": 0},
-        {"heartbeat_s": 10, "lease_s": 20, "drain_timeout_s": 20},
+        {"drain_timeout_s": 20},
         {"expose_errors": {"bob": "trace"}},
         {"failure_handler": print},
         {"listen": "127.0.0.1:1"},
@@ -257,26 +249,26 @@ def test_the_strongest_place_wins(tmp_path: Path) -> None:
         party = "bob"
         [options]
         init_timeout_s = 1
-        lease_s = 11
+        max_pending_receives = 11
         chunk_bytes = 1
     """
     write(tmp_path, text)
-    environ = {"FED_JOB": "environment", "FED_INIT_TIMEOUT_S": "2", "FED_LEASE_S": "12"}
+    environ = {"FED_JOB": "environment", "FED_INIT_TIMEOUT_S": "2", "FED_MAX_PENDING_RECEIVES": "12"}
     config = load({"init_timeout_s": 3, "party": "alice", "addresses": TWO}, environ, tmp_path)
     assert (
         config.job,
         config.party,
         config.init_timeout_s,
-        config.lease_s,
+        config.max_pending_receives,
         config.chunk_bytes,
-        config.heartbeat_s,
+        config.drain_timeout_s,
     ) == (
         "environment",
         "alice",
         3,
         12,
         1,
-        2,
+        600,
     )
 
 
@@ -368,8 +360,6 @@ SAMPLES = {
     "expose_errors": ("alice=message,bob=type", {"alice": "message", "bob": "type"}),
     "init_timeout_s": ("1.5", 1.5),
     "drain_timeout_s": ("100", 100.0),
-    "lease_s": ("9", 9.0),
-    "heartbeat_s": ("0.5", 0.5),
     "max_object_bytes": ("1", 1),
     "receive_buffer_bytes": ("2", 2),
     "max_pending_receives": ("3", 3),
@@ -403,8 +393,8 @@ def test_a_switch_is_read_in_many_spellings(text: str, value: bool, tmp_path: Pa
         ({"FED_EMPTY_AND_UNKNOWN": ""}, "environment: unknown variable 'FED_EMPTY_AND_UNKNOWN', "),
         ({"FED_TYPES": "x"}, "FED_TYPES: types cannot stand in a variable: pass it to fed.init as an argument"),
         ({"FED_INSECURE": "tru"}, "FED_INSECURE: expected true or false, found 'tru'"),
-        ({"FED_LEASE_S": "long"}, f"FED_LEASE_S: {SECONDS} 'long'"),
-        ({"FED_LEASE_S": "nan"}, f"FED_LEASE_S: {SECONDS} nan"),
+        ({"FED_DRAIN_TIMEOUT_S": "long"}, f"FED_DRAIN_TIMEOUT_S: {SECONDS} 'long'"),
+        ({"FED_DRAIN_TIMEOUT_S": "nan"}, f"FED_DRAIN_TIMEOUT_S: {SECONDS} nan"),
         (
             {"FED_CHUNK_BYTES": "1.5"},
             "FED_CHUNK_BYTES: expected a whole number of bytes from 1 to 1073741824, found '1.5'",
@@ -516,12 +506,12 @@ def test_the_named_file_is_used_instead_of_the_usual_one(tmp_path: Path) -> None
             "[options]\nray_address = 'x'",
             r"\[options\] of FILE: unknown key 'ray_address': it belongs in \[ray\] as add",
         ),
-        ("[options]\nleases = 1", r"\[options\] of FILE: unknown key 'leases', did you mean 'lease_s'?"),
+        ("[options]\nchunks = 1", r"\[options\] of FILE: unknown key 'chunks', did you mean 'chunk_bytes'?"),
         ("[options]\ntypes = []", r"\[options\] of FILE: types cannot stand in a file: pass it to fed.init as an arg"),
         ("[tls]\ncertificate = 'x'", r"\[tls\] of FILE: unknown key 'certificate', did you mean 'cert'?"),
         ("[ray]\nadress = 'x'", r"\[ray\] of FILE: unknown key 'adress', did you mean 'address'?"),
-        ("[options]\nlease_s = '9'", rf"FILE: \[options\] lease_s: {SECONDS} '9'"),
-        ("[options]\nlease_s = -9", rf"FILE: \[options\] lease_s: {SECONDS} -9"),
+        ("[options]\ndrain_timeout_s = '9'", rf"FILE: \[options\] drain_timeout_s: {SECONDS} '9'"),
+        ("[options]\ndrain_timeout_s = -9", rf"FILE: \[options\] drain_timeout_s: {SECONDS} -9"),
         ("[tls]\nca = 3", r"FILE: \[tls\] ca: expected a path, found 3"),
         ("[parties]\nalice = 9001", r"FILE: \[parties\]: address of party 'alice': expected host:port, found 9001"),
         ("[parties]\nalice = 'x'", r"FILE: \[parties\]: address 'x' is malformed: write host:port"),

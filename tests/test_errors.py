@@ -35,7 +35,7 @@ def fail_unpicklable() -> None:
 @fed.remote
 def fail_from_cause() -> None:
     try:
-        {}["missing"]
+        dict[str, int]()["missing"]
     except KeyError as error:
         raise ValueError(CANARY) from error
 
@@ -255,7 +255,7 @@ def test_e14_a_failure_poisons_only_what_depends_on_it() -> None:
             fed.get(mixed)
         return fed.get([good, identity.party("bob").remote(good)])
 
-    assert dict(run(program, on_error="isolate")) == dict.fromkeys(PARTIES, [7, 7])
+    assert dict(run(program, on_error="isolate")) == {party: [7, 7] for party in PARTIES}
 
 
 def test_e15_a_consumer_of_a_failed_object_never_runs() -> None:
@@ -314,14 +314,15 @@ def test_e20_the_original_first_then_a_named_refusal() -> None:
         with pytest.raises(fed.TaskError):
             fed.get(fail.party("alice").remote())
         refusals = []
-        for call in (lambda: fed.get([]), lambda: identity.party("alice").remote(1)):
+        calls: list[Callable[[], Any]] = [lambda: fed.get([]), lambda: identity.party("alice").remote(1)]
+        for call in calls:
             with pytest.raises(fed.JobAborted) as caught:
                 call()
             refusals.append((caught.value.root.type_name, "call fed.shutdown()" in str(caught.value)))
         return refusals
 
     results = run(program)
-    assert dict(results) == dict.fromkeys(PARTIES, [("ValueError", True)] * 2)
+    assert dict(results) == {party: [("ValueError", True)] * 2 for party in PARTIES}
 
 
 def test_e26_a_refused_call_takes_no_sequence_number() -> None:

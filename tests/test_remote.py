@@ -83,7 +83,11 @@ def refusals(program: Callable[[], Any]) -> list[BaseException]:
         (lambda: identity.party("mallory").remote(1), fed.UsageError, "no party 'mallory'.*alice, bob, carol"),
         (lambda: identity.party("alice").remote(), TypeError, "identity.*missing a required argument: 'value'"),
         (lambda: identity.party("alice").remote(1, 2), TypeError, "identity.*too many positional arguments"),
-        (lambda: identity.party("alice").remote(1, wrong=2), TypeError, "identity.*unexpected keyword argument 'wrong'"),
+        (
+            lambda: identity.party("alice").remote(1, wrong=2),
+            TypeError,
+            "identity.*unexpected keyword argument 'wrong'",
+        ),
         (lambda: identity(1), fed.UsageError, r"call identity\.party\(\.\.\.\)\.remote"),
         (lambda: identity.party(3), fed.UsageError, "named by a string, not by int"),  # type: ignore[arg-type]
         (lambda: identity.options(num_cpu=1), fed.UsageError, "no option 'num_cpu' for a function.*'num_cpus'"),

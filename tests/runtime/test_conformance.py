@@ -118,7 +118,7 @@ def boom() -> None:
 
 def value_error() -> None:
     try:
-        {}["missing"]  # type: ignore[index]
+        dict[str, int]()["missing"]
     except KeyError as error:
         raise ValueError("secret") from error
 
