@@ -20,6 +20,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
+from typing_extensions import override
+
 from fed.object import ObjectId
 from fed.transport.contract import (
     Ack,
@@ -191,18 +193,21 @@ class MemoryListener(Listener):
             raise RuntimeError(f"the listener of {self.party!r} was not started")
         return self._loop
 
-    async def start(self, handler: Handler) -> None:  # noqa: D102
+    @override
+    async def start(self, handler: Handler) -> None:
         self._loop = asyncio.get_running_loop()
         self._handler = handler
         self._network._listen(self)
 
-    async def close(self) -> None:  # noqa: D102
+    @override
+    async def close(self) -> None:
         for connection in self._network._stop(self):
             self._on_break(connection)
             _post(connection.link.loop, connection.link._on_break, connection)
         self._handler = None
 
-    def statistics(self) -> ListenerStatistics:  # noqa: D102
+    @override
+    def statistics(self) -> ListenerStatistics:
         return self._statistics
 
     def _on_break(self, connection: _Connection) -> None:
@@ -299,7 +304,8 @@ class MemoryLink(Link):
         self._statistics = LinkStatistics(0, 0, 0)
 
     @property
-    def peer(self) -> str:  # noqa: D102
+    @override
+    def peer(self) -> str:
         return self._peer
 
     @property
@@ -309,7 +315,8 @@ class MemoryLink(Link):
             raise RuntimeError(f"the link from {self.party!r} to {self._peer!r} was not connected")
         return self._loop
 
-    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:  # noqa: D102
+    @override
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
         check_own_hello(self.party, hello)
         if self._closed:
             raise PeerUnreachable(f"the link to {self._peer!r} is closed")
@@ -327,7 +334,8 @@ class MemoryLink(Link):
         self._count(connects=1)
         return welcome
 
-    async def send(self, parcels: Sequence[Parcel]) -> None:  # noqa: D102
+    @override
+    async def send(self, parcels: Sequence[Parcel]) -> None:
         connection = self._connected()
         copies = [_copy(parcel) for parcel in parcels]
         listener = connection.listener
@@ -336,7 +344,8 @@ class MemoryLink(Link):
         # A sender in a loop of its own must not keep the consumer, on the same event loop, from running.
         await asyncio.sleep(0)
 
-    async def upload(self, parcel: Parcel) -> Verdict:  # noqa: D102
+    @override
+    async def upload(self, parcel: Parcel) -> Verdict:
         connection = self._connected()
         listener = connection.listener
         self._tokens += 1
@@ -360,7 +369,8 @@ class MemoryLink(Link):
         self._count(parcels_sent=1, bytes_sent=copy.nbytes)
         return verdict
 
-    def acks(self) -> AsyncIterator[Sequence[Ack]]:  # noqa: D102
+    @override
+    def acks(self) -> AsyncIterator[Sequence[Ack]]:
         return self._read_acks(self._connection)
 
     async def _read_acks(self, connection: _Connection | None) -> AsyncIterator[Sequence[Ack]]:
@@ -377,15 +387,18 @@ class MemoryLink(Link):
             connection.acks_changed.clear()
             await connection.acks_changed.wait()
 
-    async def tell(self, notice: Notice, *, timeout_s: float) -> None:  # noqa: D102
+    @override
+    async def tell(self, notice: Notice, *, timeout_s: float) -> None:
         connection = self._connected()
         await self._ask(connection, connection.listener._on_notice, notice, timeout_s=timeout_s)
 
-    async def close(self) -> None:  # noqa: D102
+    @override
+    async def close(self) -> None:
         self._closed = True
         self._abandon()
 
-    def statistics(self) -> LinkStatistics:  # noqa: D102
+    @override
+    def statistics(self) -> LinkStatistics:
         return self._statistics
 
     def _connected(self) -> _Connection:

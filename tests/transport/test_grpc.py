@@ -33,7 +33,7 @@ from fed.transport.grpc import GrpcLink, GrpcListener
 from fed.transport.grpc.calls import INCARNATION_KEY, MAX_FRAME_BYTES, PARTY_KEY, SERVICE, map_error, status_error
 from fed.transport.v1 import fed_pb2 as pb
 from fed.transport.wire import MalformedFrame, Offer
-from tests.transport.worlds import LIMIT_S, GrpcWorld, Recorder, free_address, hello, parcel, run
+from tests.transport.worlds import LIMIT_S, GrpcWorld, Recorder, content, free_address, hello, parcel, run
 
 # Errors ----------------------------------------------------------------------------------------------------------
 
@@ -371,6 +371,23 @@ def test_a_listener_that_answers_nonsense_is_refused() -> None:
             await server.stop(None)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 30])
+def test_chunks_of_any_size_arrive(chunk_bytes: int) -> None:
+    async def scenario() -> None:
+        async with GrpcWorld({}).opened() as world:
+            assert isinstance(world, GrpcWorld)
+            link = GrpcLink("alice", "bob", world.relay.address, chunk_bytes=chunk_bytes)
+            world.links.append(link)
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+            sent = parcel(1, bytes(range(100)) if chunk_bytes == 1 else bytes(20 << 20))
+            assert await link.upload(sent) is Verdict.ADMIT
+            assert [content(received) for _, received in world.handler.parcels] == [content(sent)]
+
+    run(scenario())
+    with pytest.raises(ValueError, match="at least 1"):
+        GrpcLink("alice", "bob", free_address(), chunk_bytes=0)
 
 
 # Connections -----------------------------------------------------------------------------------------------------

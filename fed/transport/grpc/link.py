@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
+from typing_extensions import override
 
 from fed.config import Address, TLSConfig
 from fed.errors import ConfigError
@@ -59,12 +60,17 @@ class GrpcLink(Link):
         peer: The party at the other end.
         address: Where that party's listener is reached.
         tls: This party's credentials. None: no TLS, and anyone at `address` may call itself `peer`.
-        chunk_bytes: Size of one chunk of an upload; more than 8 MiB comes to 8 MiB.
+        chunk_bytes: Size of one chunk of an upload, at least 1; more than 8 MiB comes to 8 MiB.
+
+    Raises:
+        ValueError: `chunk_bytes` is not positive.
     """
 
     def __init__(
         self, party: str, peer: str, address: Address, tls: TLSConfig | None = None, chunk_bytes: int = 1 << 20
     ) -> None:
+        if chunk_bytes < 1:
+            raise ValueError(f"chunk_bytes must be at least 1, not {chunk_bytes}")
         self._party = party
         self._peer = peer
         self._address = address
@@ -82,10 +88,12 @@ class GrpcLink(Link):
             warnings.warn(f"the link to {self._where} was not closed", ResourceWarning, stacklevel=2, source=self)
 
     @property
-    def peer(self) -> str:  # noqa: D102
+    @override
+    def peer(self) -> str:
         return self._peer
 
-    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:  # noqa: D102
+    @override
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
         check_own_hello(self._party, hello)
         greeting = wire.encode_hello(hello)
         if self._closed:
@@ -93,7 +101,8 @@ class GrpcLink(Link):
         await self._abandon(PeerUnreachable(f"{self._where}: a newer connection took the place of this one"))
         return await self._run(self._connect(hello, greeting, timeout_s), timeout_s)
 
-    async def send(self, parcels: Sequence[Parcel]) -> None:  # noqa: D102
+    @override
+    async def send(self, parcels: Sequence[Parcel]) -> None:
         session = self._connected()
         small = [parcel for parcel in parcels if parcel.nbytes <= MAX_CHUNK_BYTES]
         await session.stream.send([_frame(group) for group in _batches(small)])
@@ -101,24 +110,29 @@ class GrpcLink(Link):
             if parcel.nbytes > MAX_CHUNK_BYTES:
                 await self.upload(parcel)
 
-    async def upload(self, parcel: Parcel) -> Verdict:  # noqa: D102
+    @override
+    async def upload(self, parcel: Parcel) -> Verdict:
         offer = wire.encode_offer(offer_of(parcel))
         verdict = await self._run(self._upload(self._connected(), parcel, offer))
         if verdict is Verdict.ADMIT:
             self._counts.add(1, parcel.nbytes)
         return verdict
 
-    def acks(self) -> AsyncIterator[Sequence[Ack]]:  # noqa: D102
+    @override
+    def acks(self) -> AsyncIterator[Sequence[Ack]]:
         return self._read_acks(self._session)
 
-    async def tell(self, notice: Notice, *, timeout_s: float) -> None:  # noqa: D102
+    @override
+    async def tell(self, notice: Notice, *, timeout_s: float) -> None:
         await self._run(self._tell(self._connected(), wire.encode_notice(notice), timeout_s), timeout_s)
 
-    async def close(self) -> None:  # noqa: D102
+    @override
+    async def close(self) -> None:
         self._closed = True
         await self._abandon(self._closed_error())
 
-    def statistics(self) -> LinkStatistics:  # noqa: D102
+    @override
+    def statistics(self) -> LinkStatistics:
         return LinkStatistics(self._counts.parcels, self._counts.nbytes, self._counts.connects)
 
     async def _connect(self, hello: Hello, greeting: bytes, timeout_s: float) -> Hello:

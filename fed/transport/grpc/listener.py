@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
+from typing_extensions import override
 
 from fed.config import Address, TLSConfig
 from fed.transport import identity, wire
@@ -87,7 +88,8 @@ class GrpcListener(Listener):
         """Where it listens; the port is the one that the system chose, once it is started."""
         return self._bind
 
-    async def start(self, handler: Handler) -> None:  # noqa: D102
+    @override
+    async def start(self, handler: Handler) -> None:
         credentials = None
         if self._tls is not None:
             identity.check_own_credentials(self._party, self._tls)
@@ -125,14 +127,16 @@ class GrpcListener(Listener):
         self._server = server
         await server.start()
 
-    async def close(self) -> None:  # noqa: D102
+    @override
+    async def close(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             await server.stop(None)
         if self._calls:
             await asyncio.wait(tuple(self._calls))
 
-    def statistics(self) -> ListenerStatistics:  # noqa: D102
+    @override
+    def statistics(self) -> ListenerStatistics:
         return self._statistics
 
     async def _greet(self, request: bytes, context: Any) -> bytes:
