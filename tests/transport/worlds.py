@@ -299,8 +299,7 @@ class Relay:
         self.cut()
         if self._server is not None:
             self._server.close()
-        for task in self._serving:
-            task.cancel()
+        self.gate.set()
         if self._serving:
             await asyncio.wait(set(self._serving))
 
@@ -321,8 +320,8 @@ class Relay:
             pumps.add(asyncio.create_task(self._pump(reader, onward, gated=True)))
             pumps.add(asyncio.create_task(self._pump(back, writer, gated=False)))
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        except (OSError, asyncio.CancelledError):
-            pass
+        except OSError:
+            pass  # the listener is gone, which the one who called will notice
         finally:
             for pump in pumps:
                 pump.cancel()

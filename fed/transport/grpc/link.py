@@ -66,6 +66,9 @@ class GrpcLink(Link):
         ValueError: `chunk_bytes` is not positive.
     """
 
+    # Of the class too, for `__del__` of one that was never made.
+    _session: _Session | None = None
+
     def __init__(
         self, party: str, peer: str, address: Address, tls: TLSConfig | None = None, chunk_bytes: int = 1 << 20
     ) -> None:
@@ -77,7 +80,6 @@ class GrpcLink(Link):
         self._tls = tls
         self._chunk_bytes = min(chunk_bytes, MAX_CHUNK_BYTES)
         self._where = f"party {peer!r} at {address}"
-        self._session: _Session | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._telling = asyncio.Lock()
         self._closed = False
