@@ -48,8 +48,10 @@ def _write_tensor(writer: Writer, value: Any, room: int) -> Any:
         raise Refused(type(value), f"it is on {value.device}; send value.cpu()")
     if value.layout is not torch.strided or value.dtype not in _DTYPE_NAMES:
         raise Refused(type(value), f"its layout {value.layout} or dtype {value.dtype} has no plain memory")
-    plain = value.resolve_conj().resolve_neg().contiguous()
-    memory = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b""
+    plain = value.resolve_conj().resolve_neg().contiguous().reshape(-1)
+    # One that holds a single item counts as contiguous whatever its stride, and can then not be viewed as bytes.
+    plain = plain if plain.numel() != 1 else plain.as_strided((1,), (1,))
+    memory = plain.view(torch.uint8).numpy() if plain.numel() else b""
     writer.buffers.append(memoryview(memory))
     return [_TENSOR, _DTYPE_NAMES[value.dtype], *value.shape]
 
