@@ -49,6 +49,12 @@ class Driver:
             found = self._printed.wait_for(lambda: any(text in line for line in self.lines), within_s)
         assert found, f"{self.party} did not print {text!r}:\n{self.output}"
 
+    def proceed(self) -> None:
+        """Let a program go on that waits for a line of input."""
+        if self.process.stdin is None:
+            raise RuntimeError("the driver has no standard input")
+        self.process.stdin.close()
+
     def end(self, within_s: float = 60) -> int:
         """Wait for its end. Returns the exit code."""
         code = self.process.wait(within_s)
@@ -63,6 +69,8 @@ class Driver:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         if self.process.stdout is not None:
             self._reader.join(10)
             self.process.stdout.close()
@@ -87,6 +95,7 @@ def federation(ray_cluster: LocalCluster, credentials: Mapping[str, TLSConfig]) 
         *arguments: str,
         everywhere: Mapping[str, str] | None = None,
         per_party: Mapping[str, Mapping[str, str]] | None = None,
+        stdin: bool = False,
     ) -> dict[str, Driver]:
         addresses = dict(zip(parties, free_addresses(len(parties)), strict=True))
         started = {}
@@ -110,7 +119,7 @@ def federation(ray_cluster: LocalCluster, credentials: Mapping[str, TLSConfig]) 
             process = subprocess.Popen(
                 [sys.executable, "-m", "fed.cli.driver", str(PROGRAMS / program), *arguments],
                 env={name: value for name, value in environment.items() if value},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
