@@ -202,7 +202,11 @@ def statistics() -> JobStatistics:
 
 def _on_ray(arguments: Mapping[str, Any]) -> Job:
     loaded = options.load(arguments, os.environ, Path.cwd())
-    # Imported here because it takes a second, which a wrong option or the in-process runtime need not cost.
+    # Imported here because they take a second, which a wrong option or the in-process runtime need not cost.
+    if loaded.tls is not None:
+        from fed.transport.identity import check_own_credentials
+
+        check_own_credentials(loaded.party, loaded.tls)
     from fed.runtime.ray import RayRuntime
 
     incarnation = new_incarnation()
