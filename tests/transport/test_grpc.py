@@ -512,7 +512,7 @@ def test_nothing_reaches_the_terminal(credentials: Mapping[str, TLSConfig]) -> N
     asyncio.run(main())
     """
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "default", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["PeerUntrusted", "PeerUntrusted", "AddressInUse", "AddressInUse", "PeerUnreachable"]
     assert done.stderr == ""
