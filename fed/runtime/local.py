@@ -76,6 +76,8 @@ class LocalRuntime(Runtime):
         self._actors: list[_Actor] = []
         # Task threads that still run. Daemons, because a task that never ends must not keep the process.
         self._tasks: set[threading.Thread] = set()
+        # A thread is in the set from before it may leave it, and cannot be joined until it has started.
+        self._starting = threading.Lock()
         self._closed = False
 
     def start(self) -> Proxies:
@@ -95,8 +97,9 @@ class LocalRuntime(Runtime):
 
         def start() -> None:
             thread = threading.Thread(target=run, name=f"fed-{self._party}-{body.name}", daemon=True)
-            self._tasks.add(thread)
-            thread.start()
+            with self._starting:
+                self._tasks.add(thread)
+                thread.start()
 
         _when_resolved(call.values, start)
         return Submission(tuple(results), done)
@@ -136,7 +139,9 @@ class LocalRuntime(Runtime):
         for actor in self._actors:
             actor.kill()
         running = []
-        for thread in list(self._tasks):
+        with self._starting:
+            tasks = list(self._tasks)
+        for thread in tasks:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 running.append(thread.name)
