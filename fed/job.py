@@ -38,7 +38,7 @@ from fed.object import FedObject, ObjectId
 from fed.proxy.receiver import PeerEvent, PeerEventKind
 from fed.proxy.sender import Delivery
 from fed.raising import RemoteTraceback, aborted, error_of, init_error
-from fed.runtime.arguments import Packed
+from fed.runtime.arguments import PLAIN, Packed, Shape
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, TaskBody
 from fed.sending import QueueThread
 from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics, Notice, NoticeKind
@@ -443,7 +443,8 @@ class Job:
         if step.here:
             values = tuple(value._entry.ref if type(value) is FedObject else value for value in packed.values)
             extras = tuple(one._entry.ref for one in packed.extras)
-            call = Call((*values, *extras), packed.keywords, len(extras), returns)
+            shape = Shape(packed.keywords, len(extras), returns)
+            call = Call((*values, *extras), None if shape == PLAIN else shape)
             task = _Task(step.sequence, named, made, uses)
             refs, task.done = submit(call)
             for entry, ref in zip(made, refs, strict=True):

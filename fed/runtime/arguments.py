@@ -16,7 +16,7 @@ import optree
 from fed.errors import UsageError
 from fed.object import FedObject
 
-__all__ = ["Nested", "Packed", "Slot", "fill", "find_objects", "pack"]
+__all__ = ["PLAIN", "Nested", "Packed", "Shape", "Slot", "fill", "find_objects", "pack", "unpack"]
 
 _ATOMIC: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 """Types that cannot hold a fed object; most arguments are one of these, and skip the search."""
@@ -32,6 +32,24 @@ class Nested(NamedTuple):
     """A container in which slots stand for fed objects."""
 
     tree: Any
+
+
+class Shape(NamedTuple):
+    """How the values of a call are put together again, and how many results it makes.
+
+    Attributes:
+        keywords: Names of the arguments by keyword, which come after the positional ones.
+        extras: How many values at the end stand for objects found inside containers.
+        returns: How many results.
+    """
+
+    keywords: tuple[str, ...] = ()
+    extras: int = 0
+    returns: int = 1
+
+
+PLAIN: Final = Shape()
+"""Positional arguments and one result, as most calls are. It travels as None, which costs next to nothing."""
 
 
 class Packed(NamedTuple):
@@ -92,17 +110,17 @@ def fill(value: Any, leaf: type, replacement: Callable[[Any], Any]) -> Any:
     return _replace(value, leaf, replacement)[0]
 
 
-def unpack(values: Sequence[Any], keywords: Sequence[str], extras: int) -> tuple[list[Any], dict[str, Any]]:
+def unpack(values: Sequence[Any], shape: Shape) -> tuple[list[Any], dict[str, Any]]:
     """Arguments as the user wrote them, from resolved values in the order of `Packed` followed by the extras."""
-    end = len(values) - extras
+    end = len(values) - shape.extras
     main = list(values[:end])
-    if extras:
+    if shape.extras:
         objects = values[end:]
         for place, value in enumerate(main):
             if type(value) is Nested:
                 main[place] = fill(value.tree, Slot, lambda slot: objects[slot.position])
-    split = len(main) - len(keywords)
-    return main[:split], dict(zip(keywords, main[split:], strict=True))
+    split = len(main) - len(shape.keywords)
+    return main[:split], dict(zip(shape.keywords, main[split:], strict=True))
 
 
 def _replace(value: Any, leaf: type, replacement: Callable[[Any], Any]) -> tuple[Any, bool]:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import cloudpickle
 
 from fed.core.failure import Failure, Fault, Kind, Poison
-from fed.runtime.arguments import unpack
+from fed.runtime.arguments import PLAIN, Shape, unpack
 
 __all__ = ["LostError", "Origin", "PoisonedError", "fault_of_user_error", "run", "run_async"]
 
@@ -60,8 +60,8 @@ class LostError(Exception):
         return f"{self.origin.type_name}: {self.origin.message} (the original exception cannot be pickled)"
 
 
-def run(code: Callable[..., Any], returns: int, keywords: Sequence[str], extras: int, values: Sequence[Any]) -> Any:
-    """Run the user's code.
+def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) -> Any:
+    """Run the user's code. Without a shape the call is `PLAIN`.
 
     Returns:
         Its results, followed by None, which is what ``done`` resolves to.
@@ -70,9 +70,10 @@ def run(code: Callable[..., Any], returns: int, keywords: Sequence[str], extras:
         PoisonedError: An argument failed.
         Exception: What the code raised, or a `LostError` in its place.
     """
-    args, kwargs = _arguments(values, keywords, extras)
+    shape = shape or PLAIN
+    args, kwargs = _arguments(values, shape)
     try:
-        return _split(code(*args, **kwargs), returns, code)
+        return _split(code(*args, **kwargs), shape.returns, code)
     except Exception as error:
         travelling = _travelling(error)
         if travelling is error:
@@ -80,13 +81,12 @@ def run(code: Callable[..., Any], returns: int, keywords: Sequence[str], extras:
         raise travelling from None
 
 
-async def run_async(
-    code: Callable[..., Any], returns: int, keywords: Sequence[str], extras: int, values: Sequence[Any]
-) -> Any:
+async def run_async(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) -> Any:
     """As `run`, for a coroutine function."""
-    args, kwargs = _arguments(values, keywords, extras)
+    shape = shape or PLAIN
+    args, kwargs = _arguments(values, shape)
     try:
-        return _split(await code(*args, **kwargs), returns, code)
+        return _split(await code(*args, **kwargs), shape.returns, code)
     except Exception as error:
         travelling = _travelling(error)
         if travelling is error:
@@ -110,11 +110,11 @@ def origin_of(error: BaseException) -> Origin | None:
     return origin if isinstance(origin, Origin) else None
 
 
-def _arguments(values: Sequence[Any], keywords: Sequence[str], extras: int) -> tuple[list[Any], dict[str, Any]]:
+def _arguments(values: Sequence[Any], shape: Shape) -> tuple[list[Any], dict[str, Any]]:
     for value in values:
         if type(value) is Poison:
             raise PoisonedError(value.failure)
-    return unpack(values, keywords, extras)
+    return unpack(values, shape)
 
 
 def _split(result: Any, returns: int, code: Callable[..., Any]) -> Any:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from fed.core.failure import Failure, Fault
 from fed.core.rendezvous import Key
 from fed.proxy.sender import Delivery
+from fed.runtime.arguments import Shape
 from fed.transport.contract import Notice
 
 __all__ = ["ActorBody", "Body", "Call", "Outcome", "Proxies", "Ref", "Runtime", "Submission", "TaskBody"]
@@ -55,19 +56,20 @@ class ActorBody(Body):
 
 
 class Call(NamedTuple):
-    """The arguments of one call, packed by `fed.runtime.arguments`.
+    """The arguments of one call.
 
     Attributes:
         values: Positional arguments, then those by keyword, then the extras: plain values or references.
-        keywords: Names of those by keyword.
-        extras: How many at the end stand for objects found inside containers.
-        returns: How many results the call makes.
+        shape: How they are put together again; None for `fed.runtime.arguments.PLAIN`.
     """
 
     values: tuple[Any, ...]
-    keywords: tuple[str, ...]
-    extras: int
-    returns: int
+    shape: Shape | None = None
+
+    @property
+    def returns(self) -> int:
+        """How many results the call makes."""
+        return 1 if self.shape is None else self.shape.returns
 
 
 class Submission(NamedTuple):

@@ -26,6 +26,7 @@ from fed.errors import ConfigError
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
+from fed.runtime.arguments import Shape
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.transport.contract import AddressInUse, Notice
 
@@ -432,13 +433,13 @@ def _settle(results: list[_Future], done: _Future, make: Callable[[], Any]) -> N
         future.set_result(blob)
 
 
-def _resolved(call: Call) -> tuple[int, tuple[str, ...], int, list[Any]]:
+def _resolved(call: Call) -> tuple[Shape | None, list[Any]]:
     """The arguments of `fed.runtime.body.run` after the code. Raises the error of an argument that failed."""
     values = [
         value.result().value() if isinstance(value, concurrent.futures.Future) else _Blob.of(value).value()
         for value in call.values
     ]
-    return call.returns, call.keywords, call.extras, values
+    return call.shape, values
 
 
 def _when_resolved(values: Sequence[Any], then: Callable[[], Any]) -> None:

@@ -28,6 +28,7 @@ from fed.errors import ConfigError
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
+from fed.runtime.arguments import Shape
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.serde.data import DataCodec
 from fed.transport.contract import AddressInUse, Hello, Notice
@@ -83,7 +84,7 @@ class RayRuntime(Runtime):
                 exported[-1] = ray.remote(_task(body))
             options = {**body.options, "num_returns": call.returns + 1}
             remote = exported[call.returns] = exported[-1].options(**options)
-        return _submission(remote.remote(call.returns, call.keywords, call.extras, *call.values))
+        return _submission(remote.remote(call.shape, *call.values))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
@@ -92,13 +93,13 @@ class RayRuntime(Runtime):
             exported = self._classes[body] = ray.remote(_actor_class(body))
         if body.options:
             exported = exported.options(**body.options)
-        handle = exported.remote(call.returns, call.keywords, call.extras, *call.values)
+        handle = exported.remote(call.shape, *call.values)
         return handle, handle.fed_created.remote()
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         """Call a method of a Ray actor."""
         bound = getattr(actor, method).options(num_returns=call.returns + 1, **options)
-        return _submission(bound.remote(call.returns, call.keywords, call.extras, *call.values))
+        return _submission(bound.remote(call.shape, *call.values))
 
     def kill(self, actor: Any) -> None:
         """Kill a Ray actor."""
@@ -299,8 +300,8 @@ class _RayProxies(Proxies):
 def _task(body: TaskBody) -> Callable[..., Any]:
     code = body.code
 
-    def task(returns: int, keywords: Sequence[str], extras: int, *values: Any) -> Any:
-        return worker.run(code, returns, keywords, extras, values)
+    def task(shape: Shape | None, *values: Any) -> Any:
+        return worker.run(code, shape, values)
 
     _name(task, body)
     return task
@@ -313,10 +314,10 @@ def _actor_class(body: ActorBody) -> type:
     """
     code, label = body.code, body.name
 
-    def __init__(self: Any, returns: int, keywords: Sequence[str], extras: int, *values: Any) -> None:  # noqa: N807
+    def __init__(self: Any, shape: Shape | None, *values: Any) -> None:  # noqa: N807
         self.failed = None
         try:
-            self.instance, _ = worker.run(code, returns, keywords, extras, values)
+            self.instance, _ = worker.run(code, shape, values)
         except Exception as error:  # noqa: BLE001 - kept, and raised by every method
             # An actor whose constructor raises is dead to Ray, which then tells neither class nor cause.
             self.failed = error
@@ -339,20 +340,20 @@ def _actor_class(body: ActorBody) -> type:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    def method(self: Any, returns: int, keywords: Sequence[str], extras: int, *values: Any) -> Any:
+    def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
-        return worker.run(getattr(self.instance, name), returns, keywords, extras, values)
+        return worker.run(getattr(self.instance, name), shape, values)
 
     method.__name__ = name
     return method
 
 
 def _coroutine_method(name: str) -> Callable[..., Any]:
-    async def method(self: Any, returns: int, keywords: Sequence[str], extras: int, *values: Any) -> Any:
+    async def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
-        return await worker.run_async(getattr(self.instance, name), returns, keywords, extras, values)
+        return await worker.run_async(getattr(self.instance, name), shape, values)
 
     method.__name__ = name
     return method

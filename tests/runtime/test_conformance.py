@@ -17,7 +17,7 @@ from fed.job import hello_of
 from fed.object import ObjectId
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
-from fed.runtime.arguments import Nested, Slot
+from fed.runtime.arguments import Nested, Shape, Slot
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
@@ -92,7 +92,7 @@ def task(code: Callable[..., Any], **options: Any) -> TaskBody:
 
 
 def call(*values: Any, keywords: tuple[str, ...] = (), extras: int = 0, returns: int = 1) -> Call:
-    return Call(values, keywords, extras, returns)
+    return Call(values, Shape(keywords, extras, returns))
 
 
 def value_of(runtime: Runtime, submission: Submission) -> Any:
