@@ -312,11 +312,18 @@ class _Peer:
                     if item.nbytes > self._small:
                         self._spawn(self._upload(item.payload))
                 if small:
-                    await self.link.send(small)
+                    await self._send(small)
         except PeerUnreachable:
             self._down()
         finally:
             self._flushing = False
+
+    async def _send(self, parcels: Sequence[Parcel]) -> None:
+        try:
+            await self.link.send(parcels)
+        except (PeerRefused, PeerUntrusted, ValueError) as error:
+            for parcel in parcels:
+                self._refused(parcel.id, str(error))
 
     async def _upload(self, parcel: Parcel) -> None:
         async with self._uploads:
@@ -327,6 +334,9 @@ class _Peer:
                 verdict = await self.link.upload(parcel)
             except PeerUnreachable:
                 self._down()
+                return
+            except (PeerRefused, PeerUntrusted, ValueError) as error:
+                self._refused(parcel.id, str(error))
                 return
             logger.debug("upload of %s to %r: %s", parcel.id, self.link.peer, Verdict(verdict).name)
 
@@ -342,12 +352,16 @@ class _Peer:
                     elif ack.receipt is Receipt.WANTED:
                         flush = self.outbox.wanted(ack.id) or flush
                     else:
-                        fault = Fault(Kind.DELIVERY, "DeliveryError", message=ack.reason)
-                        self._settle(ack.id, Undelivered(ack.id, self.link.peer, fault))
+                        self._refused(ack.id, ack.reason)
                 if flush:
                     self.flush()
         except TransportError:
             self._down()
+
+    def _refused(self, object_id: ObjectId, reason: str) -> None:
+        """The object will never be taken: sending it again would not help."""
+        fault = Fault(Kind.DELIVERY, "DeliveryError", message=reason)
+        self._settle(object_id, Undelivered(object_id, self.link.peer, fault))
 
     def _without_receipt(self, object_id: ObjectId) -> Undelivered | None:
         """The outcome of a push to a peer that left: one that had finished had all that it needed."""

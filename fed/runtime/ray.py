@@ -31,6 +31,7 @@ from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.serde.data import DataCodec
+from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
 from fed.transport.grpc import GrpcLink, GrpcListener
 
@@ -173,6 +174,7 @@ class FedSender:
     """The sender proxy as a Ray actor. Ray prints the class's name before what it logs."""
 
     def __init__(self, config: Config, hello: Hello) -> None:
+        keep_freed_memory()
         self._sender = build_sender(config, hello)
 
     async def connect(self, timeout_s: float) -> Any:
@@ -204,6 +206,7 @@ class FedReceiver:
     """The receiver proxy as a Ray actor."""
 
     def __init__(self, config: Config, hello: Hello) -> None:
+        keep_freed_memory()
         self._receiver = build_receiver(config, hello)
         # Started here because a restarted actor runs its constructor again, but no call that had completed.
         self._start = asyncio.ensure_future(self._listen())
