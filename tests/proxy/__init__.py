@@ -1,0 +1,1 @@
+"""Tests of the two proxies, without a runtime around them."""
