@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -37,6 +39,30 @@ def _no_thread_left() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _no_file_left() -> Iterator[None]:
+    """Whatever Ray and the library write goes to a folder of this run, where only Ray's sessions may be at the end."""
+    # A short path: Ray's Unix sockets lie below it, and their names have a limit.
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ft-") as folder:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+        left = sorted(path.name for path in Path(folder).iterdir() if path.name.startswith("fed-"))
+        assert not left, f"files left behind: {left}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_port_left() -> Iterator[None]:
+    def listening() -> set[int]:
+        connections = psutil.Process().net_connections("inet")
+        return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+
+    before = listening()
+    yield
+    assert listening() <= before, f"ports left behind: {listening() - before}"
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_process_left() -> Iterator[None]:
     # The shared cluster is ended by its own fixture before this one looks, since that one is asked for later.
     before = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -54,7 +80,7 @@ def _no_process_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[LocalCluster]:
     """One Ray cluster for all tests that need one, which this process has joined."""
-    with LocalCluster(num_cpus=4) as cluster:
+    with LocalCluster(num_cpus=8) as cluster:
         yield cluster
 
 

@@ -377,6 +377,21 @@ def test_the_containers_of_the_caller_are_left_alone() -> None:
     assert dict(simulate(in_a_job(program), parties=PARTIES)) == dict.fromkeys(PARTIES, True)
 
 
+def test_an_object_crosses_to_each_party_once_however_many_use_it() -> None:
+    def program() -> Any:
+        one = identity.party("alice").remote(b"x" * 100)
+        uses = [swallow.party(party).remote(one, [one]) for party in ("bob", "bob", "carol", "alice")]
+        fed.get(uses)
+        fed.get([one, one])
+        fed.get(one)
+        return fed.statistics()
+
+    results = simulate(in_a_job(program), parties=PARTIES)
+    # One to each of the others, besides alice's own None of the last swallow.
+    assert results["alice"].objects_sent == {"bob": 2, "carol": 2}
+    assert results["alice"].bytes_sent["bob"] < 250
+
+
 def test_fed_get_takes_one_and_every_container() -> None:
     def program() -> Any:
         a, b = identity.party("alice").remote(1), identity.party("bob").remote(2)
