@@ -207,6 +207,9 @@ def _on_ray(arguments: Mapping[str, Any]) -> Job:
         from fed.transport.identity import check_own_credentials
 
         check_own_credentials(loaded.party, loaded.tls)
+    from fed.runtime.cluster import prepare_environment
+
+    prepare_environment(own_cluster=loaded.ray_address in (None, "local"))
     from fed.runtime.ray import RayRuntime
 
     incarnation = new_incarnation()

@@ -203,7 +203,7 @@ def _simulate(
         cluster = contextlib.nullcontext({"FED_RAY_ADDRESS": ray_address})
     else:
         cluster = _local_cluster(cpus or max(os.cpu_count() or 1, 2 * len(parties)), terminal)
-    return simulate(
+    code = simulate(
         driver_command(script, arguments),
         parties,
         job=_job_name(script),
@@ -213,6 +213,17 @@ def _simulate(
         terminal=terminal,
         grace_s=grace_s,
     )
+    for stream in (sys.stdout, sys.stderr):
+        _drop_unread(stream)
+    return code
+
+
+def _drop_unread(stream: IO[str]) -> None:
+    """Forget what a reader that has left did not take; else Python fails to flush it at exit and changes the code."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager

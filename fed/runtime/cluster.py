@@ -18,10 +18,11 @@ import threading
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
+from typing import Any
 
 from fed.errors import InitError, UsageError
 
-__all__ = ["LocalCluster"]
+__all__ = ["LocalCluster", "first_line", "init_ray", "prepare_environment"]
 
 _QUIET: Mapping[str, str] = MappingProxyType(
     {
@@ -85,38 +86,19 @@ class LocalCluster:
             UsageError: This process already uses a Ray cluster.
             InitError: Ray did not start.
         """
-        # Ray reads its environment when it is imported, hence nothing here imports it earlier. A process that did so
-        # elsewhere keeps the token that Ray itself made.
-        if "ray" not in sys.modules:
-            os.environ.update({name: text for name, text in _QUIET.items() if name not in os.environ})
-            if "RAY_AUTH_MODE" not in os.environ:
-                # Otherwise Ray would leave a token in the home directory, readable by every user of the machine.
-                os.environ["RAY_AUTH_MODE"] = "token"
-                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
+        prepare_environment(own_cluster=True)
         import ray
 
         if ray.is_initialized():
             raise UsageError("this process already uses a Ray cluster: a local one can only be started without it")
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(
-                address="local",
-                num_cpus=self._num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            init_ray(address="local", num_cpus=self._num_cpus, include_dashboard=False, log_to_driver=False)
             self._address = str(ray.get_runtime_context().gcs_address)
         except BaseException as error:
             ray.shutdown()
             if isinstance(error, Exception):
-                raise InitError(f"the local Ray cluster did not start: {_first_line(error)}") from error
+                raise InitError(f"the local Ray cluster did not start: {first_line(error)}") from error
             raise
-        finally:
-            # Ray puts its own in place of ours, which ends the process without asking anybody.
-            if in_main_thread and on_sigterm is not None:
-                signal.signal(signal.SIGTERM, on_sigterm)
         return self
 
     def __exit__(
@@ -138,6 +120,39 @@ class LocalCluster:
             warnings.warn(f"local Ray cluster at {self._address} was not closed", ResourceWarning, stacklevel=2)
 
 
-def _first_line(error: Exception) -> str:
+def prepare_environment(*, own_cluster: bool) -> None:
+    """Set the variables that Ray reads when it is imported: quiet, no usage reports, no cluster started by accident.
+
+    Does nothing where Ray was imported before: it never looks again.
+
+    Args:
+        own_cluster: Whether this process will start a cluster. Then it gets a token of its own; otherwise Ray would
+            leave one in the home directory, readable by every user of the machine.
+    """
+    if "ray" in sys.modules:
+        return
+    for name, text in {**_QUIET, "RAY_ENABLE_AUTO_CONNECT": "0"}.items():
+        os.environ.setdefault(name, text)
+    if own_cluster and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
+
+
+def init_ray(**options: Any) -> None:
+    """`ray.init`, quietly, and with the program's own SIGTERM handler in its place again afterwards."""
+    import ray
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(logging_level=logging.ERROR, **options)
+    finally:
+        # Ray puts its own in place of ours, which ends the process without asking anybody.
+        if in_main_thread and on_sigterm is not None:
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception of Ray's, which may have many."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

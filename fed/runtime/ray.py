@@ -9,14 +9,9 @@ import asyncio
 import dataclasses
 import inspect
 import logging
-import os
-import signal
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
-
-# Read by Ray at import: after a shutdown, a stray Ray call must fail instead of starting a new cluster.
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
 import ray.exceptions
@@ -29,6 +24,7 @@ from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
+from fed.runtime.cluster import first_line, init_ray
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.serde.data import DataCodec
 from fed.transport.allocator import keep_freed_memory
@@ -128,24 +124,17 @@ class RayRuntime(Runtime):
 
     def _init_ray(self) -> None:
         address = self._config.ray_address or "local"
-        # Ray puts its own handler for SIGTERM in place of the program's and does not give it back.
-        before = signal.getsignal(signal.SIGTERM)
+        local = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(
+            init_ray(
                 address=address,
                 namespace=self._config.ray_namespace or f"{self._config.job}-{self._config.party}",
-                include_dashboard=False if address == "local" else None,
-                logging_level=logging.ERROR,
-                log_to_driver=True,
-                configure_logging=False,
+                **local,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"cannot join the Ray cluster at {address!r} (option ray.address): {error}") from error
-        finally:
-            try:
-                signal.signal(signal.SIGTERM, before)
-            except ValueError:
-                logger.debug("not the main thread: the SIGTERM handler is not this thread's to restore")
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(
+                f"cannot use the Ray cluster at {address!r} (option ray_address): {first_line(error)}"
+            ) from error
         self._owns_cluster = True
 
 

@@ -28,13 +28,20 @@ def identity(value: Any) -> Any:
     return value
 
 
+def say(line: str) -> None:
+    # In one call, since the handler speaks on a thread of its own.
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def report(failure: fed.FailureReport) -> None:
-    print("handler", failure.root.kind.name, failure.root.type_name, failure.root.src_party, flush=True)
+    root = failure.root
+    say(f"handler {root.kind.name} {root.type_name} {root.src_party}")
 
 
 def main() -> None:
     with fed.job(failure_handler=report):
-        print("joined", flush=True)
+        say("joined")
         a = fail.options(max_retries=0).party("alice").remote(sys.argv[1])
         b = identity.party("bob").remote(a)
         c = identity.party("carol").remote(b)
@@ -43,7 +50,7 @@ def main() -> None:
             if fed.party() != "dave":
                 fed.get(c)
         finally:
-            print("waited", time.monotonic() - began, flush=True)
+            say(f"waited {time.monotonic() - began:.3f}")
 
 
 if __name__ == "__main__":
