@@ -219,6 +219,7 @@ class Job:
         self._being_told: set[str] = set()
         self._unconfirmed: list[Key] = []
         self._joined_at = 0.0
+        self._refused = False
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
         self._cleanup = CleanupManager(config.party, SETTLE_S, self._settle, config.failure_handler)
@@ -294,11 +295,13 @@ class Job:
 
     def _raise_if_join_failed(self, connected: Sequence[Outcome]) -> None:
         if self._disagreed:
+            self._refused = True
             raise init_error(self._disagreed)
         outcome = connected[0] if connected else None
         problems = outcome.value if outcome is not None and outcome.fault is None else None
         if problems:
             final = any(problem.final for problem in problems)
+            self._refused = final
             raise init_error(
                 {problem.peer: problem.reason for problem in problems if problem.final or not final},
                 None if final else self.config.init_timeout_s,
@@ -734,7 +737,8 @@ class Job:
     def _tell_peer(self, peer: str, items: list[_Tell]) -> None:
         with self._changed:
             present = peer in self._life.present
-            leaving = self._life.state in (State.CLOSING, State.CLOSED) and self._life.latched
+            leaving = self._life.state in (State.CLOSING, State.CLOSED)
+            in_haste = leaving and (self._life.latched or not self._joined_at)
         notices = [
             Notice(item.kind, self._plan.epoch, item.failure and self._exposed(item.failure, peer), item.objects)
             for item in items
@@ -745,7 +749,7 @@ class Job:
             self._told(peer, len(items), None, Outcome({}, None, None))
             return
         self._being_told.add(peer)
-        done = self._running_proxies().tell({peer: notices}, FAREWELL_S if leaving else TELL_S)
+        done = self._running_proxies().tell({peer: notices}, FAREWELL_S if in_haste else TELL_S)
         self._runtime.watch(done, functools.partial(self._told, peer, len(items), done))
 
     def _told(self, peer: str, count: int, done: Ref, outcome: Outcome) -> None:
@@ -871,13 +875,16 @@ class Job:
 
     def _say_goodbye(self, regular: bool) -> None:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
+        if self._proxies is None:
+            return
         with self._changed:
             # In `isolate` failures may be known without ending the job, and are then no reason to leave.
             for peer in self.config.peers:
                 self._tell(peer, NoticeKind.GOODBYE, None if regular and not self._life.latched else self._book.root)
             regular = regular and not self._life.latched
             budget_s = self.config.drain_timeout_s if regular else FAREWELL_S
-            if self._joined_at:
+            if self._joined_at or self._refused:
+                # One that was refused stays a moment too, or the other would find nobody and never learn why.
                 self._changed.wait_for(lambda: not self._life.present or (regular and self._life.latched), budget_s)
             self._changed.wait_for(lambda: not self._telling, FAREWELL_S)
 

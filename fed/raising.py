@@ -107,6 +107,10 @@ def init_error(peers: Mapping[str, str], timeout_s: float | None = None) -> Init
         peers: For each party that is not ready, the last thing heard of it.
         timeout_s: The budget that ran out, if that is the reason.
     """
-    parties = "; ".join(f"party {peer!r}: {reason}" for peer, reason in sorted(peers.items()))
+    named = {peer: f"party {peer!r}" for peer in peers}
+    parties = "; ".join(
+        reason if reason.startswith(named[peer]) else f"{named[peer]}: {reason}"
+        for peer, reason in sorted(peers.items())
+    )
     within = f" within {timeout_s:g} s (init_timeout_s)" if timeout_s is not None else ""
     return InitError(f"the job could not start{within}: {parties}")

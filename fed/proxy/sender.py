@@ -183,6 +183,7 @@ class _Peer:
         self._connected = asyncio.Event()
         self._flushing = False
         self._left = False
+        self._closed = False
         self._reason: Fault | None = None
         self._incarnation: str | None = None
         self._uploads = asyncio.Semaphore(UPLOADS_PER_PEER)
@@ -230,7 +231,7 @@ class _Peer:
 
     def flush(self) -> None:
         """Send what is queued, unless somebody is at it, who then sends this too."""
-        if not self._flushing and self._connected.is_set():
+        if not self._flushing and not self._closed and self._connected.is_set():
             self._flushing = True
             self._spawn(self._send_queued())
 
@@ -249,7 +250,9 @@ class _Peer:
             except (PeerRefused, PeerUntrusted) as error:
                 return str(error)
             except PeerUnreachable as error:
-                if self._left or loop.time() + retry_s >= deadline:
+                # One that never answered will not now, since nobody greets it any more.
+                hopeless = self._left or self._closed or self._incarnation is None
+                if hopeless or loop.time() + retry_s >= deadline:
                     return str(error)
                 if self._connected.is_set():
                     self._down()
@@ -272,6 +275,11 @@ class _Peer:
                 task.cancel()
 
     async def close(self) -> None:
+        self._closed = True
+        # Whoever still waits for a receipt or for the link waits in vain, and nobody wants to hear of it any more.
+        for object_id in list(self._receipts):
+            self._settle(object_id, None)
+        self._connected.set()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -288,7 +296,7 @@ class _Peer:
 
     def _down(self) -> None:
         """The link broke: greet again until it is up, unless somebody is at it."""
-        if self._connected.is_set() and not self._left:
+        if self._connected.is_set() and not self._left and not self._closed:
             self._connected.clear()
             self._spawn(self._rejoin())
 

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import inspect
 import logging
+import socket
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -34,6 +35,9 @@ from fed.transport.grpc import GrpcLink, GrpcListener
 __all__ = ["RayRuntime"]
 
 logger = logging.getLogger("fed.runtime")
+
+CONNECT_S: Final = 10.0
+"""How long the Ray cluster's address may take to answer."""
 
 PROXY_OPTIONS: Final = {
     # A proxy waits far more than it works, and must find room on a cluster that is full of the user's tasks.
@@ -126,6 +130,7 @@ class RayRuntime(Runtime):
         address = self._config.ray_address or "local"
         local = {"include_dashboard": False} if address == "local" else {}
         try:
+            _check_reachable(address)
             init_ray(
                 address=address,
                 namespace=self._config.ray_namespace or f"{self._config.job}-{self._config.party}",
@@ -136,6 +141,13 @@ class RayRuntime(Runtime):
                 f"cannot use the Ray cluster at {address!r} (option ray_address): {first_line(error)}"
             ) from error
         self._owns_cluster = True
+
+
+def _check_reachable(address: str) -> None:
+    """Fail in seconds where nobody listens; Ray itself tries for minutes, and prints while it does."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
 def build_sender(config: Config, hello: Hello) -> Sender:

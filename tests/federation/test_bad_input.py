@@ -39,7 +39,8 @@ def refused_alone(directory: Path, *arguments: str, **file: str) -> str:
     addresses.update({key: value for key, value in file.items() if key in addresses})
     parties = "\n".join(f'{name} = "{address}"' for name, address in addresses.items())
     tls = "\n".join(f'{key} = "{file[key]}"' for key in ("ca", "cert", "key") if key in file)
-    text = f'job = "test"\n[parties]\n{parties}\n[tls]\n{tls}\n[options]\n{file.get("options", "")}\n'
+    ray = f'[ray]\naddress = "{file["ray"]}"' if "ray" in file else ""
+    text = f'job = "test"\n[parties]\n{parties}\n[tls]\n{tls}\n[options]\n{file.get("options", "")}\n{ray}'
     (directory / "fed.toml").write_text(text)
     ended = fed_run(*(arguments or (str(PROGRAMS / "joins.py"), "--party", "alice")), directory=directory)
     assert ended.returncode == 2, ended
@@ -138,6 +139,26 @@ def both_refuse(drivers: Mapping[str, Driver], words: str) -> None:
         assert "joined" not in driver.output
     told = [driver.output for driver in drivers.values()]
     assert any(words in output and "'alice'" in output and "'bob'" in output for output in told), told
+
+
+def test_a_ray_cluster_that_is_not_there(tmp_path: Path, issued: Mapping[str, TLSConfig]) -> None:
+    (address,) = map(str, free_addresses(1))
+    sentence = refused_alone(tmp_path, **files_of(issued["alice"]), ray=address)
+    assert f"cannot use the Ray cluster at {address!r} (option ray_address)" in sentence
+
+
+@pytest.mark.ray
+def test_a_peer_that_never_comes(federation: Start) -> None:
+    everywhere = {"FED_ADDRESSES": "", "FED_INIT_TIMEOUT_S": "1"}
+    ours, theirs = free_addresses(2)
+    everywhere["FED_ADDRESSES"] = f"alice={ours},bob={theirs}"
+    driver = federation("joins.py", ["alice"], everywhere=everywhere)["alice"]
+    assert driver.end() == 2, driver.output
+    errors = [line for line in driver.lines if line.startswith("fed: error:")]
+    assert len(errors) == 1
+    assert f"within 1 s (init_timeout_s): party 'bob' at {theirs}" in errors[0]
+    assert "(raylet)" not in driver.output
+    assert "Traceback" not in driver.output
 
 
 @pytest.mark.ray
