@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,13 +18,15 @@ from fed import config as options
 from fed.cleanup import FailureReport
 from fed.config import Address, TLSConfig
 from fed.core.failure import Failure
-from fed.errors import UsageError
+from fed.errors import FedError, UsageError
 from fed.job import Job, JobStatistics, hello_of, new_incarnation
 from fed.object import FedObject
 from fed.place import current_job, find_job, job_factory, set_job
 from fed.runtime.arguments import fill, find_objects
 
 __all__ = ["errors", "get", "init", "job", "parties", "party", "shutdown", "statistics"]
+
+logger = logging.getLogger("fed")
 
 T = TypeVar("T")
 
@@ -217,6 +220,11 @@ def _on_ray(arguments: Mapping[str, Any]) -> Job:
 
 
 def _leave_at_exit(left: Job) -> None:
-    """The program ends without a shutdown: regularly, or by an exception, which Python then keeps here."""
-    died = getattr(sys, "last_value", None)
-    left.close(died)
+    """The program ended without a shutdown: by an exception, which Python then keeps in `sys`, or regularly.
+
+    What the job failed of can only be shown here, since Python's exit code is decided by now.
+    """
+    try:
+        left.close(getattr(sys, "last_value", None))
+    except FedError as error:
+        logger.error("the job failed: %s", error)

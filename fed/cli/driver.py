@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         # `fed run` blocks it in the drivers that it starts; one that came meanwhile arrives now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        runpy.run_path(script, run_name="__main__")
+        _run(script)
     except KeyboardInterrupt:
         return INTERRUPTED
     except FedError as error:
@@ -76,6 +76,23 @@ def main(arguments: Sequence[str]) -> int:
         sys.excepthook(type(error), error, error.__traceback__)
         return FAILED
     return 0
+
+
+def _run(script: str) -> None:
+    """Run the script, and leave a job that it began with `fed.init` and did not leave, with what it died of."""
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except BaseException as error:
+        _leave_job(error)
+        raise
+    _leave_job(None)
+
+
+def _leave_job(error: BaseException | None) -> None:
+    # Only a script that uses the library has loaded this; one that does not need not wait for it.
+    api = sys.modules.get("fed.api")
+    if api is not None:
+        api.shutdown(error)
 
 
 def _report(error: FedError, script: str) -> int:

@@ -29,6 +29,8 @@ _QUIET: Mapping[str, str] = MappingProxyType(
         # Ray announces with a warning that this default will change; this is the value after the change.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Every failure is raised or reported by this library; Ray would print the unread ones a second time.
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     }
 )
 _TOKEN_BYTES = 32

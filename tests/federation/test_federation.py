@@ -62,3 +62,19 @@ def test_e01_e02_e05_e06_a_failure_reaches_everyone_once_and_tells_no_more_than_
     if kind != "crash":
         assert "canary-4711" in drivers["alice"].output
         assert "in fail" in drivers["alice"].output
+
+
+def test_e10_a_script_that_dies_without_leaving_tells_the_others(federation: Start) -> None:
+    drivers = federation("unleft.py", PARTIES[:2], "dies")
+    assert [driver.end() for driver in drivers.values()] == [1, 1]
+    assert "OSError: canary-4711" in drivers["alice"].output
+    assert "fed: error: party 'alice' left: its driver raised OSError" in drivers["bob"].output
+    assert "canary" not in drivers["bob"].output
+
+
+def test_e19_a_failure_that_nobody_read_is_raised_at_the_end_of_the_script(federation: Start) -> None:
+    drivers = federation("unleft.py", PARTIES[:2], "unread")
+    assert [driver.end() for driver in drivers.values()] == [1, 1]
+    # Once: neither Ray nor the exit of the interpreter tells it again.
+    assert drivers["alice"].output.count("Traceback") == 1
+    assert drivers["bob"].lines[-1] == "fed: error: KeyError in task #0 fail at party 'alice'"
