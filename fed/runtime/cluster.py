@@ -89,6 +89,9 @@ class LocalCluster:
             InitError: Ray did not start.
         """
         prepare_environment(own_cluster=True)
+        if self._num_cpus is not None:
+            # Each party has two proxies that wait far more than they work; Ray would warn every driver of their number.
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(2 * self._num_cpus))
         import ray
 
         if ray.is_initialized():
