@@ -98,11 +98,15 @@ def init(
         **more,
     }
     arguments = {name: value for name, value in given.items() if value is not None}
-    joining = (job_factory.get() or _on_ray)(arguments)
-    joining.join()
+    joining = (job_factory() or _on_ray)(arguments)
     set_job(joining)
+    try:
+        joining.join()
+    except BaseException:
+        set_job(None)
+        raise
     # A job of the test harness ends with its thread, not with the interpreter.
-    if job_factory.get() is None:
+    if job_factory() is None:
         atexit.register(_leave_at_exit, joining)
 
 
@@ -144,12 +148,18 @@ def shutdown(error: BaseException | None = None) -> None:
     if leaving is None:
         return
     leaving.check_thread()
-    set_job(None)
-    atexit.unregister(_leave_at_exit)
     # Leaving with SystemExit(0) or SystemExit(None) is no failure.
     if isinstance(error, SystemExit) and error.code in (None, 0):
         error = None
-    leaving.close(error)
+    try:
+        leaving.close(error)
+    except BaseException as interruption:
+        # A second Ctrl-C, say: what is left to do is done in haste. Does nothing if all had been done.
+        leaving.close(interruption)
+        raise
+    finally:
+        set_job(None)
+        atexit.unregister(_leave_at_exit)
 
 
 @overload

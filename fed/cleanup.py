@@ -7,10 +7,11 @@ runtime's, and one that raises keeps none of the others from running [E28].
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from fed.core.failure import Failure
 from fed.errors import FailureError
@@ -26,7 +27,7 @@ class FailureReport:
 
     Attributes:
         party: This party.
-        root: The failure that ended the job, equal in every party.
+        root: The failure that ended the job. Equal in every party unless several began within milliseconds.
         failures: All failures known by then, the root among them.
         error: The exception that the driver sees; never None.
     """
@@ -116,13 +117,28 @@ class CleanupManager:
             logger.exception("the failure handler raised")
 
 
-def run_steps(steps: Sequence[tuple[str, Callable[[], object]]]) -> list[BaseException]:
-    """Run every step, whatever an earlier one raised. Returns what they raised [E28]."""
+def run_steps(
+    steps: collections.deque[tuple[str, Callable[[], object]]], interrupted: Callable[[], None]
+) -> list[BaseException]:
+    """Run every step, whatever an earlier one raised, and take it from the queue when it has run [E28].
+
+    Args:
+        steps: What is to be done, with names.
+        interrupted: Called when a step was interrupted (by Ctrl-C, say), before the next one.
+
+    Returns:
+        What the steps raised.
+    """
     raised: list[BaseException] = []
-    for name, step in steps:
+    while steps:
+        name, step = steps[0]
         try:
             step()
-        except BaseException as error:
+        except Exception as error:
             logger.debug("cleanup step %r raised", name, exc_info=True)
             raised.append(error)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            interrupted()
+            raised.append(error)
+        steps.popleft()
     return raised

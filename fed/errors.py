@@ -73,7 +73,8 @@ class FailureError(FedError):
     """
 
     def __init__(self, message: str, failure: Any = None) -> None:
-        super().__init__(message, failure)
+        # Not super(): in a class that is also one of the user's, that would be the user's constructor.
+        Exception.__init__(self, message, failure)
         self.failure = failure
 
     def __str__(self) -> str:

@@ -39,6 +39,7 @@ from fed.proxy.receiver import PeerEvent, PeerEventKind
 from fed.proxy.sender import Delivery
 from fed.raising import RemoteTraceback, aborted, error_of, init_error
 from fed.runtime.arguments import PLAIN, Packed, Shape
+from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, TaskBody
 from fed.sending import QueueThread
 from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics, Notice, NoticeKind
@@ -101,7 +102,7 @@ class Entry(PlannedObject):
 class _Task:
     """A submitted task of this party that has not ended."""
 
-    __slots__ = ("done", "failed", "label", "results", "sequence", "undecided", "uses")
+    __slots__ = ("done", "failed", "killed", "label", "results", "sequence", "undecided", "uses")
 
     def __init__(self, sequence: int, label: str, results: tuple[Entry, ...], uses: Sequence[Entry]) -> None:
         self.sequence = sequence
@@ -111,6 +112,8 @@ class _Task:
         self.done: Ref = None
         self.failed: Outcome | None = None
         self.undecided = 0
+        # Whether it is the construction of an actor that `fed.kill` ended: then its end is no failure.
+        self.killed = False
 
 
 class _Wait:
@@ -201,7 +204,9 @@ class Job:
         self._runtime = runtime
         self._proxies: Proxies | None = None
         self._thread = threading.get_ident()
-        self._changed = threading.Condition(threading.Lock())
+        # Entered as itself and not through the condition: that is one step, between which no Ctrl-C can fall.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._plan = Plan(config.party, config.parties)
         self._life = Lifecycle(config.peers)
         self._book = FailureBook()
@@ -211,6 +216,7 @@ class Job:
         self._failure_count = 0
         self._disagreed: dict[str, str] = {}
         self._tasks: set[_Task] = set()
+        self._constructing: dict[int, _Task] = {}
         self._receiving: set[Entry] = set()
         self._pushing = 0
         self._telling = 0
@@ -220,6 +226,10 @@ class Job:
         self._unconfirmed: list[Key] = []
         self._joined_at = 0.0
         self._refused = False
+        self._in_haste = False
+        self._leave_by = 0.0
+        # What is left to do of the shutdown; an interrupted one is finished by the next call.
+        self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
         self._cleanup = CleanupManager(config.party, SETTLE_S, self._settle, config.failure_handler)
@@ -258,15 +268,15 @@ class Job:
         connected: list[Outcome] = []
         self._runtime.watch(joining, functools.partial(self._note, connected))
         self._log_event("waiting", {"for": list(self.config.peers)})
-        with self._changed:
+        with self._lock:
             # A little beyond the budget, which the sender keeps, and which then knows what it last heard.
             self._changed.wait_for(lambda: connected or self._join_failed(), timeout_s + STOP_S)
         self._raise_if_join_failed(connected)
-        with self._changed:
+        with self._lock:
             for peer in self.config.peers:
                 self._tell(peer, NoticeKind.READY)
         while True:
-            with self._changed:
+            with self._lock:
                 awaited = self._life.awaited
                 self._changed.wait_for(
                     lambda known=awaited: self._life.awaited != known or self._join_failed(),  # type: ignore[misc]
@@ -281,7 +291,7 @@ class Job:
             if time.monotonic() >= deadline:
                 raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
             self._log_event("waiting", {"for": list(still)})
-        with self._changed:
+        with self._lock:
             self._life.joined()
         self._joined_at = time.monotonic()
         self._log_event("joined", {})
@@ -331,7 +341,13 @@ class Job:
             return (), done
 
         self._call(f"{body.name}.__init__", party, packed, 1, submit, results=0)
-        return created[0] if created else None
+        if not created:
+            return None
+        with self._lock:
+            self._constructing.update(
+                {id(created[0]): task for task in self._tasks if task.sequence == self._plan.calls - 1}
+            )
+        return created[0]
 
     def call(
         self, actor: Any, label: str, method: str, party: str, packed: Packed, returns: int, options: Mapping[str, Any]
@@ -344,6 +360,10 @@ class Job:
         self.check_party(party)
         step = self._plan.task(party, ())
         if step.here:
+            with self._lock:
+                task = self._constructing.pop(id(actor), None)
+                if task is not None:
+                    task.killed = True
             self._runtime.kill(actor)
 
     def get(self, objects: Sequence[FedObject[Any]], timeout_s: float | None) -> list[Any]:
@@ -355,16 +375,17 @@ class Job:
         """
         entries = [self._entry(one) for one in objects]
         self._advance(self._plan.get(entries), entries)
-        with self._changed:
+        with self._lock:
             wait = _Wait()
             for entry in set(entries):
                 if entry.state == PENDING:
                     entry.wait = wait
                     wait.left += 1
-            arrived = self._changed.wait_for(lambda: wait.left == 0 or self._life.latched, timeout_s)
+            limit_s = None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)
+            self._changed.wait_for(lambda: wait.left == 0 or self._life.latched, limit_s)
+            missing = next((one for one in objects if one._entry.state == PENDING), None)
         self._raise_if_latched()
-        if not arrived:
-            missing = next(one for one in objects if one._entry.state == PENDING)
+        if missing is not None:
             raise FedTimeoutError(f"fed.get: {missing!r} did not arrive within {timeout_s:g} s")
         for entry in entries:
             if entry.state == FAILED and entry.failure is not None:
@@ -416,12 +437,12 @@ class Job:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """Every failure known so far."""
-        with self._changed:
+        with self._lock:
             return self._book.all
 
     def validate(self) -> None:
         """Check the laws of the core. Raises RuntimeError where one is broken."""
-        with self._changed:
+        with self._lock:
             self._book.validate()
             self._life.validate()
 
@@ -448,14 +469,21 @@ class Job:
             extras = tuple(one._entry.ref for one in packed.extras)
             shape = Shape(packed.keywords, len(extras), returns)
             call = Call((*values, *extras), None if shape == PLAIN else shape)
-            task = _Task(step.sequence, named, made, uses)
-            refs, task.done = submit(call)
-            for entry, ref in zip(made, refs, strict=True):
-                entry.ref = ref
-            with self._changed:
-                self._tasks.add(task)
-            self._runtime.watch(task.done, functools.partial(self._task_done, task))
+            self._start(_Task(step.sequence, named, made, uses), lambda: submit(call))
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
+
+    def _start(self, task: _Task, submit: Callable[[], Any]) -> None:
+        with self._lock:
+            self._tasks.add(task)
+        try:
+            refs, task.done = submit()
+        except Exception as error:  # noqa: BLE001 - an argument that cannot be pickled, an option that Ray refuses
+            # The call has its number and the others count on it: it must end like any other that fails.
+            self._task_done(task, Outcome(None, Fault(Kind.TASK, type(error).__name__, message=text_of(error)), error))
+            return
+        for entry, ref in zip(task.results, refs, strict=True):
+            entry.ref = ref
+        self._runtime.watch(task.done, functools.partial(self._task_done, task))
 
     def _entry(self, one: FedObject[Any]) -> Entry:
         entry: Entry = one._entry
@@ -465,17 +493,22 @@ class Job:
 
     def _advance(self, step: Step, uses: Sequence[Entry]) -> None:
         """Carry out what a call asks of this party besides running the task."""
-        if step.receives:
-            self._receive([uses[position] for position in step.receives])
+        # One call for the results of one task: those of several would all wait for the slowest of them.
+        by_task: dict[tuple[str, int], list[Entry]] = {}
+        for position in step.receives:
+            used = uses[position]
+            by_task.setdefault((used.party, used.id.sequence), []).append(used)
+        for entries in by_task.values():
+            self._receive(entries)
         if step.pushes:
-            with self._changed:
+            with self._lock:
                 for position, consumer in step.pushes:
                     self._need(uses[position], consumer)
 
     def _receive(self, entries: list[Entry]) -> None:
         proxies = self._running_proxies()
         limit = self.config.max_pending_receives
-        with self._changed:
+        with self._lock:
             # Waits for earlier objects only, whose tasks do not depend on later ones, so this cannot deadlock.
             self._changed.wait_for(
                 lambda: not self._receiving or len(self._receiving) + len(entries) <= limit or self._life.latched
@@ -484,7 +517,7 @@ class Job:
         self._raise_if_latched()
         keys = [Key(entry.party, entry.id) for entry in entries]
         submission = proxies.receive(keys, confirmed)
-        with self._changed:
+        with self._lock:
             for entry, ref in zip(entries, submission.results, strict=True):
                 entry.ref = ref
                 self._receiving.add(entry)
@@ -506,7 +539,7 @@ class Job:
     def _raise_if_latched(self) -> None:
         if not self._life.latched:
             return
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._root_error is not None)
             first = self._life.tell()
         if self._root_error is None or not first:
@@ -521,11 +554,11 @@ class Job:
     # On the runtime's callback thread
 
     def _task_done(self, task: _Task, outcome: Outcome) -> None:
-        with self._changed:
+        with self._lock:
             if outcome.fault is not None:
                 task.failed = outcome
                 undecided = [entry for entry in set(task.uses) if entry.state == PENDING and entry.ref is not None]
-                if undecided:
+                if undecided and outcome.fault.inherited is None:
                     # Whether it failed by itself or because of an argument is known when the argument is.
                     task.undecided = len(undecided)
                     for entry in undecided:
@@ -535,11 +568,10 @@ class Job:
             self._changed.notify_all()
 
     def _received(self, entries: list[Entry], done: Ref, outcome: Outcome) -> None:
-        with self._changed:
+        with self._lock:
             failures: Sequence[Failure | None]
             if outcome.fault is not None:
-                lost = self._new_failure(outcome.fault, "", -1)
-                failures = [lost] * len(entries)
+                failures = [self._proxy_failure(outcome.fault)] * len(entries)
             else:
                 failures = outcome.value
             for entry, failure in zip(entries, failures, strict=True):
@@ -558,11 +590,11 @@ class Job:
             self._changed.notify_all()
 
     def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, done: Ref, outcome: Outcome) -> None:
-        with self._changed:
+        with self._lock:
             self._pushing -= count
             if outcome.fault is not None:
                 if self._life.state is not State.CLOSED:
-                    self._learn(self._new_failure(outcome.fault, "", -1), broadcast=True)
+                    self._learn(self._proxy_failure(outcome.fault), broadcast=True)
             else:
                 for undelivered in outcome.value:
                     entry = entries[undelivered.id]
@@ -574,7 +606,7 @@ class Job:
             self._changed.notify_all()
 
     def _note(self, into: list[Outcome], outcome: Outcome) -> None:
-        with self._changed:
+        with self._lock:
             into.append(outcome)
             self._changed.notify_all()
 
@@ -585,7 +617,7 @@ class Job:
         while finishing:
             task = finishing.popleft()
             self._tasks.discard(task)
-            failure = self._failure_of(task) if task.failed is not None else None
+            failure = self._failure_of(task) if task.failed is not None and not task.killed else None
             for entry in task.results:
                 finishing += self._ready(entry) if failure is None else self._fail(entry, failure)
 
@@ -635,6 +667,10 @@ class Job:
         self._learn(failure, broadcast=True)
         return failure
 
+    def _proxy_failure(self, fault: Fault) -> Failure:
+        """A proxy failed. Whatever it failed of, the other parties do not see the same: that ends the job."""
+        return self._new_failure(dataclasses.replace(fault, kind=Kind.INTERNAL), "", -1)
+
     def _new_failure(self, fault: Fault, label: str, sequence: int) -> Failure:
         self._failure_count += 1
         return Failure.of_fault(
@@ -647,9 +683,8 @@ class Job:
 
     def _learn(self, failure: Failure, *, broadcast: bool) -> None:
         """A failure is known. The lock is held."""
-        if not self._book.record(failure):
-            return
-        if self.config.on_error == "isolate" and failure.kind.symmetric:
+        ends_job = self.config.on_error == "abort" or not failure.kind.symmetric
+        if not self._book.record(failure, ends_job=ends_job) or not ends_job:
             return
         if broadcast:
             for peer in self._life.present:
@@ -679,7 +714,7 @@ class Job:
         self._runtime.watch(done, functools.partial(self._pushed, entries, count, done))
 
     def _flush_confirmations(self) -> None:
-        with self._changed:
+        with self._lock:
             confirmed, self._unconfirmed = self._unconfirmed, []
         if confirmed:
             self._running_proxies().confirm(confirmed)
@@ -691,9 +726,9 @@ class Job:
 
     def _handle_events(self, outcome: Outcome) -> None:
         if outcome.fault is not None:
-            with self._changed:
+            with self._lock:
                 if self._life.state not in (State.CLOSING, State.CLOSED):
-                    self._learn(self._new_failure(outcome.fault, "", -1), broadcast=True)
+                    self._learn(self._proxy_failure(outcome.fault), broadcast=True)
             return
         if outcome.value:
             self._listen()
@@ -701,7 +736,7 @@ class Job:
             self._handle_event(event)
 
     def _handle_event(self, event: PeerEvent) -> None:
-        with self._changed:
+        with self._lock:
             if event.kind is PeerEventKind.READY:
                 self._life.ready(event.peer)
             elif event.kind is PeerEventKind.DISAGREED:
@@ -735,7 +770,7 @@ class Job:
             self._tell_peer(peer, self._untold.pop(peer))
 
     def _tell_peer(self, peer: str, items: list[_Tell]) -> None:
-        with self._changed:
+        with self._lock:
             present = peer in self._life.present
             leaving = self._life.state in (State.CLOSING, State.CLOSED)
             in_haste = leaving and (self._life.latched or not self._joined_at)
@@ -748,20 +783,21 @@ class Job:
         if not notices:
             self._told(peer, len(items), None, Outcome({}, None, None))
             return
-        self._being_told.add(peer)
         done = self._running_proxies().tell({peer: notices}, FAREWELL_S if in_haste else TELL_S)
+        self._being_told.add(peer)
         self._runtime.watch(done, functools.partial(self._told, peer, len(items), done))
 
     def _told(self, peer: str, count: int, done: Ref, outcome: Outcome) -> None:
         reason = outcome.fault.message if outcome.fault is not None else outcome.value.get(peer)
-        with self._changed:
+        with self._lock:
             self._telling -= count
             # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
             leaving = self._life.state in (State.CLOSING, State.CLOSED)
-            if reason and peer in self._life.present:
-                level = logging.DEBUG if leaving else logging.WARNING
-                logger.log(level, "party %r could not be told: %s", peer, reason)
+            matters = reason and peer in self._life.present
             self._changed.notify_all()
+        if matters:
+            level = logging.DEBUG if leaving else logging.WARNING
+            logger.log(level, "party %r could not be told: %s", peer, reason)
         self._errors.post(_Told(peer))
 
     def _exposed(self, failure: Failure, peer: str) -> Failure:
@@ -771,15 +807,15 @@ class Job:
 
     def _thread_failed(self, error: Exception) -> None:
         """A queue thread's handler raised: nobody may be left waiting for what it was to do."""
-        with self._changed:
+        with self._lock:
             if self._life.state not in (State.CLOSING, State.CLOSED):
-                fault = Fault(Kind.INTERNAL, type(error).__name__, message=str(error))
+                fault = Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error))
                 self._learn(self._new_failure(fault, "", -1), broadcast=True)
 
     # On the cleanup thread
 
     def _settle(self) -> FailureReport:
-        with self._changed:
+        with self._lock:
             root = self._book.settle()
             error = self._error(root)
             self._root_error = error
@@ -806,28 +842,46 @@ class Job:
         Raises:
             FailureError: The job failed, and no fed call has raised it yet [E19].
         """
-        with self._changed:
+        message = "" if error is None else text_of(error)
+        with self._lock:
             joined = self._joined_at > 0
-            if not self._life.close():
-                return
-            if error is not None and not self._life.latched and not isinstance(error, FailureError):
+            first = self._life.close()
+            if error is not None:
+                self._in_haste = True
+            if first and error is not None and not self._life.latched:
                 kind = Kind.DRIVER if joined else Kind.INIT
-                failure = self._new_failure(Fault(kind, type(error).__name__, message=str(error)), "", -1)
-                self._book.record(failure)
-        regular = error is None and not self._life.latched
-        raised = run_steps(
-            [
-                ("drain", self._drain if regular else _nothing),
-                ("note statistics", self.statistics if joined else _nothing),
-                ("say goodbye", functools.partial(self._say_goodbye, regular)),
-                ("end the data-sending thread", lambda: self._data.stop(STOP_S)),
-                ("end the error-queue thread", lambda: self._errors.stop(STOP_S)),
-                ("end the cleanup thread", lambda: self._cleanup.stop(STOP_S)),
-                ("close the proxies", self._close_proxies),
-                ("close the runtime", self._runtime.close),
-            ]
-        )
-        with self._changed:
+                self._learn(
+                    self._new_failure(Fault(kind, type(error).__name__, message=message), "", -1), broadcast=False
+                )
+        if first:
+            self._steps.extend(
+                [
+                    ("drain", self._drain),
+                    ("note statistics", self.statistics if joined else _nothing),
+                    ("say goodbye", self._say_goodbye),
+                    ("end the data-sending thread", lambda: self._data.stop(STOP_S)),
+                    ("end the error-queue thread", lambda: self._errors.stop(STOP_S)),
+                    ("end the cleanup thread", lambda: self._cleanup.stop(STOP_S)),
+                    ("close the proxies", self._close_proxies),
+                    ("close the runtime", self._runtime.close),
+                    ("report", self._report_closed),
+                ]
+            )
+        raised = run_steps(self._steps, self._hurry)
+        for one in raised:
+            if not isinstance(one, Exception):
+                raise one
+        if first and error is None:
+            self._raise_untold()
+            if raised:
+                raise raised[0]
+
+    def _hurry(self) -> None:
+        """An interruption during the shutdown: the rest of it waits for nobody."""
+        self._in_haste = True
+
+    def _report_closed(self) -> None:
+        with self._lock:
             self._life.closed()
         statistics = self._last_statistics.values()
         self._log_event(
@@ -835,20 +889,13 @@ class Job:
             {
                 "objects_sent": sum(one.parcels_sent for one in statistics),
                 "bytes_sent": sum(one.bytes_sent for one in statistics),
-                "seconds": time.monotonic() - self._joined_at if joined else 0.0,
+                "seconds": time.monotonic() - self._joined_at if self._joined_at else 0.0,
             },
         )
-        for one in raised:
-            if not isinstance(one, Exception):
-                raise one
-        if error is None:
-            self._raise_untold()
-            if raised:
-                raise raised[0]
 
     def _raise_untold(self) -> None:
         if self._life.latched:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._root_error is not None, STOP_S)
             if self._life.tell() and self._root_error is not None:
                 raise self._root_error
@@ -859,34 +906,42 @@ class Job:
 
     def _drain(self) -> None:
         """Wait until every task here has ended and every result that another party needs was delivered."""
-        with self._changed:
-            drained = self._changed.wait_for(
+        self._leave_by = time.monotonic() + self.config.drain_timeout_s
+        with self._lock:
+            drained = self._in_haste or self._changed.wait_for(
                 lambda: self._life.latched or not (self._tasks or self._pushing or self._receiving),
                 self.config.drain_timeout_s,
             )
-            if not drained:
-                logger.warning(
-                    "leaving after %g s (drain_timeout_s) with %d tasks running and %d results undelivered",
-                    self.config.drain_timeout_s,
-                    len(self._tasks),
-                    self._pushing,
-                )
+            running, undelivered = len(self._tasks), self._pushing
+        if not drained:
+            logger.warning(
+                "leaving after %g s (drain_timeout_s) with %d tasks running and %d results undelivered",
+                self.config.drain_timeout_s,
+                running,
+                undelivered,
+            )
         self._flush_confirmations()
 
-    def _say_goodbye(self, regular: bool) -> None:
+    def _say_goodbye(self) -> None:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
         if self._proxies is None:
             return
-        with self._changed:
-            # In `isolate` failures may be known without ending the job, and are then no reason to leave.
+        with self._lock:
             for peer in self.config.peers:
-                self._tell(peer, NoticeKind.GOODBYE, None if regular and not self._life.latched else self._book.root)
-            regular = regular and not self._life.latched
-            budget_s = self.config.drain_timeout_s if regular else FAREWELL_S
+                self._tell(peer, NoticeKind.GOODBYE, self._book.root)
+            regular = not self._in_haste and not self._life.latched
+            budget_s = max(0.0, self._leave_by - time.monotonic()) if regular else FAREWELL_S
             if self._joined_at or self._refused:
                 # One that was refused stays a moment too, or the other would find nobody and never learn why.
                 self._changed.wait_for(lambda: not self._life.present or (regular and self._life.latched), budget_s)
+            still = self._life.present if regular and not self._life.latched else ()
             self._changed.wait_for(lambda: not self._telling, FAREWELL_S)
+        if still:
+            logger.warning(
+                "left after %g s (drain_timeout_s) although these had not finished: %s",
+                self.config.drain_timeout_s,
+                ", ".join(still),
+            )
 
     def _close_proxies(self) -> None:
         if self._proxies is not None:
@@ -898,7 +953,7 @@ class Job:
         """Wait for a proxy's answer, without blocking in the runtime."""
         outcomes: list[Outcome] = []
         self._runtime.watch(ref, functools.partial(self._note, outcomes))
-        with self._changed:
+        with self._lock:
             arrived = self._changed.wait_for(lambda: bool(outcomes), max(0.0, deadline - time.monotonic()))
         if not arrived:
             raise InitError(f"party {self.party!r} waited too long for {what}")
@@ -923,4 +978,4 @@ def _exposures(config: Config) -> dict[str, Exposure]:
 
 
 def _nothing() -> None:
-    """A step that this kind of shutdown leaves out."""
+    """In place of a step that has nothing to do."""

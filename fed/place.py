@@ -1,26 +1,30 @@
 """The one current job, and what `fed.init` builds jobs with.
 
-The job is kept in a context variable, so that a thread sees the job that it has begun itself and no other: fed
-calls from another thread, and from inside a task, find none. It is the only global state of the library.
+The job is kept for the thread that began it, and no other thread sees it: fed calls from elsewhere, and from inside a
+task, find none. It is the only global state of the library.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 from fed.errors import UsageError
 from fed.job import Job
 
-__all__ = ["JobFactory", "current_job", "find_job", "job_factory", "set_job"]
+__all__ = ["JobFactory", "current_job", "find_job", "job_factory", "set_job", "set_job_factory"]
 
 JobFactory = Callable[[Mapping[str, Any]], Job]
 """Makes a job from the arguments of `fed.init`."""
 
-_job: ContextVar[Job | None] = ContextVar("fed_job", default=None)
-job_factory: ContextVar[JobFactory | None] = ContextVar("fed_job_factory", default=None)
-"""Set by the test harness for the threads of its parties; otherwise jobs run on Ray."""
+
+class _Place(threading.local):
+    job: Job | None = None
+    factory: JobFactory | None = None
+
+
+_place = _Place()
 
 
 def current_job() -> Job:
@@ -29,7 +33,7 @@ def current_job() -> Job:
     Raises:
         UsageError: There is none.
     """
-    job = _job.get()
+    job = _place.job
     if job is None:
         raise UsageError(
             "no job in this thread: call fed.init() first, or use `with fed.job():`; fed calls come from the one "
@@ -40,9 +44,19 @@ def current_job() -> Job:
 
 def find_job() -> Job | None:
     """The job of this thread, or None."""
-    return _job.get()
+    return _place.job
+
+
+def job_factory() -> JobFactory | None:
+    """What makes the jobs of this thread; None for Ray."""
+    return _place.factory
+
+
+def set_job_factory(factory: JobFactory | None) -> None:
+    """Have the jobs of the current thread made by this. For the test harness."""
+    _place.factory = factory
 
 
 def set_job(job: Job | None) -> None:
     """Make this the job of the current thread."""
-    _job.set(job)
+    _place.job = job

@@ -64,11 +64,13 @@ def error_of(
     error_class: type[FailureError] = _CLASSES.get(failure.kind, TaskError)
     if error_class is TaskError and failure.src_party != party:
         error_class = RemoteError
+    sentence = _sentence(failure, party)
     for declared in exceptions:
         if failure.kind is Kind.TASK and declared.__name__ == failure.type_name:
-            error_class = _both(error_class, declared)
+            error = _both(error_class, declared, sentence, failure)
             break
-    error = error_class(_sentence(failure, party), failure)
+    else:
+        error = error_class(sentence, failure)
     if cause is not None:
         error.__cause__ = cause
     return error
@@ -79,9 +81,16 @@ def aborted(root: Failure) -> JobAborted:
     return JobAborted(f"the job was aborted by {root}; nothing new runs: leave the job, or call fed.shutdown()", root)
 
 
-def _both(error_class: type[FailureError], declared: type[Exception]) -> type[FailureError]:
-    """A class that is both, and is built without calling the declared one's constructor."""
-    return type(declared.__name__, (error_class, declared), {"__module__": declared.__module__})
+def _both(error_class: type[FailureError], declared: type[Exception], sentence: str, failure: Failure) -> FailureError:
+    """An error that is also one of the user's, made without calling the user's constructor. Total."""
+    try:
+        both = type(declared.__name__, (error_class, declared), {"__module__": declared.__module__})
+        error: FailureError = both.__new__(both, sentence, failure)  # type: ignore[call-overload]
+        FailureError.__init__(error, sentence, failure)
+    # The class is the user's, and its layout or metaclass may forbid this. The failure must be told all the same.
+    except Exception:  # noqa: BLE001
+        return error_class(sentence, failure)
+    return error
 
 
 def _sentence(failure: Failure, party: str) -> str:

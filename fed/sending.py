@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -36,7 +37,7 @@ class QueueThread(Generic[T]):
         name: The thread's name.
         handle: Called on the thread with everything posted since the last call, at least one item.
         failed: Called on the thread with what `handle` raised.
-        idle: Called on the thread when nothing was posted for `idle_s` after the last batch; once for each batch.
+        idle: Called on the thread at the latest `idle_s` after a batch, and then not before the next one.
         idle_s: Seconds.
     """
 
@@ -74,17 +75,20 @@ class QueueThread(Generic[T]):
         return not self._thread.is_alive()
 
     def _serve(self) -> None:
-        rested = True
+        rest_at: float | None = None
         while True:
-            try:
-                first = self._queue.get(timeout=None if rested or self._idle is None else self._idle_s)
-            except queue.Empty:
-                rested = True
+            # Due also while there is always something to do: what waits for the rest must not starve.
+            if rest_at is not None and time.monotonic() >= rest_at:
+                rest_at = None
                 self._guard(self._rest)
+            try:
+                first = self._queue.get(timeout=None if rest_at is None else max(0.0, rest_at - time.monotonic()))
+            except queue.Empty:
                 continue
             batch, stopping = self._take(first)
             if batch:
-                rested = False
+                if rest_at is None and self._idle is not None:
+                    rest_at = time.monotonic() + self._idle_s
                 self._guard(lambda items=batch: self._handle(items))  # type: ignore[misc]
             if stopping:
                 self._guard(self._rest)

@@ -224,21 +224,23 @@ def first_root(failures: Iterable[Failure]) -> Failure:
 
 
 class FailureBook:
-    """All failures that one party knows of, each once, and the root among them.
+    """All failures that one party knows of, each once, and the root among those that end the job.
 
-    ``settled`` freezes the root: until then a failure of lower rank may take its place [E29].
+    Until `settle` a failure of lower rank may take the root's place [E29]. Failures that only poison what depends on
+    them are kept, and never become root.
     """
 
-    __slots__ = ("_known", "_root", "_settled")
+    __slots__ = ("_ending", "_known", "_root", "_settled")
 
     def __init__(self) -> None:
         self._known: dict[str, Failure] = {}
+        self._ending: dict[str, Failure] = {}
         self._root: Failure | None = None
         self._settled = False
 
     @property
     def root(self) -> Failure | None:
-        """The root as known now, or None."""
+        """The root as known now; None while the job goes on."""
         return self._root
 
     @property
@@ -246,11 +248,14 @@ class FailureBook:
         """Every failure known, in the order it was learned."""
         return tuple(self._known.values())
 
-    def record(self, failure: Failure) -> bool:
+    def record(self, failure: Failure, *, ends_job: bool = True) -> bool:
         """Learn of a failure. Returns whether it was news."""
         if failure.error_id in self._known:
             return False
         self._known[failure.error_id] = failure
+        if not ends_job:
+            return True
+        self._ending[failure.error_id] = failure
         if self._root is None or (not self._settled and failure.rank < self._root.rank):
             self._root = failure
         return True
@@ -272,9 +277,9 @@ class FailureBook:
         Raises:
             RuntimeError: A law is broken.
         """
-        if (self._root is None) != (not self._known):
-            raise RuntimeError("there is a root if and only if there is a failure")
-        if self._root is not None and self._root.error_id not in self._known:
-            raise RuntimeError("the root is not among the known failures")
-        if self._root is not None and not self._settled and self._root != first_root(self._known.values()):
+        if (self._root is None) != (not self._ending):
+            raise RuntimeError("there is a root if and only if a failure ends the job")
+        if self._root is not None and self._root.error_id not in self._ending:
+            raise RuntimeError("the root is not among the failures that end the job")
+        if self._root is not None and not self._settled and self._root != first_root(self._ending.values()):
             raise RuntimeError("an unsettled root is not the one of lowest rank")

@@ -183,6 +183,9 @@ class Rendezvous(Generic[T, P]):
         entry = self._entries.get(key)
         if entry is not None and entry.state is _State.AWAITED:
             return Arrival(admitted=True)
+        if entry is not None:
+            # Offered again: the stream of the first offer is gone, or its object will be dropped as a duplicate.
+            self._free(entry)
         if not self._fits(nbytes):
             return self._defer(key)
         entry = entry or self._entries.setdefault(key, _Entry(_State.DEFERRED))

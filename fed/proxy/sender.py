@@ -187,6 +187,7 @@ class _Peer:
         self._reason: Fault | None = None
         self._incarnation: str | None = None
         self._uploads = asyncio.Semaphore(UPLOADS_PER_PEER)
+        self._uploading: set[ObjectId] = set()
         # Tasks are kept here because the event loop holds them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -210,7 +211,8 @@ class _Peer:
             else:
                 if self._incarnation not in (None, welcome.incarnation):
                     # The party that knew what it had taken is gone, and its successor is in another run.
-                    self.forget(None)
+                    message = f"party {self.link.peer!r} was started anew"
+                    self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", message=message))
                     return None
                 self._incarnation = welcome.incarnation
                 self._up()
@@ -262,11 +264,12 @@ class _Peer:
         return None
 
     def forget(self, failure: Failure | None) -> None:
+        self._forget(None if failure is None else Fault(failure.kind, failure.type_name, inherited=failure))
+
+    def _forget(self, reason: Fault | None) -> None:
         if self._left:
             return
-        self._left = True
-        if failure is not None:
-            self._reason = Fault(failure.kind, failure.type_name, inherited=failure)
+        self._left, self._reason = True, reason
         for object_id in list(self._receipts):
             self._settle(object_id, self._without_receipt(object_id))
         self._connected.clear()
@@ -334,6 +337,16 @@ class _Peer:
                 self._refused(parcel.id, str(error))
 
     async def _upload(self, parcel: Parcel) -> None:
+        # After a reconnect it may be queued again while the old task still waits for its turn.
+        if parcel.id in self._uploading:
+            return
+        self._uploading.add(parcel.id)
+        try:
+            await self._upload_in_turn(parcel)
+        finally:
+            self._uploading.discard(parcel.id)
+
+    async def _upload_in_turn(self, parcel: Parcel) -> None:
         async with self._uploads:
             if parcel.id not in self.outbox:
                 return

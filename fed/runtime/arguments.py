@@ -123,7 +123,7 @@ def unpack(values: Sequence[Any], shape: Shape) -> tuple[list[Any], dict[str, An
     return main[:split], dict(zip(shape.keywords, main[split:], strict=True))
 
 
-def _replace(value: Any, leaf: type, replacement: Callable[[Any], Any]) -> tuple[Any, bool]:
+def _replace(value: Any, leaf: type, replacement: Callable[[Any], Any], path: tuple[int, ...] = ()) -> tuple[Any, bool]:
     """Replace leaves anywhere in containers. Returns the value itself if there is none, so that nothing is copied."""
     leaves, spec = optree.tree_flatten(
         value,
@@ -139,7 +139,7 @@ def _replace(value: Any, leaf: type, replacement: Callable[[Any], Any]) -> tuple
         elif kind in _ATOMIC:
             continue
         elif dataclasses.is_dataclass(node) and not isinstance(node, type):
-            replaced, found = _replace_in_dataclass(node, leaf, replacement)
+            replaced, found = _replace_in_dataclass(node, leaf, replacement, path)
             leaves[place], changed = replaced, changed or found
         elif isinstance(node, (set, frozenset)) and any(type(one) is leaf for one in node):
             raise UsageError(
@@ -149,12 +149,17 @@ def _replace(value: Any, leaf: type, replacement: Callable[[Any], Any]) -> tuple
     return (optree.tree_unflatten(spec, leaves), True) if changed else (value, False)
 
 
-def _replace_in_dataclass(node: Any, leaf: type, replacement: Callable[[Any], Any]) -> tuple[Any, bool]:
+def _replace_in_dataclass(
+    node: Any, leaf: type, replacement: Callable[[Any], Any], path: tuple[int, ...]
+) -> tuple[Any, bool]:
+    # A value may refer back to itself; around the circle there is nothing that was not seen.
+    if id(node) in path:
+        return node, False
     replaced = None
     for field in dataclasses.fields(node):
         if not hasattr(node, field.name):
             continue
-        value, found = _replace(getattr(node, field.name), leaf, replacement)
+        value, found = _replace(getattr(node, field.name), leaf, replacement, (*path, id(node)))
         if found:
             replaced = copy.copy(node) if replaced is None else replaced
             # Not dataclasses.replace: that would run the user's __post_init__ on placeholders.

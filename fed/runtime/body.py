@@ -12,7 +12,7 @@ import cloudpickle
 from fed.core.failure import Failure, Fault, Kind, Poison
 from fed.runtime.arguments import PLAIN, Shape, unpack
 
-__all__ = ["LostError", "Origin", "PoisonedError", "fault_of_user_error", "run", "run_async"]
+__all__ = ["LostError", "Origin", "PoisonedError", "fault_of_user_error", "run", "run_async", "text_of"]
 
 _ORIGIN: Final = "__fed_origin__"
 
@@ -131,7 +131,7 @@ def _split(result: Any, returns: int, code: Callable[..., Any]) -> Any:
 
 def _travelling(error: Exception) -> Exception:
     """The exception itself where it survives pickling, else a record of it; with its origin noted on it."""
-    origin = Origin(type(error).__name__, _cause_types(error), _text(error), _trace(error))
+    origin = Origin(type(error).__name__, _cause_types(error), text_of(error), _trace(error))
     try:
         setattr(error, _ORIGIN, origin)
         survives = type(pickle.loads(cloudpickle.dumps(error))) is type(error)  # noqa: S301 - our own bytes
@@ -141,7 +141,8 @@ def _travelling(error: Exception) -> Exception:
     return error if survives else LostError(origin)
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """The text of an exception, whatever its own ``__str__`` does."""
     try:
         return str(error)
     except Exception as failed:  # noqa: BLE001 - a user's __str__ may raise anything

@@ -275,7 +275,7 @@ class _LoopActor(_Actor):
         except asyncio.CancelledError:
             _settle(results, done, lambda: _raise(ActorKilledError(f"actor {self.name} was killed")))
             raise
-        except Exception as error:  # noqa: BLE001 - it is the user's, and becomes the outcome
+        except BaseException as error:  # noqa: BLE001 - as in Ray, whatever ends the call is its outcome
             failed = error
             _settle(results, done, lambda: _raise(failed))
         else:

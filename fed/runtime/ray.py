@@ -26,7 +26,7 @@ from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.cluster import first_line, init_ray
-from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
+from fed.runtime.contract import ActorBody, Body, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.serde.data import DataCodec
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
@@ -63,9 +63,10 @@ class RayRuntime(Runtime):
         self._hello = hello
         self._owns_cluster = False
         self._proxies: _RayProxies | None = None
-        # Exported once for each body, however often it is called; forgotten with the user's handle.
-        self._tasks: weakref.WeakKeyDictionary[TaskBody, dict[int, Any]] = weakref.WeakKeyDictionary()
-        self._classes: weakref.WeakKeyDictionary[ActorBody, Any] = weakref.WeakKeyDictionary()
+        # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
+        self._exports: dict[Any, Any] = {}
+        # With the options of a handle, by number of results; forgotten with the handle.
+        self._bound: weakref.WeakKeyDictionary[TaskBody, dict[int, Any]] = weakref.WeakKeyDictionary()
 
     def start(self) -> Proxies:
         """Join or start the cluster, and start the proxy actors."""
@@ -76,26 +77,26 @@ class RayRuntime(Runtime):
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""
-        exported = self._tasks.get(body)
-        if exported is None:
-            exported = self._tasks[body] = {}
-        remote = exported.get(call.returns)
+        bound = self._bound.setdefault(body, {})
+        remote = bound.get(call.returns)
         if remote is None:
-            if not exported:
-                exported[-1] = ray.remote(_task(body))
             options = {**body.options, "num_returns": call.returns + 1}
-            remote = exported[call.returns] = exported[-1].options(**options)
+            remote = bound[call.returns] = self._export(body, _task).options(**options)
         return _submission(remote.remote(call.shape, *call.values))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
-        exported = self._classes.get(body)
-        if exported is None:
-            exported = self._classes[body] = ray.remote(_actor_class(body))
+        exported = self._export(body, _actor_class)
         if body.options:
             exported = exported.options(**body.options)
         handle = exported.remote(call.shape, *call.values)
         return handle, handle.fed_created.remote()
+
+    def _export(self, body: Body, wrap: Callable[[Any], Any]) -> Any:
+        exported = self._exports.get(body.code)
+        if exported is None:
+            exported = self._exports[body.code] = ray.remote(wrap(body))
+        return exported
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         """Call a method of a Ray actor."""

@@ -26,7 +26,7 @@ from fed.api import shutdown
 from fed.config import Address, Config
 from fed.errors import FedTimeoutError, JobAborted, PartyLeftError, RemoteError, UsageError
 from fed.job import Job, hello_of, new_incarnation
-from fed.place import job_factory
+from fed.place import set_job_factory
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Sender
 from fed.runtime.local import LocalRuntime
@@ -102,7 +102,7 @@ def simulate(
         place, connect = _in_memory(names) if transport == "memory" else _over_grpc(names, stack)
 
         def play(party: str) -> None:
-            job_factory.set(lambda given: _job(party, {**arguments, **given, **place(party)}, connect))
+            set_job_factory(lambda given: _job(party, {**arguments, **given, **place(party)}, connect))
             try:
                 try:
                     values[party] = main()
