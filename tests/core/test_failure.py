@@ -127,6 +127,16 @@ def test_a_settled_root_stays() -> None:
     book.validate()
 
 
+def test_a_failure_that_does_not_end_the_job_is_known_and_never_the_root() -> None:
+    book = FailureBook()
+    assert book.record(failure(1), ends_job=False)
+    book.validate()
+    assert (book.root, len(book.all)) == (None, 1)
+    book.record(failure(9, number=2))
+    book.validate()
+    assert book.root == failure(9, number=2)
+
+
 def test_there_is_nothing_to_settle_on_without_a_failure() -> None:
     with pytest.raises(ValueError, match="no failure"):
         FailureBook().settle()

@@ -169,6 +169,16 @@ def test_e27_an_abort_lets_every_waiter_go_and_every_later_one() -> None:
     one.validate()
 
 
+def test_a_second_offer_takes_the_room_of_the_first_and_no_more() -> None:
+    one = table()
+    one.offered(KEY, 1000)
+    assert one.offered(KEY, 1000).admitted
+    one.validate()
+    assert one.statistics().stored_bytes == 1000 + ENTRY_BYTES
+    one.offer_broken(KEY)
+    assert one.statistics().stored_bytes == 0
+
+
 class RendezvousMachine(RuleBasedStateMachine):
     """Owners that send again until they are told DELIVERED, against a waiter for every object, in any order."""
 

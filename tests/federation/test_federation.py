@@ -78,3 +78,10 @@ def test_e19_a_failure_that_nobody_read_is_raised_at_the_end_of_the_script(feder
     # Once: neither Ray nor the exit of the interpreter tells it again.
     assert drivers["alice"].output.count("Traceback") == 1
     assert drivers["bob"].lines[-1] == "fed: error: KeyError in task #0 fail at party 'alice'"
+
+
+def test_a_call_that_ray_refuses_fails_in_every_party_and_the_job_goes_on(federation: Start) -> None:
+    drivers = federation("refused.py", PARTIES[:2])
+    for driver in drivers.values():
+        assert driver.end() == 0, driver.output
+        assert driver.lines[-3:] == ["refused TypeError alice", "refused ValueError alice", "goes on 1"]

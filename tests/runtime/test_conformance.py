@@ -302,9 +302,11 @@ def test_a_function_is_exported_once_however_often_it_is_called(runtime: Runtime
 
     body = task(add)
     value_of(runtime, runtime.submit(body, call(1)))
+    other_options = task(add, num_cpus=0.5)
     with mock.patch.object(ray, "remote", side_effect=RuntimeError("exported again")):
         assert value_of(runtime, runtime.submit(body, call(2))) == 12
         assert value_of(runtime, runtime.submit(body, call(3, 4))) == 7
+        assert value_of(runtime, runtime.submit(other_options, call(5, 6))) == 11
 
 
 def test_a_receive_that_the_receiver_lets_go_yields_poison_and_the_failure(runtime: Runtime, proxies: Proxies) -> None:

@@ -1,0 +1,30 @@
+"""Arguments that Ray cannot pickle, and options that it refuses: the call fails in every party like any other."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import fed
+
+
+@fed.remote
+def take(value: object) -> int:
+    return 1
+
+
+def main() -> None:
+    with fed.job(on_error="isolate"):
+        calls: list[Callable[[], Any]] = [
+            lambda: take.party("alice").remote(threading.Lock()),
+            lambda: take.party("alice").options(num_cpus=-1).remote(1),
+        ]
+        for call in calls:
+            try:
+                fed.get(call(), timeout=30)
+            except fed.TaskError as error:
+                print("refused", error.type_name, error.party, flush=True)
+        print("goes on", fed.get(take.party("alice").remote(1)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
