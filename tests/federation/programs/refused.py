@@ -1,4 +1,7 @@
-"""Arguments that Ray cannot pickle, and options that it refuses: the call fails in every party like any other."""
+"""Arguments that Ray cannot pickle, and options that it refuses: the call fails in every party like any other.
+
+And an actor that is killed before it was made, which is no failure.
+"""
 
 import threading
 from collections.abc import Callable
@@ -12,6 +15,11 @@ def take(value: object) -> int:
     return 1
 
 
+@fed.remote
+class Idle:
+    pass
+
+
 def main() -> None:
     with fed.job(on_error="isolate"):
         calls: list[Callable[[], Any]] = [
@@ -23,6 +31,7 @@ def main() -> None:
                 fed.get(call(), timeout=30)
             except fed.TaskError as error:
                 print("refused", error.type_name, error.party, flush=True)
+        fed.kill(Idle.party("alice").remote())
         print("goes on", fed.get(take.party("alice").remote(1)), flush=True)
 
 
