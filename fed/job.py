@@ -102,7 +102,7 @@ class Entry(PlannedObject):
 class _Task:
     """A submitted task of this party that has not ended."""
 
-    __slots__ = ("done", "failed", "killed", "label", "results", "sequence", "undecided", "uses")
+    __slots__ = ("actor", "done", "failed", "killed", "label", "results", "sequence", "undecided", "uses")
 
     def __init__(self, sequence: int, label: str, results: tuple[Entry, ...], uses: Sequence[Entry]) -> None:
         self.sequence = sequence
@@ -112,7 +112,8 @@ class _Task:
         self.done: Ref = None
         self.failed: Outcome | None = None
         self.undecided = 0
-        # Whether it is the construction of an actor that `fed.kill` ended: then its end is no failure.
+        # The construction of an actor: which, by its id here; and whether `fed.kill` ended it, which is no failure.
+        self.actor: int | None = None
         self.killed = False
 
 
@@ -344,9 +345,11 @@ class Job:
         if not created:
             return None
         with self._lock:
-            self._constructing.update(
-                {id(created[0]): task for task in self._tasks if task.sequence == self._plan.calls - 1}
-            )
+            # None if it is made already, or has failed.
+            task = next((one for one in self._tasks if one.sequence == self._plan.calls - 1), None)
+            if task is not None:
+                task.actor = id(created[0])
+                self._constructing[task.actor] = task
         return created[0]
 
     def call(
@@ -617,6 +620,8 @@ class Job:
         while finishing:
             task = finishing.popleft()
             self._tasks.discard(task)
+            if task.actor is not None:
+                self._constructing.pop(task.actor, None)
             failure = self._failure_of(task) if task.failed is not None and not task.killed else None
             for entry in task.results:
                 finishing += self._ready(entry) if failure is None else self._fail(entry, failure)
