@@ -620,8 +620,9 @@ class Job:
         while finishing:
             task = finishing.popleft()
             self._tasks.discard(task)
-            if task.actor is not None:
-                self._constructing.pop(task.actor, None)
+            # An id is used again once its actor's handle is gone; it may stand for a younger one by now.
+            if task.actor is not None and self._constructing.get(task.actor) is task:
+                del self._constructing[task.actor]
             failure = self._failure_of(task) if task.failed is not None and not task.killed else None
             for entry in task.results:
                 finishing += self._ready(entry) if failure is None else self._fail(entry, failure)
