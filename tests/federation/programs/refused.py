@@ -1,6 +1,6 @@
 """Arguments that Ray cannot pickle, and options that it refuses: the call fails in every party like any other.
 
-And an actor that is killed before it was made, which is no failure.
+And actors that are killed before they were made, which is no failure.
 """
 
 import threading
@@ -31,7 +31,9 @@ def main() -> None:
                 fed.get(call(), timeout=30)
             except fed.TaskError as error:
                 print("refused", error.type_name, error.party, flush=True)
-        fed.kill(Idle.party("alice").remote())
+        # Many, because their ids are used again as soon as their handles are gone.
+        for _ in range(20):
+            fed.kill(Idle.party("alice").remote())
         print("goes on", fed.get(take.party("alice").remote(1)), flush=True)
 
 
