@@ -338,12 +338,12 @@ while True:
     except KeyboardInterrupt:
         interrupts += 1
         if not job._lock.acquire(timeout=5):
-            print("leaked after", interrupts)
+            print("leaked after", interrupts, flush=True)
             os._exit(1)
         job._lock.release()
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 thread.join()
-print("free after", interrupts > 100)
+print("free after", interrupts > 100, flush=True)
 os._exit(0)
 """
     ended = subprocess.run([sys.executable, "-c", lock_held], capture_output=True, text=True, timeout=60, check=False)

@@ -99,4 +99,7 @@ def _fingerprint(item: Any) -> str:
     if isinstance(item, (tuple, frozenset)):
         parts = [_fingerprint(part) for part in item]
         return f"{type(item)}{parts if isinstance(item, tuple) else sorted(parts)}"
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        # Not its repr, in which a frozenset has the order in which it happened to be filled.
+        return f"{type(item)}{[_fingerprint(getattr(item, field.name)) for field in dataclasses.fields(item)]}"
     return f"{type(item)}{item!r}"
