@@ -168,7 +168,7 @@ class Notice:
 
     Attributes:
         kind: What it tells.
-        epoch: The epoch it belongs to; the handler drops those of another one.
+        epoch: The epoch it belongs to. There is one only as yet, so nobody looks at it.
         failure: What went wrong, for FAILURE and, where that is the reason, GOODBYE.
         objects: For FAILURE: the objects that the receiving party will never get.
     """
