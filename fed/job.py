@@ -31,6 +31,7 @@ from fed.cleanup import CleanupManager, FailureReport, run_steps
 from fed.config import Config
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.lifecycle import Lifecycle, State
+from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan, PlannedObject, Step
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError, FailureError, FedTimeoutError, InitError, UsageError
@@ -42,7 +43,7 @@ from fed.runtime.arguments import PLAIN, Packed, Shape
 from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, TaskBody
 from fed.sending import QueueThread
-from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics, Notice, NoticeKind
+from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics
 
 __all__ = ["Entry", "Job", "JobStatistics", "hello_of"]
 

@@ -18,11 +18,14 @@ class ObjectId(NamedTuple):
         epoch: Which stretch between two resets, from 0.
         sequence: The call's place in program order within the epoch, from 0.
         slot: Which of the call's results, from 0.
+        stamp: Digest of the calls up to that one, so that parties whose programs differ never mean one another's
+            objects; 64 bits.
     """
 
     epoch: int
     sequence: int
     slot: int
+    stamp: int = 0
 
     def __str__(self) -> str:
         suffix = f".{self.slot}" if self.slot else ""

@@ -23,6 +23,7 @@ __all__ = ["Exposure", "Failure", "FailureBook", "Fault", "Kind", "Poison", "fir
 MAX_CAUSES: Final = 8
 MAX_HOPS: Final = 16
 MAX_NAME_BYTES: Final = 128
+MAX_DETAIL_BYTES: Final = 448
 MAX_MESSAGE_BYTES: Final = 512
 MAX_TRACEBACK_BYTES: Final = 1024
 """Together these keep an encoded failure below 4 KiB."""
@@ -82,6 +83,7 @@ class Fault:
         kind: The category.
         type_name: Name of the exception's class, without its module.
         cause_types: Names of the classes it was raised from, nearest first.
+        detail: What this library itself says about it, for everybody; see `Failure.detail`.
         message: The exception's text; stays in this party unless exposed.
         traceback: The formatted traceback; stays in this party unless exposed.
         inherited: The failure that this one exists because of, if the runtime can tell.
@@ -90,6 +92,7 @@ class Fault:
     kind: Kind
     type_name: str
     cause_types: tuple[str, ...] = ()
+    detail: str = ""
     message: str = ""
     traceback: str = ""
     inherited: Failure | None = None
@@ -108,6 +111,8 @@ class Failure:
         sequence: The task's sequence number; -1 where no task is at fault. Orders simultaneous roots.
         cause_types: Names of the classes it was raised from, nearest first; at most 8.
         hops: Parties that passed it on, in order; at most 16.
+        detail: What this library itself says about it. Holds names of parties and calls, numbers and options, never
+            a value or a text of the user's, and so goes to everybody.
         message: The exception's text, only where exposed.
         traceback: The formatted traceback, only where exposed.
         truncated: Whether any field was cut to its limit.
@@ -121,6 +126,7 @@ class Failure:
     sequence: int = -1
     cause_types: tuple[str, ...] = ()
     hops: tuple[str, ...] = ()
+    detail: str = ""
     message: str = ""
     traceback: str = ""
     truncated: bool = False
@@ -133,6 +139,7 @@ class Failure:
         """
         type_name, cut_type = _cut(fault.type_name, MAX_NAME_BYTES)
         task_name, cut_task = _cut(task, MAX_NAME_BYTES)
+        detail, cut_detail = _cut(fault.detail, MAX_DETAIL_BYTES)
         message, cut_message = _cut(fault.message, MAX_MESSAGE_BYTES)
         trace, cut_trace = _cut_head(fault.traceback, MAX_TRACEBACK_BYTES)
         causes = [_cut(name, MAX_NAME_BYTES) for name in fault.cause_types[:MAX_CAUSES]]
@@ -144,10 +151,12 @@ class Failure:
             task=task_name,
             sequence=sequence,
             cause_types=tuple(name for name, _ in causes),
+            detail=detail,
             message=message,
             traceback=trace,
             truncated=cut_type
             or cut_task
+            or cut_detail
             or cut_message
             or cut_trace
             or len(fault.cause_types) > MAX_CAUSES
@@ -181,7 +190,7 @@ class Failure:
     def __str__(self) -> str:
         where = f" in task {self.task}" if self.task else ""
         via = f" (via {', '.join(self.hops)})" if self.hops else ""
-        text = f": {self.message}" if self.message else ""
+        text = "".join(f": {one}" for one in (self.detail, self.message) if one)
         return f"{self.type_name}{where} at party {self.src_party!r}{via}{text}"
 
 

@@ -100,7 +100,7 @@ def fault_of_user_error(error: BaseException, kind: Kind = Kind.TASK) -> Fault:
         return Fault(kind, error.failure.type_name, inherited=error.failure)
     origin = error.origin if isinstance(error, LostError) else getattr(error, _ORIGIN, None)
     if isinstance(origin, Origin):
-        return Fault(kind, origin.type_name, origin.cause_types, origin.message, origin.traceback)
+        return Fault(kind, origin.type_name, origin.cause_types, message=origin.message, traceback=origin.traceback)
     return Fault(kind, type(error).__name__, _cause_types(error))
 
 

@@ -25,7 +25,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from fed.core.failure import Failure
+from fed.core.notice import Notice, NoticeKind
 from fed.object import ObjectId
 
 __all__ = [
@@ -149,34 +149,6 @@ class Verdict(enum.Enum):
     """Send it."""
     DECLINE = "DECLINE"
     """Do not: an `Ack` that says why is on its way."""
-
-
-class NoticeKind(enum.Enum):
-    """What a notice tells."""
-
-    READY = "READY"
-    """The party has finished its own part of `fed.init`."""
-    FAILURE = "FAILURE"
-    """Something went wrong: `Notice.failure`, and with it the objects in `Notice.objects`."""
-    GOODBYE = "GOODBYE"
-    """The party leaves. With `Notice.failure`, because of it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Notice:
-    """A small message on the control connection.
-
-    Attributes:
-        kind: What it tells.
-        epoch: The epoch it belongs to. There is one only as yet, so nobody looks at it.
-        failure: What went wrong, for FAILURE and, where that is the reason, GOODBYE.
-        objects: For FAILURE: the objects that the receiving party will never get.
-    """
-
-    kind: NoticeKind
-    epoch: int
-    failure: Failure | None = None
-    objects: tuple[ObjectId, ...] = ()
 
 
 class Handler(Protocol):

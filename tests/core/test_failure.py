@@ -51,7 +51,7 @@ def test_a_fault_becomes_a_record_with_everything_it_knows() -> None:
 def test_e25_a_record_is_bounded_and_valid_whatever_the_exception_held(
     name: str, causes: list[str], message: str, trace: str, task: str
 ) -> None:
-    fault = Fault(Kind.TASK, name, tuple(causes), message, trace)
+    fault = Fault(Kind.TASK, name, tuple(causes), message=message, traceback=trace)
     one = Failure.of_fault(fault, error_id="a/b/1", party="alice", task=task, sequence=0)
     assert encoded_bytes(one) <= 4096
     assert len(one.cause_types) <= MAX_CAUSES
