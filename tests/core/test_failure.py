@@ -18,7 +18,7 @@ from fed.core.failure import (
 
 
 def failure(sequence: int = 3, party: str = "alice", number: int = 1, **fields: object) -> Failure:
-    fault = Fault(Kind.TASK, "ValueError", ("KeyError",), "secret message", "secret trace")
+    fault = Fault(Kind.TASK, "ValueError", ("KeyError",), message="secret message", traceback="secret trace")
     made = Failure.of_fault(fault, error_id=f"{party}/x/{number}", party=party, task="#3 train", sequence=sequence)
     return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
 
