@@ -1,4 +1,4 @@
-"""The Ray runtime: tasks and actors are Ray's, the proxies are two Ray actors. The only importer of ``ray``.
+"""The Ray runtime: tasks and actors are Ray's, the proxies are two Ray actors.
 
 Public Ray API only. What is relied on was established by experiment and is named where it is used.
 """
@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import ray
-import ray.exceptions
 
 from fed.config import Config
-from fed.core.failure import Failure, Fault, Kind
+from fed.core.failure import Failure
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.receiver import Receiver
@@ -27,6 +26,7 @@ from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.cluster import first_line, init_ray
 from fed.runtime.contract import ActorBody, Body, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
+from fed.runtime.faults import outcome_of
 from fed.serde.data import DataCodec
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
@@ -109,7 +109,7 @@ class RayRuntime(Runtime):
 
     def watch(self, ref: Ref, callback: Callable[[Outcome], None]) -> None:
         """Call back on the thread on which Ray resolves futures."""
-        ref.future().add_done_callback(lambda future: callback(_outcome(future)))
+        ref.future().add_done_callback(lambda future: callback(outcome_of(future)))
 
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """The values, from Ray's object store."""
@@ -376,47 +376,3 @@ def _submission(refs: Any) -> Submission:
     if isinstance(refs, list):
         return Submission(tuple(refs[:-1]), refs[-1])
     return Submission((), refs)
-
-
-def _outcome(future: Any) -> Outcome:
-    if future.cancelled():
-        error = ray.exceptions.RaySystemError("the reference was dropped")
-        return Outcome(None, Fault(Kind.INTERNAL, "RaySystemError"), error)
-    error = future.exception()
-    if error is None:
-        return Outcome(future.result(), None, None)
-    fault, cause = fault_of(error)
-    return Outcome(None, fault, cause)
-
-
-def fault_of(error: BaseException) -> tuple[Fault, BaseException]:
-    """What an exception out of Ray means, and the exception to show the user as the cause.
-
-    Total, and the only place where Ray's exceptions are told apart.
-    """
-    exceptions = ray.exceptions
-    name = type(error).__name__
-    if isinstance(error, exceptions.RayTaskError):
-        cause = error.cause
-        if isinstance(cause, exceptions.TaskCancelledError):
-            return Fault(Kind.CANCELLED, "TaskCancelledError", message=str(cause)), cause
-        if isinstance(cause, exceptions.RayError):
-            return fault_of(cause)
-        if isinstance(cause, BaseException):
-            return worker.fault_of_user_error(cause), cause
-        return Fault(Kind.TASK, name, message=str(error)), error
-    for classes, kind in _KINDS:
-        if isinstance(error, classes):
-            return Fault(kind, name, message=str(error)), error
-    if isinstance(error, exceptions.RayError):
-        return Fault(Kind.INTERNAL, name, message=str(error)), error
-    return worker.fault_of_user_error(error), error
-
-
-_KINDS: Final[tuple[tuple[Any, Kind], ...]] = (
-    (ray.exceptions.TaskCancelledError, Kind.CANCELLED),
-    (ray.exceptions.OutOfMemoryError, Kind.OUT_OF_MEMORY),
-    ((ray.exceptions.WorkerCrashedError, ray.exceptions.LocalRayletDiedError), Kind.WORKER_CRASHED),
-    (ray.exceptions.RayActorError, Kind.ACTOR_DIED),
-    ((ray.exceptions.ObjectLostError, ray.exceptions.ObjectFetchTimedOutError), Kind.OBJECT_LOST),
-)
