@@ -261,7 +261,8 @@ class Link(abc.ABC):
         Raises:
             PeerUnreachable: It is not known to have arrived within the timeout.
             PeerRefused: The peer does not understand what this party sends. Trying again will not help.
-            ValueError: It makes no sense: a field is set that its kind does not have, or a number is out of range.
+            ValueError: It makes no sense: a field is set that its kind does not have, one is missing that it must have,
+                or a number is out of range.
         """
 
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """A transport within one process: the contract without a wire, for tests and for federations in one process.
 
 Parties may run on one event loop or each on its own, in threads. They share no memory: what is sent is copied.
+A notice is written and read as for a wire, since what would be cut or refused there must be here as well.
 Identity is the network's word: a link belongs to the party that it was made for.
 
 Thread safety: a link's state is touched on its own loop only, a listener's on its own; they reach one another
@@ -23,6 +24,8 @@ from typing import Any, Final, Generic, TypeVar
 from typing_extensions import override
 
 from fed.object import ObjectId
+from fed.transport import wire
+from fed.transport.chunks import offer_of
 from fed.transport.contract import (
     Ack,
     AddressInUse,
@@ -272,11 +275,12 @@ class MemoryListener(Listener):
         if object_id is not None and self._handler is not None:
             self._handler.on_offer_broken(connection.link.party, object_id)
 
-    def _on_notice(self, reply: _Reply[None], connection: _Connection, notice: Notice) -> None:
+    def _on_notices(self, reply: _Reply[None], connection: _Connection, notices: Sequence[Notice]) -> None:
         if self._handler is None or not connection.alive:
             reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
             return
-        self._handler.on_notice(connection.link.party, notice)
+        for notice in notices:
+            self._handler.on_notice(connection.link.party, notice)
         reply.succeed(None)
 
     def _count(self, **counts: int) -> None:
@@ -337,6 +341,7 @@ class MemoryLink(Link):
     @override
     async def send(self, parcels: Sequence[Parcel]) -> None:
         connection = self._connected()
+        _check_carried(parcels)
         copies = [_copy(parcel) for parcel in parcels]
         listener = connection.listener
         self._network._pass(connection, lambda: _post(listener.loop, listener._on_parcels, connection, copies))
@@ -347,6 +352,7 @@ class MemoryLink(Link):
     @override
     async def upload(self, parcel: Parcel) -> Verdict:
         connection = self._connected()
+        _check_carried([parcel])
         listener = connection.listener
         self._tokens += 1
         token = self._tokens
@@ -390,7 +396,8 @@ class MemoryLink(Link):
     @override
     async def tell(self, notice: Notice, *, timeout_s: float) -> None:
         connection = self._connected()
-        await self._ask(connection, connection.listener._on_notice, notice, timeout_s=timeout_s)
+        notices = [wire.decode_notice(frame) for frame in wire.encode_notice(notice)]
+        await self._ask(connection, connection.listener._on_notices, notices, timeout_s=timeout_s)
 
     @override
     async def close(self) -> None:
@@ -497,6 +504,12 @@ def _answer(call: Callable[..., None], reply: _Reply[Any], *arguments: object) -
         # A handler must not raise. One that does is a defect of ours, which must not leave the peer waiting.
         reply.fail(PeerUnreachable("the peer's handler failed"))
         raise RuntimeError("a transport handler raised") from error
+
+
+def _check_carried(parcels: Sequence[Parcel]) -> None:
+    """Refuse what another transport could not carry."""
+    for parcel in parcels:
+        wire.encode_offer(offer_of(parcel))
 
 
 def _copy(parcel: Parcel) -> Parcel:

@@ -5,7 +5,8 @@ Laws:
 1. Reading is strict. What is missing, unknown or over its limit is a `MalformedFrame`; nothing is coerced, and
    nothing read is interpreted beyond its framing.
 2. Writing a `Failure`, an `Ack` or a refusal cannot fail: their text is cut to its limit, since an error that
-   could not be sent would be a hang [E25]. Writing anything else over a limit is a `MalformedFrame` as well.
+   could not be sent would be a hang [E25]. The texts of a journal are cut too, because a call is known by its
+   beginning. Writing anything else over a limit is a `MalformedFrame` as well.
 3. What is written here is read here, whatever the text in it: `read(write(x)) == x` up to the cuts of law 2.
 
 A name is at most 128 bytes of UTF-8 and never empty. A failure is at most 4 KiB when encoded [E25, E44].
@@ -13,13 +14,15 @@ A name is at most 128 bytes of UTF-8 and never empty. A failure is at most 4 KiB
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from fed.core.failure import (
     MAX_CAUSES,
+    MAX_DETAIL_BYTES,
     MAX_HOPS,
     MAX_MESSAGE_BYTES,
     MAX_NAME_BYTES,
@@ -36,7 +39,9 @@ __all__ = [
     "MAX_BUFFERS",
     "MAX_FAILURE_BYTES",
     "MAX_NOTICE_OBJECTS",
+    "MAX_NOTICE_TEXTS",
     "MAX_REASON_BYTES",
+    "MAX_TEXT_BYTES",
     "MalformedFrame",
     "Offer",
     "decode_acks",
@@ -66,11 +71,16 @@ MAX_PARTIES: Final = 1024
 MAX_TYPES: Final = 4096
 MAX_NOTICE_OBJECTS: Final = 65_536
 """Of one frame; a notice with more travels as several."""
+MAX_NOTICE_TEXTS: Final = 4096
+"""Of one frame; a journal with more travels as several."""
+MAX_TEXT_BYTES: Final = 256
+"""Of one call in a journal."""
 MAX_ACKS: Final = 16_384
 MAX_BUFFERS: Final = 262_144
 """Of one object. Bounds what the descriptions of empty buffers can make a receiver allocate."""
 MAX_SEQUENCE: Final = (1 << 63) - 1
 MAX_UINT32: Final = (1 << 32) - 1
+MAX_UINT64: Final = (1 << 64) - 1
 MAX_BYTES: Final = (1 << 62) - 1
 """Of one object: the sum of the sizes in an offer fits a signed 64-bit number."""
 
@@ -98,6 +108,10 @@ _KINDS: Final[Mapping[Kind, int]] = {
 _NOTICE_KINDS: Final[Mapping[NoticeKind, int]] = {
     NoticeKind.READY: pb.NOTICE_KIND_READY,
     NoticeKind.FAILURE: pb.NOTICE_KIND_FAILURE,
+    NoticeKind.LATCHED: pb.NOTICE_KIND_LATCHED,
+    NoticeKind.PROGRESS: pb.NOTICE_KIND_PROGRESS,
+    NoticeKind.JOURNAL: pb.NOTICE_KIND_JOURNAL,
+    NoticeKind.RESET: pb.NOTICE_KIND_RESET,
     NoticeKind.GOODBYE: pb.NOTICE_KIND_GOODBYE,
 }
 _RECEIPTS: Final[Mapping[Receipt, int]] = {
@@ -114,6 +128,27 @@ _KIND_OF: Final = {number: kind for kind, number in _KINDS.items()}
 _NOTICE_KIND_OF: Final = {number: kind for kind, number in _NOTICE_KINDS.items()}
 _RECEIPT_OF: Final = {number: receipt for receipt, number in _RECEIPTS.items()}
 _VERDICT_OF: Final = {number: verdict for verdict, number in _VERDICTS.items()}
+
+# Which fields each kind of notice must have, and which it may have besides: the table in `fed.core.notice`. A number
+# may be zero, which on the wire is no different from its absence, so none is ever required.
+_MUST: Final[Mapping[NoticeKind, frozenset[str]]] = {
+    NoticeKind.READY: frozenset(),
+    NoticeKind.FAILURE: frozenset({"failure", "objects"}),
+    NoticeKind.LATCHED: frozenset({"failure"}),
+    NoticeKind.PROGRESS: frozenset(),
+    NoticeKind.JOURNAL: frozenset({"texts"}),
+    NoticeKind.RESET: frozenset(),
+    NoticeKind.GOODBYE: frozenset(),
+}
+_MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
+    NoticeKind.READY: frozenset(),
+    NoticeKind.FAILURE: frozenset(),
+    NoticeKind.LATCHED: frozenset(),
+    NoticeKind.PROGRESS: frozenset({"calls", "digest"}),
+    NoticeKind.JOURNAL: frozenset({"calls"}),
+    NoticeKind.RESET: frozenset({"calls", "digest"}),
+    NoticeKind.GOODBYE: frozenset({"failure", "calls", "digest"}),
+}
 
 _M = TypeVar("_M", bound=Message)
 _E = TypeVar("_E")
@@ -243,14 +278,12 @@ def decode_failure(data: bytes) -> Failure:
 
 
 def encode_notice(notice: Notice) -> tuple[bytes, ...]:
-    """A notice as one frame, or as several if it names more objects than one frame may.
+    """A notice as one frame, or as several if it names more objects or calls than one frame may.
 
     Raises:
-        MalformedFrame: An object or the epoch is out of range, or a field is set that its kind does not have.
+        MalformedFrame: A number is out of range, a field is set that its kind does not have, or one is missing.
     """
-    ids = notice.objects
-    groups = [ids[at : at + MAX_NOTICE_OBJECTS] for at in range(0, len(ids), MAX_NOTICE_OBJECTS)] or [()]
-    return tuple(_notice(notice, group).SerializeToString() for group in groups)
+    return tuple(_notice(part).SerializeToString() for part in _parts(notice))
 
 
 def decode_notice(data: bytes) -> Notice:
@@ -270,6 +303,7 @@ def _failure(failure: Failure) -> pb.Failure:
         ("src_party", failure.src_party or UNNAMED, MAX_NAME_BYTES),
         ("type_name", failure.type_name or UNNAMED, MAX_NAME_BYTES),
         ("task", failure.task, MAX_NAME_BYTES),
+        ("detail", failure.detail, MAX_DETAIL_BYTES),
         ("message", failure.message, MAX_MESSAGE_BYTES),
         ("traceback", failure.traceback, MAX_TRACEBACK_BYTES),
     ):
@@ -310,44 +344,69 @@ def _read_failure(message: pb.Failure) -> Failure:
         sequence=message.sequence if message.HasField("sequence") else -1,
         cause_types=_names(message.cause_types, "cause of a failure", MAX_CAUSES),
         hops=_names(message.hops, "hop of a failure", MAX_HOPS),
+        detail=_text(message.detail, "detail of a failure", MAX_DETAIL_BYTES),
         message=_text(message.message, "message of a failure", MAX_MESSAGE_BYTES),
         traceback=_text(message.traceback, "traceback of a failure", MAX_TRACEBACK_BYTES),
         truncated=message.truncated,
     )
 
 
-def _notice(notice: Notice, objects: Sequence[ObjectId]) -> pb.Notice:
+def _parts(notice: Notice) -> Iterator[Notice]:
+    """The same notice, or several that tell the same in frames of the size allowed."""
+    objects, texts = notice.objects, notice.texts
+    if len(objects) <= MAX_NOTICE_OBJECTS and len(texts) <= MAX_NOTICE_TEXTS:
+        yield notice
+    elif objects and texts:
+        raise MalformedFrame(f"a {notice.kind.value} notice has both objects and texts")
+    elif objects:
+        for at in range(0, len(objects), MAX_NOTICE_OBJECTS):
+            yield dataclasses.replace(notice, objects=objects[at : at + MAX_NOTICE_OBJECTS])
+    else:
+        for at in range(0, len(texts), MAX_NOTICE_TEXTS):
+            yield dataclasses.replace(notice, calls=notice.calls + at, texts=texts[at : at + MAX_NOTICE_TEXTS])
+
+
+def _notice(notice: Notice) -> pb.Notice:
     message = pb.Notice(kind=_NOTICE_KINDS[notice.kind])  # type: ignore[arg-type]
     message.epoch = _in_range(notice.epoch, MAX_UINT32, "epoch of a notice")
     if notice.failure is not None:
         message.failure.CopyFrom(_failure(notice.failure))
-    for object_id in objects:
+    for object_id in notice.objects:
         _write_id(message.objects.add(), object_id)
-    _check_notice(notice.kind, has_failure=notice.failure is not None, has_objects=bool(objects))
+    message.calls = _in_range(notice.calls, MAX_SEQUENCE, "number of calls in a notice")
+    message.digest = _in_range(notice.digest, MAX_UINT64, "digest in a notice")
+    for text in notice.texts:
+        fitting, _ = _fit(text, MAX_TEXT_BYTES)
+        message.texts.append(fitting)
+    _check_fields(notice.kind, message)
     return message
 
 
 def _read_notice(message: pb.Notice) -> Notice:
     kind = _member(_NOTICE_KIND_OF, message.kind, "kind of a notice")
+    _check_fields(kind, message)
     if len(message.objects) > MAX_NOTICE_OBJECTS:
         raise MalformedFrame(f"a notice names {len(message.objects)} objects; at most {MAX_NOTICE_OBJECTS} may be")
-    has_failure = message.HasField("failure")
-    _check_notice(kind, has_failure=has_failure, has_objects=bool(message.objects))
+    if len(message.texts) > MAX_NOTICE_TEXTS:
+        raise MalformedFrame(f"a notice has {len(message.texts)} texts; at most {MAX_NOTICE_TEXTS} may be")
     return Notice(
         kind=kind,
         epoch=message.epoch,
-        failure=_read_failure(message.failure) if has_failure else None,
+        failure=_read_failure(message.failure) if message.HasField("failure") else None,
         objects=tuple(_read_id(object_id) for object_id in message.objects),
+        calls=_in_range(message.calls, MAX_SEQUENCE, "number of calls in a notice"),
+        digest=message.digest,
+        texts=tuple(_text(text, "text of a notice", MAX_TEXT_BYTES) for text in message.texts),
     )
 
 
-def _check_notice(kind: NoticeKind, *, has_failure: bool, has_objects: bool) -> None:
-    if kind is NoticeKind.FAILURE and not has_failure:
-        raise MalformedFrame("a FAILURE notice lacks its failure")
-    if kind is NoticeKind.READY and has_failure:
-        raise MalformedFrame("a READY notice has a failure")
-    if kind is not NoticeKind.FAILURE and has_objects:
-        raise MalformedFrame(f"a {kind.value} notice names objects")
+def _check_fields(kind: NoticeKind, message: pb.Notice) -> None:
+    present = {field.name for field, _ in message.ListFields()} - {"kind", "epoch"}
+    missing, strange = _MUST[kind] - present, present - _MUST[kind] - _MAY[kind]
+    if missing:
+        raise MalformedFrame(f"a {kind.value} notice lacks its {min(missing)}")
+    if strange:
+        raise MalformedFrame(f"a {kind.value} notice has {min(strange)}")
 
 
 # Parcels, acknowledgements, offers -----------------------------------------------------------------------------
@@ -484,12 +543,13 @@ def _write_id(message: pb.ObjectId, object_id: ObjectId) -> None:
     message.epoch = _in_range(object_id.epoch, MAX_UINT32, "epoch of an object")
     message.sequence = _in_range(object_id.sequence, MAX_SEQUENCE, "sequence of an object")
     message.slot = _in_range(object_id.slot, MAX_UINT32, "slot of an object")
+    message.stamp = _in_range(object_id.stamp, MAX_UINT64, "stamp of an object")
 
 
 def _read_id(message: pb.ObjectId) -> ObjectId:
     if message.sequence > MAX_SEQUENCE:
         raise MalformedFrame(f"sequence {message.sequence} of an object is out of range")
-    return ObjectId(message.epoch, message.sequence, message.slot)
+    return ObjectId(message.epoch, message.sequence, message.slot, message.stamp)
 
 
 def _in_range(number: int, most: int, what: str) -> int:

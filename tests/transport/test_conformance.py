@@ -364,9 +364,13 @@ def test_a_cancelled_reader_of_acks_leaves_the_stream_whole(make_world: MakeWorl
     [
         READY,
         Notice(NoticeKind.GOODBYE, 3),
+        Notice(NoticeKind.GOODBYE, 3, calls=7, digest=(1 << 64) - 1),
         Notice(NoticeKind.GOODBYE, 3, failure()),
-        Notice(NoticeKind.FAILURE, 3, failure()),
-        Notice(NoticeKind.FAILURE, 3, failure(), tuple(ObjectId(3, number, 0) for number in range(1000))),
+        Notice(NoticeKind.LATCHED, 3, failure()),
+        Notice(NoticeKind.PROGRESS, 3, calls=7, digest=8),
+        Notice(NoticeKind.JOURNAL, 3, calls=7, texts=("alice: train(_)", "bob: merge(_)")),
+        Notice(NoticeKind.RESET, 3, calls=7, digest=8),
+        Notice(NoticeKind.FAILURE, 3, failure(), tuple(ObjectId(3, number, 0, number) for number in range(1000))),
     ],
 )
 def test_a_notice_has_arrived_when_telling_returns(make_world: MakeWorld, notice: Notice) -> None:
@@ -379,11 +383,63 @@ def test_a_notice_has_arrived_when_telling_returns(make_world: MakeWorld, notice
     run(scenario())
 
 
+def test_a_notice_that_is_too_long_comes_as_several_in_order_and_with_its_texts_cut(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = await world.connected()
+            texts = ("x" * 1000, *("call" for _ in range(5000)))
+            long = Notice(NoticeKind.JOURNAL, 3, calls=7, texts=texts)
+            short = Notice(NoticeKind.PROGRESS, 3)
+            await asyncio.gather(*(link.tell(notice, timeout_s=LIMIT_S) for notice in (long, short)))
+            told = [notice for _, notice in world.handler.notices]
+            assert [(notice.calls, len(notice.texts)) for notice in told] == [(7, 4096), (4103, 905), (0, 0)]
+            assert told[0].texts[:2] == ("x" * 256, "call")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        Notice(NoticeKind.FAILURE, 0, failure()),
+        Notice(NoticeKind.LATCHED, 0),
+        Notice(NoticeKind.READY, 0, calls=1),
+        Notice(NoticeKind.READY, -1),
+    ],
+)
+def test_a_notice_that_makes_no_sense_is_not_told(make_world: MakeWorld, notice: Notice) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = await world.connected()
+            with pytest.raises(ValueError):
+                await link.tell(notice, timeout_s=LIMIT_S)
+            await link.tell(READY, timeout_s=LIMIT_S)
+            assert world.handler.notices == [("alice", READY)]
+
+    run(scenario())
+
+
+def test_a_parcel_that_cannot_be_carried_is_not_sent_and_breaks_nothing(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = await world.connected()
+            good, bad = parcel(1), parcel(2)._replace(id=ObjectId(0, 0, -1))
+            with pytest.raises(ValueError):
+                await link.send([good, bad])
+            with pytest.raises(ValueError):
+                await link.upload(bad)
+            await link.send([good])
+            await world.handler.until(lambda: bool(world.handler.parcels))
+            assert [received.id for _, received in world.handler.parcels] == [good.id]
+
+    run(scenario())
+
+
 def test_notices_keep_their_order(make_world: MakeWorld) -> None:
     async def scenario() -> None:
         async with make_world().opened() as world:
             link = await world.connected()
-            sent = [Notice(NoticeKind.FAILURE, 0, failure(number)) for number in range(60)]
+            sent = [Notice(NoticeKind.LATCHED, 0, failure(number)) for number in range(60)]
             await asyncio.gather(*(link.tell(notice, timeout_s=LIMIT_S) for notice in sent))
             assert [notice for _, notice in world.handler.notices] == sent
 
@@ -398,7 +454,7 @@ def test_e03_a_notice_passes_a_stalled_upload(make_world: MakeWorld) -> None:
             uploading = asyncio.ensure_future(link.upload(parcel(1, bytes(64 << 20))))
             await world.handler.until(lambda: bool(world.handler.offers))
             await world.stalled()
-            await link.tell(Notice(NoticeKind.FAILURE, 0, failure()), timeout_s=LIMIT_S)
+            await link.tell(Notice(NoticeKind.LATCHED, 0, failure()), timeout_s=LIMIT_S)
             assert len(world.handler.notices) == 1
             assert world.handler.parcels == []
             assert not uploading.done()

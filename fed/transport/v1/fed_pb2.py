@@ -24,45 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64/v1/fed.proto\x12\x06\x66\x65\x64.v1\"9\n\x08ObjectId\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0c\n\x04slot\x18\x03 \x01(\r\"\x95\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\r\n\x05party\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\t\x12\x0f\n\x07parties\x18\x06 \x03(\t\x12\r\n\x05types\x18\x07 \x03(\t\x12\x12\n\nexceptions\x18\x08 \x03(\tJ\x04\x08\t\x10\x10\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"Z\n\x08Greeting\x12 \n\x07welcome\x18\x01 \x01(\x0b\x32\r.fed.v1.HelloH\x00\x12\"\n\x07refusal\x18\x02 \x01(\x0b\x32\x0f.fed.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"\x85\x02\n\x07\x46\x61ilure\x12\x10\n\x08\x65rror_id\x18\x01 \x01(\t\x12\x1a\n\x04kind\x18\x02 \x01(\x0e\x32\x0c.fed.v1.Kind\x12\x11\n\tsrc_party\x18\x03 \x01(\t\x12\x11\n\ttype_name\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x15\n\x08sequence\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0b\x63\x61use_types\x18\x07 \x03(\t\x12\x0c\n\x04hops\x18\x08 \x03(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\x11\n\ttraceback\x18\n \x01(\t\x12\x11\n\ttruncated\x18\x0b \x01(\x08\x42\x0b\n\t_sequenceJ\x04\x08\x0c\x10\x10R\x04\x61rgsR\x06localsR\x06pickle\"~\n\x06Notice\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.fed.v1.NoticeKind\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12 \n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x0f.fed.v1.Failure\x12!\n\x07objects\x18\x04 \x03(\x0b\x32\x10.fed.v1.ObjectId\"\x06\n\x04Told\"G\n\x06Parcel\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.fed.v1.ObjectId\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62uffers\x18\x03 \x03(\x0c\"*\n\x07Parcels\x12\x1f\n\x07parcels\x18\x01 \x03(\x0b\x32\x0e.fed.v1.Parcel\"U\n\x03\x41\x63k\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.fed.v1.ObjectId\x12 \n\x07receipt\x18\x02 \x01(\x0e\x32\x0f.fed.v1.Receipt\x12\x0e\n\x06reason\x18\x03 \x01(\t\"!\n\x04\x41\x63ks\x12\x19\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x0b.fed.v1.Ack\"_\n\x05Offer\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.fed.v1.ObjectId\x12\x13\n\x0bheader_size\x18\x02 \x01(\x04\x12\x14\n\x0c\x62uffer_sizes\x18\x03 \x03(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"0\n\x0cUploadResult\x12 \n\x07verdict\x18\x01 \x01(\x0e\x32\x0f.fed.v1.Verdict*\xdb\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_TASK\x10\x01\x12\x12\n\x0eKIND_CANCELLED\x10\x02\x12\x17\n\x13KIND_WORKER_CRASHED\x10\x03\x12\x16\n\x12KIND_OUT_OF_MEMORY\x10\x04\x12\x13\n\x0fKIND_ACTOR_DIED\x10\x05\x12\x14\n\x10KIND_OBJECT_LOST\x10\x06\x12\x11\n\rKIND_DELIVERY\x10\x07\x12\x16\n\x12KIND_EGRESS_DENIED\x10\x08\x12\x13\n\x0fKIND_PARTY_LOST\x10\t\x12\x13\n\x0fKIND_PARTY_LEFT\x10\n\x12\x0f\n\x0bKIND_DRIVER\x10\x0b\x12\x11\n\rKIND_DIVERGED\x10\x0c\x12\x11\n\rKIND_DEADLOCK\x10\r\x12\x10\n\x0cKIND_TIMEOUT\x10\x0e\x12\r\n\tKIND_INIT\x10\x0f\x12\x11\n\rKIND_INTERNAL\x10\x10*r\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11NOTICE_KIND_READY\x10\x01\x12\x17\n\x13NOTICE_KIND_FAILURE\x10\x02\x12\x17\n\x13NOTICE_KIND_GOODBYE\x10\x03*x\n\x07Receipt\x12\x17\n\x13RECEIPT_UNSPECIFIED\x10\x00\x12\x15\n\x11RECEIPT_DELIVERED\x10\x01\x12\x14\n\x10RECEIPT_DEFERRED\x10\x02\x12\x12\n\x0eRECEIPT_WANTED\x10\x03\x12\x13\n\x0fRECEIPT_REFUSED\x10\x04*J\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_ADMIT\x10\x01\x12\x13\n\x0fVERDICT_DECLINE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64/v1/fed.proto\x12\x06\x66\x65\x64.v1\"H\n\x08ObjectId\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\r\n\x05stamp\x18\x04 \x01(\x06\"\x95\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\r\n\x05party\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\t\x12\x0f\n\x07parties\x18\x06 \x03(\t\x12\r\n\x05types\x18\x07 \x03(\t\x12\x12\n\nexceptions\x18\x08 \x03(\tJ\x04\x08\t\x10\x10\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"Z\n\x08Greeting\x12 \n\x07welcome\x18\x01 \x01(\x0b\x32\r.fed.v1.HelloH\x00\x12\"\n\x07refusal\x18\x02 \x01(\x0b\x32\x0f.fed.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"\x95\x02\n\x07\x46\x61ilure\x12\x10\n\x08\x65rror_id\x18\x01 \x01(\t\x12\x1a\n\x04kind\x18\x02 \x01(\x0e\x32\x0c.fed.v1.Kind\x12\x11\n\tsrc_party\x18\x03 \x01(\t\x12\x11\n\ttype_name\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x15\n\x08sequence\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0b\x63\x61use_types\x18\x07 \x03(\t\x12\x0c\n\x04hops\x18\x08 \x03(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\x11\n\ttraceback\x18\n \x01(\t\x12\x11\n\ttruncated\x18\x0b \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x0c \x01(\tB\x0b\n\t_sequenceJ\x04\x08\r\x10\x10R\x04\x61rgsR\x06localsR\x06pickle\"\xac\x01\n\x06Notice\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.fed.v1.NoticeKind\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12 \n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x0f.fed.v1.Failure\x12!\n\x07objects\x18\x04 \x03(\x0b\x32\x10.fed.v1.ObjectId\x12\r\n\x05\x63\x61lls\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x06\x12\r\n\x05texts\x18\x07 \x03(\t\"\x06\n\x04Told\"G\n\x06Parcel\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.fed.v1.ObjectId\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62uffers\x18\x03 \x03(\x0c\"*\n\x07Parcels\x12\x1f\n\x07parcels\x18\x01 \x03(\x0b\x32\x0e.fed.v1.Parcel\"U\n\x03\x41\x63k\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.fed.v1.ObjectId\x12 \n\x07receipt\x18\x02 \x01(\x0e\x32\x0f.fed.v1.Receipt\x12\x0e\n\x06reason\x18\x03 \x01(\t\"!\n\x04\x41\x63ks\x12\x19\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x0b.fed.v1.Ack\"_\n\x05Offer\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.fed.v1.ObjectId\x12\x13\n\x0bheader_size\x18\x02 \x01(\x04\x12\x14\n\x0c\x62uffer_sizes\x18\x03 \x03(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"0\n\x0cUploadResult\x12 \n\x07verdict\x18\x01 \x01(\x0e\x32\x0f.fed.v1.Verdict*\xdb\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_TASK\x10\x01\x12\x12\n\x0eKIND_CANCELLED\x10\x02\x12\x17\n\x13KIND_WORKER_CRASHED\x10\x03\x12\x16\n\x12KIND_OUT_OF_MEMORY\x10\x04\x12\x13\n\x0fKIND_ACTOR_DIED\x10\x05\x12\x14\n\x10KIND_OBJECT_LOST\x10\x06\x12\x11\n\rKIND_DELIVERY\x10\x07\x12\x16\n\x12KIND_EGRESS_DENIED\x10\x08\x12\x13\n\x0fKIND_PARTY_LOST\x10\t\x12\x13\n\x0fKIND_PARTY_LEFT\x10\n\x12\x0f\n\x0bKIND_DRIVER\x10\x0b\x12\x11\n\rKIND_DIVERGED\x10\x0c\x12\x11\n\rKIND_DEADLOCK\x10\r\x12\x10\n\x0cKIND_TIMEOUT\x10\x0e\x12\r\n\tKIND_INIT\x10\x0f\x12\x11\n\rKIND_INTERNAL\x10\x10*\xd5\x01\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11NOTICE_KIND_READY\x10\x01\x12\x17\n\x13NOTICE_KIND_FAILURE\x10\x02\x12\x17\n\x13NOTICE_KIND_GOODBYE\x10\x03\x12\x17\n\x13NOTICE_KIND_LATCHED\x10\x04\x12\x18\n\x14NOTICE_KIND_PROGRESS\x10\x05\x12\x17\n\x13NOTICE_KIND_JOURNAL\x10\x06\x12\x15\n\x11NOTICE_KIND_RESET\x10\x07*x\n\x07Receipt\x12\x17\n\x13RECEIPT_UNSPECIFIED\x10\x00\x12\x15\n\x11RECEIPT_DELIVERED\x10\x01\x12\x14\n\x10RECEIPT_DEFERRED\x10\x02\x12\x12\n\x0eRECEIPT_WANTED\x10\x03\x12\x13\n\x0fRECEIPT_REFUSED\x10\x04*J\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_ADMIT\x10\x01\x12\x13\n\x0fVERDICT_DECLINE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fed.v1.fed_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KIND']._serialized_start=1145
-  _globals['_KIND']._serialized_end=1492
-  _globals['_NOTICEKIND']._serialized_start=1494
-  _globals['_NOTICEKIND']._serialized_end=1608
-  _globals['_RECEIPT']._serialized_start=1610
-  _globals['_RECEIPT']._serialized_end=1730
-  _globals['_VERDICT']._serialized_start=1732
-  _globals['_VERDICT']._serialized_end=1806
+  _globals['_KIND']._serialized_start=1223
+  _globals['_KIND']._serialized_end=1570
+  _globals['_NOTICEKIND']._serialized_start=1573
+  _globals['_NOTICEKIND']._serialized_end=1786
+  _globals['_RECEIPT']._serialized_start=1788
+  _globals['_RECEIPT']._serialized_end=1908
+  _globals['_VERDICT']._serialized_start=1910
+  _globals['_VERDICT']._serialized_end=1984
   _globals['_OBJECTID']._serialized_start=28
-  _globals['_OBJECTID']._serialized_end=85
-  _globals['_HELLO']._serialized_start=88
-  _globals['_HELLO']._serialized_end=237
-  _globals['_REFUSAL']._serialized_start=239
-  _globals['_REFUSAL']._serialized_end=264
-  _globals['_GREETING']._serialized_start=266
-  _globals['_GREETING']._serialized_end=356
-  _globals['_FAILURE']._serialized_start=359
-  _globals['_FAILURE']._serialized_end=620
-  _globals['_NOTICE']._serialized_start=622
-  _globals['_NOTICE']._serialized_end=748
-  _globals['_TOLD']._serialized_start=750
-  _globals['_TOLD']._serialized_end=756
-  _globals['_PARCEL']._serialized_start=758
-  _globals['_PARCEL']._serialized_end=829
-  _globals['_PARCELS']._serialized_start=831
-  _globals['_PARCELS']._serialized_end=873
-  _globals['_ACK']._serialized_start=875
-  _globals['_ACK']._serialized_end=960
-  _globals['_ACKS']._serialized_start=962
-  _globals['_ACKS']._serialized_end=995
-  _globals['_OFFER']._serialized_start=997
-  _globals['_OFFER']._serialized_end=1092
-  _globals['_UPLOADRESULT']._serialized_start=1094
-  _globals['_UPLOADRESULT']._serialized_end=1142
+  _globals['_OBJECTID']._serialized_end=100
+  _globals['_HELLO']._serialized_start=103
+  _globals['_HELLO']._serialized_end=252
+  _globals['_REFUSAL']._serialized_start=254
+  _globals['_REFUSAL']._serialized_end=279
+  _globals['_GREETING']._serialized_start=281
+  _globals['_GREETING']._serialized_end=371
+  _globals['_FAILURE']._serialized_start=374
+  _globals['_FAILURE']._serialized_end=651
+  _globals['_NOTICE']._serialized_start=654
+  _globals['_NOTICE']._serialized_end=826
+  _globals['_TOLD']._serialized_start=828
+  _globals['_TOLD']._serialized_end=834
+  _globals['_PARCEL']._serialized_start=836
+  _globals['_PARCEL']._serialized_end=907
+  _globals['_PARCELS']._serialized_start=909
+  _globals['_PARCELS']._serialized_end=951
+  _globals['_ACK']._serialized_start=953
+  _globals['_ACK']._serialized_end=1038
+  _globals['_ACKS']._serialized_start=1040
+  _globals['_ACKS']._serialized_end=1073
+  _globals['_OFFER']._serialized_start=1075
+  _globals['_OFFER']._serialized_end=1170
+  _globals['_UPLOADRESULT']._serialized_start=1172
+  _globals['_UPLOADRESULT']._serialized_end=1220
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,10 @@ class NoticeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOTICE_KIND_READY: _ClassVar[NoticeKind]
     NOTICE_KIND_FAILURE: _ClassVar[NoticeKind]
     NOTICE_KIND_GOODBYE: _ClassVar[NoticeKind]
+    NOTICE_KIND_LATCHED: _ClassVar[NoticeKind]
+    NOTICE_KIND_PROGRESS: _ClassVar[NoticeKind]
+    NOTICE_KIND_JOURNAL: _ClassVar[NoticeKind]
+    NOTICE_KIND_RESET: _ClassVar[NoticeKind]
 
 class Receipt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -67,6 +71,10 @@ NOTICE_KIND_UNSPECIFIED: NoticeKind
 NOTICE_KIND_READY: NoticeKind
 NOTICE_KIND_FAILURE: NoticeKind
 NOTICE_KIND_GOODBYE: NoticeKind
+NOTICE_KIND_LATCHED: NoticeKind
+NOTICE_KIND_PROGRESS: NoticeKind
+NOTICE_KIND_JOURNAL: NoticeKind
+NOTICE_KIND_RESET: NoticeKind
 RECEIPT_UNSPECIFIED: Receipt
 RECEIPT_DELIVERED: Receipt
 RECEIPT_DEFERRED: Receipt
@@ -77,14 +85,16 @@ VERDICT_ADMIT: Verdict
 VERDICT_DECLINE: Verdict
 
 class ObjectId(_message.Message):
-    __slots__ = ("epoch", "sequence", "slot")
+    __slots__ = ("epoch", "sequence", "slot", "stamp")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
+    STAMP_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     sequence: int
     slot: int
-    def __init__(self, epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., slot: _Optional[int] = ...) -> None: ...
+    stamp: int
+    def __init__(self, epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., slot: _Optional[int] = ..., stamp: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "version", "job", "party", "incarnation", "parties", "types", "exceptions")
@@ -121,7 +131,7 @@ class Greeting(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Hello, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("error_id", "kind", "src_party", "type_name", "task", "sequence", "cause_types", "hops", "message", "traceback", "truncated")
+    __slots__ = ("error_id", "kind", "src_party", "type_name", "task", "sequence", "cause_types", "hops", "message", "traceback", "truncated", "detail")
     ERROR_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SRC_PARTY_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +143,7 @@ class Failure(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
     error_id: str
     kind: Kind
     src_party: str
@@ -144,19 +155,26 @@ class Failure(_message.Message):
     message: str
     traceback: str
     truncated: bool
-    def __init__(self, error_id: _Optional[str] = ..., kind: _Optional[_Union[Kind, str]] = ..., src_party: _Optional[str] = ..., type_name: _Optional[str] = ..., task: _Optional[str] = ..., sequence: _Optional[int] = ..., cause_types: _Optional[_Iterable[str]] = ..., hops: _Optional[_Iterable[str]] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., truncated: bool = ...) -> None: ...
+    detail: str
+    def __init__(self, error_id: _Optional[str] = ..., kind: _Optional[_Union[Kind, str]] = ..., src_party: _Optional[str] = ..., type_name: _Optional[str] = ..., task: _Optional[str] = ..., sequence: _Optional[int] = ..., cause_types: _Optional[_Iterable[str]] = ..., hops: _Optional[_Iterable[str]] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., truncated: bool = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Notice(_message.Message):
-    __slots__ = ("kind", "epoch", "failure", "objects")
+    __slots__ = ("kind", "epoch", "failure", "objects", "calls", "digest", "texts")
     KIND_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
     kind: NoticeKind
     epoch: int
     failure: Failure
     objects: _containers.RepeatedCompositeFieldContainer[ObjectId]
-    def __init__(self, kind: _Optional[_Union[NoticeKind, str]] = ..., epoch: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., objects: _Optional[_Iterable[_Union[ObjectId, _Mapping]]] = ...) -> None: ...
+    calls: int
+    digest: int
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[_Union[NoticeKind, str]] = ..., epoch: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., objects: _Optional[_Iterable[_Union[ObjectId, _Mapping]]] = ..., calls: _Optional[int] = ..., digest: _Optional[int] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Told(_message.Message):
     __slots__ = ()
