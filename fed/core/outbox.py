@@ -8,8 +8,8 @@ States of one object::
       ├───────────── DEFERRED ◄─ DEFERRED
       └── reconnected: everything unacknowledged is queued again
 
-Law: an object leaves the outbox by DELIVERED, REFUSED or `fail` and by nothing else, so a broken connection or a
-restarted peer costs time and loses nothing.
+Law: an object leaves the outbox when it is `finished` (delivered, refused, or its peer is gone) or with its epoch, at
+a `reset`, and by nothing else, so a broken connection or a restarted peer costs time and loses nothing.
 """
 
 from __future__ import annotations
@@ -113,6 +113,13 @@ class Outbox(Generic[P]):
             entry.state = _State.QUEUED
             self._queue.setdefault(object_id)
         self._queue = {object_id: None for object_id in self._entries if object_id in self._queue}
+
+    def reset(self, epoch: int) -> tuple[ObjectId, ...]:
+        """Forget everything of earlier epochs, which nobody wants any more. Returns its names, oldest first."""
+        past = tuple(object_id for object_id in self._entries if object_id.epoch < epoch)
+        for object_id in past:
+            self.finished(object_id)
+        return past
 
     def validate(self) -> None:
         """Check the laws; run at the teardown of tests.

@@ -20,8 +20,14 @@ Laws:
 3. Bytes that nobody waits for are held up to a limit, beyond it they stay with their owner (DEFERRED). An object
    that somebody waits for is always admitted, so the limit cannot deadlock.
 4. A failure is kept: it reaches also those who ask later. Value and failure exclude one another, first one wins.
-5. After `abort` nothing waits: every waiter, past and future, gets the failure at once.
+5. After `abort` nothing waits in the current epoch: every waiter of it, past and future, gets the failure at once.
+   What came for a later epoch is not touched: a peer may be ahead of this party, which has yet to reset.
 6. After `left` nothing of that peer waits. What it had sent before it left is still there to be taken.
+7. After `reset` objects of earlier epochs do not exist. What still comes of them is dropped, counted and acknowledged,
+   so that its owner may forget it; who still asks for one gets the failure that the reset was given.
+
+The current epoch is the latest one that the table was reset to or that somebody waits for: a table that was lost and
+made anew learns it from its waiters.
 
 Each method returns what is to be done; the caller does it. A *ticket* is the caller's own name for one waiter.
 """
@@ -30,6 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 # Python 3.10 has no generic NamedTuple of its own.
@@ -97,6 +104,7 @@ class Statistics(NamedTuple):
         delivered: Objects confirmed.
         duplicates: Arrivals dropped because they had been there before.
         deferred: Arrivals turned away for lack of room.
+        stale: Arrivals, offers and failures dropped because they belong to an earlier epoch.
     """
 
     awaited: int
@@ -106,6 +114,7 @@ class Statistics(NamedTuple):
     delivered: int
     duplicates: int
     deferred: int
+    stale: int
 
 
 class _State(enum.Enum):
@@ -114,6 +123,13 @@ class _State(enum.Enum):
     DEFERRED = enum.auto()
     HANDED = enum.auto()
     FAILED = enum.auto()
+
+
+class _Over(NamedTuple):
+    """Nothing waits in any epoch up to this one, and why."""
+
+    epoch: int
+    failure: Failure
 
 
 @dataclasses.dataclass(slots=True)
@@ -144,14 +160,18 @@ class Rendezvous(Generic[T, P]):
         self._entries: dict[Key, _Entry] = {}
         self._delivered: dict[str, set[ObjectId]] = {}
         self._stored_bytes = 0
-        self._aborted: Failure | None = None
+        self._epoch = 0
+        self._aborted: _Over | None = None
+        self._past: _Over | None = None
         self._left: dict[str, Failure] = {}
-        self._delivered_count = self._duplicates = self._deferred = 0
+        self._delivered_count = self._duplicates = self._deferred = self._stale = 0
 
     def awaited(self, key: Key, ticket: T) -> Arrival[T, P]:
         """Somebody waits for an object."""
-        if self._aborted is not None:
-            return Arrival(Resolution(ticket, None, self._aborted))
+        over = self._over(key.id)
+        if over is not None:
+            return Arrival(Resolution(ticket, None, over))
+        self._epoch = max(self._epoch, key.id.epoch)
         entry = self._entries.get(key)
         left = self._left.get(key.peer)
         if left is not None and (entry is None or entry.state in (_State.DEFERRED, _State.HANDED)):
@@ -219,6 +239,9 @@ class Rendezvous(Generic[T, P]):
 
     def failed(self, key: Key, failure: Failure) -> Arrival[T, P]:
         """An object will never come. A value that is there already stays."""
+        if self._is_past(key.id):
+            self._stale += 1
+            return _NOTHING
         entry = self._entries.get(key)
         if entry is None or entry.state is _State.DEFERRED:
             known = self._delivered.get(key.peer)
@@ -235,6 +258,8 @@ class Rendezvous(Generic[T, P]):
 
     def confirmed(self, key: Key) -> Arrival[T, P]:
         """The value is safe in the consumer's object store."""
+        if self._is_past(key.id):
+            return Arrival(reply=Reply.DELIVERED)
         entry = self._entries.get(key)
         if entry is not None and entry.state in (_State.AWAITED, _State.FAILED):
             return _NOTHING
@@ -246,15 +271,37 @@ class Rendezvous(Generic[T, P]):
         return Arrival(reply=Reply.DELIVERED)
 
     def abort(self, failure: Failure) -> tuple[Resolution[T, P], ...]:
-        """Let go of every waiter, and of every one to come."""
-        if self._aborted is None:
-            self._aborted = failure
-        return self._let_go(failure, None)
+        """Let go of every waiter of the current epoch, and of every one to come in it."""
+        if self._aborted is None or self._aborted.epoch < self._epoch:
+            self._aborted = _Over(self._epoch, failure)
+        return self._let_go(failure, lambda key: True)
+
+    def reset(self, epoch: int, failure: Failure) -> tuple[Resolution[T, P], ...]:
+        """Objects of earlier epochs exist no more; an abort of one is over. A peer that has left stays away.
+
+        Resetting to the current epoch or an earlier one changes nothing.
+
+        Args:
+            epoch: From now on the current one.
+            failure: What those get who wait, or will ask, for an object of an earlier epoch.
+        """
+        if epoch <= self._floor():
+            return ()
+        self._past = _Over(epoch - 1, failure)
+        self._epoch = max(self._epoch, epoch)
+        if self._aborted is not None and self._aborted.epoch < epoch:
+            self._aborted = None
+        resolutions = self._let_go(failure, lambda key: key.id.epoch < epoch)
+        for key in [key for key in self._entries if key.id.epoch < epoch]:
+            self._free(self._entries.pop(key))
+        for peer, known in self._delivered.items():
+            self._delivered[peer] = {object_id for object_id in known if object_id.epoch >= epoch}
+        return resolutions
 
     def left(self, peer: str, failure: Failure) -> tuple[Resolution[T, P], ...]:
         """A peer has left: let go of those who wait for it, and of every one to come."""
         self._left.setdefault(peer, failure)
-        return self._let_go(failure, peer)
+        return self._let_go(failure, lambda key: key.peer == peer)
 
     def statistics(self) -> Statistics:
         """Counts now."""
@@ -267,6 +314,7 @@ class Rendezvous(Generic[T, P]):
             delivered=self._delivered_count,
             duplicates=self._duplicates,
             deferred=self._deferred,
+            stale=self._stale,
         )
 
     def validate(self) -> None:
@@ -287,11 +335,22 @@ class Rendezvous(Generic[T, P]):
                 raise RuntimeError(f"{key}: a failure is kept in state {entry.state.name}")
             if key.id in self._delivered.get(key.peer, ()):
                 raise RuntimeError(f"{key}: delivered and in the table")
-            if entry.state is _State.AWAITED and (self._aborted is not None or key.peer in self._left):
+            if entry.state is _State.AWAITED and (self._over(key.id) is not None or key.peer in self._left):
                 raise RuntimeError(f"{key}: awaited after an abort, or from a peer that left")
+            if entry.state is _State.AWAITED and key.id.epoch > self._epoch:
+                raise RuntimeError(f"{key}: awaited in an epoch after the current one, {self._epoch}")
+        names = [key.id for key in self._entries] + [name for known in self._delivered.values() for name in known]
+        for object_id in names:
+            if self._is_past(object_id):
+                raise RuntimeError(f"{object_id} of epoch {object_id.epoch} is kept in epoch {self._epoch}")
+        if self._aborted is not None and not self._floor() <= self._aborted.epoch <= self._epoch:
+            raise RuntimeError(f"an abort of epoch {self._aborted.epoch} is kept in epoch {self._epoch}")
 
     def _before_arrival(self, key: Key, nbytes: int) -> Arrival[T, P] | None:
         """The cases in which what comes is not wanted, whole or offered."""
+        if self._is_past(key.id):
+            self._stale += 1
+            return Arrival(reply=Reply.DELIVERED)
         if key.id in self._delivered.get(key.peer, ()):
             self._duplicates += 1
             return Arrival(reply=Reply.DELIVERED)
@@ -299,20 +358,34 @@ class Rendezvous(Generic[T, P]):
         if entry is not None and entry.state in (_State.STORED, _State.HANDED):
             self._duplicates += 1
             return _NOTHING
-        if self._aborted is not None or (entry is not None and entry.state is _State.FAILED):
+        if self._over(key.id) is not None or (entry is not None and entry.state is _State.FAILED):
             # Its place is taken by a failure for ever: the owner may forget it.
             return Arrival(reply=Reply.DELIVERED)
         if self._max_object is not None and nbytes > self._max_object:
             return Arrival(reply=Reply.REFUSED)
         return None
 
-    def _let_go(self, failure: Failure, peer: str | None) -> tuple[Resolution[T, P], ...]:
+    def _let_go(self, failure: Failure, whom: Callable[[Key], bool]) -> tuple[Resolution[T, P], ...]:
         resolutions = []
         for key, entry in self._entries.items():
-            if entry.state is _State.AWAITED and peer in (None, key.peer):
+            if entry.state is _State.AWAITED and whom(key):
                 resolutions.append(Resolution[T, P](entry.ticket, None, failure))
                 entry.state, entry.ticket, entry.failure = _State.FAILED, None, failure
         return tuple(resolutions)
+
+    def _floor(self) -> int:
+        """The earliest epoch whose objects exist."""
+        return 0 if self._past is None else self._past.epoch + 1
+
+    def _is_past(self, object_id: ObjectId) -> bool:
+        return object_id.epoch < self._floor()
+
+    def _over(self, object_id: ObjectId) -> Failure | None:
+        """Why nobody can wait for an object, whatever is known of it; None if one can."""
+        for over in (self._past, self._aborted):
+            if over is not None and object_id.epoch <= over.epoch:
+                return over.failure
+        return None
 
     def _hand(self, entry: _Entry, ticket: T, payload: P) -> Arrival[T, P]:
         entry.state, entry.ticket, entry.payload = _State.HANDED, None, None

@@ -69,6 +69,21 @@ def test_a_want_of_something_unknown_is_no_reason_to_send() -> None:
     assert not filled(0).wanted(oid(9))
 
 
+def test_e23_a_reset_forgets_earlier_epochs_in_every_state() -> None:
+    outbox: Outbox[str] = Outbox()
+    for number in range(3):
+        outbox.put(oid(number), "old", 10)
+    outbox.take(20)
+    outbox.deferred(oid(1))
+    new = ObjectId(1, 0, 0)
+    outbox.put(new, "new", 10)
+    assert outbox.reset(1) == (oid(0), oid(1), oid(2))
+    outbox.validate()
+    assert not outbox.wanted(oid(1))
+    assert [taken.id for taken in outbox.take(1000)] == [new]
+    assert outbox.reset(1) == ()
+
+
 class OutboxMachine(RuleBasedStateMachine):
     """Whatever happens, in whatever order, an object is there until it is finished."""
 
@@ -84,6 +99,22 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.outbox.put(oid(number), number, nbytes) == (oid(number) not in self.there)
         self.there.setdefault(oid(number), number)
         return oid(number)
+
+    @rule(target=objects, number=st.integers(0, 30))
+    def put_early(self, number: int) -> ObjectId:
+        early = ObjectId(1, number, 0)
+        self.outbox.put(early, number, 10)
+        self.there.setdefault(early, number)
+        return early
+
+    @rule(epoch=st.integers(0, 2), really=st.integers(0, 9))
+    def reset(self, epoch: int, really: int) -> None:
+        if really:
+            return
+        past = {object_id for object_id in self.there if object_id.epoch < epoch}
+        assert set(self.outbox.reset(epoch)) == past
+        for object_id in past:
+            del self.there[object_id]
 
     @rule(max_bytes=st.integers(0, 100))
     def take(self, max_bytes: int) -> None:

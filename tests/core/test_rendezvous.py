@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fed.core.failure import Failure, Kind
 from fed.core.rendezvous import ENTRY_BYTES, Arrival, Key, Rendezvous, Reply, Resolution
@@ -179,10 +179,107 @@ def test_a_second_offer_takes_the_room_of_the_first_and_no_more() -> None:
     assert one.statistics().stored_bytes == 0
 
 
-class RendezvousMachine(RuleBasedStateMachine):
-    """Owners that send again until they are told DELIVERED, against a waiter for every object, in any order."""
+OVER = Failure("bob/x/2", Kind.CANCELLED, "bob", "ResetError")
 
-    keys = st.sampled_from([Key(peer, ObjectId(0, number, 0)) for peer in ("alice", "bob") for number in range(4)])
+
+def later(epoch: int) -> Key:
+    return Key("alice", ObjectId(epoch, 7, 0))
+
+
+def test_e23_a_reset_lets_go_of_earlier_epochs_and_drops_what_still_comes_of_them() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    one.arrived(OTHER, "stored", 5)
+    assert one.reset(1, OVER) == (Resolution("waiter", None, OVER),)
+    assert one.statistics().stored_bytes == 0
+    assert one.arrived(KEY, "late", 5) == Arrival(reply=Reply.DELIVERED)
+    assert one.offered(OTHER, 5) == Arrival(reply=Reply.DELIVERED)
+    assert one.failed(KEY, FAILURE) == Arrival()
+    assert one.statistics().stale == 3
+    assert one.awaited(OTHER, "late") == Arrival(Resolution("late", None, OVER))
+    one.validate()
+
+
+def test_e23_what_was_delivered_in_an_earlier_epoch_is_forgotten() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    one.arrived(KEY, "value", 5)
+    one.reset(1, OVER)
+    assert one.confirmed(KEY) == Arrival(reply=Reply.DELIVERED)
+    one.validate()
+    assert one.statistics().delivered == 0
+
+
+def test_e23_an_offer_that_was_admitted_before_a_reset_gives_its_room_back() -> None:
+    one = table()
+    assert one.offered(KEY, 1000).admitted
+    one.reset(1, OVER)
+    assert one.statistics().stored_bytes == 0
+    assert one.arrived(KEY, "value", 1000) == Arrival(reply=Reply.DELIVERED)
+    one.offer_broken(KEY)
+    one.validate()
+
+
+def test_e30_a_reset_lifts_the_abort() -> None:
+    one = table()
+    one.abort(FAILURE)
+    one.reset(1, OVER)
+    assert one.awaited(later(1), "waiter") == Arrival()
+    assert one.arrived(later(1), "value", 5).resolution == Resolution("waiter", "value", None)
+
+
+def test_what_a_peer_sends_for_the_next_epoch_outlives_abort_and_reset() -> None:
+    one = table()
+    one.arrived(later(1), "early", 5)
+    one.failed(Key("bob", ObjectId(1, 7, 0)), FAILURE)
+    one.abort(OVER)
+    assert one.arrived(later(1)._replace(peer="carol"), "early too", 5) == Arrival()
+    one.validate()
+    one.reset(1, OVER)
+    assert one.awaited(later(1), "first").resolution == Resolution("first", "early", None)
+    assert one.awaited(later(1)._replace(peer="bob"), "second").resolution == Resolution("second", None, FAILURE)
+    assert one.awaited(later(1)._replace(peer="carol"), "third").resolution == Resolution("third", "early too", None)
+
+
+def test_what_a_peer_sends_early_can_be_deferred_and_asked_for() -> None:
+    one = table(room=0)
+    assert one.arrived(later(1), "early", 5) == Arrival(reply=Reply.DEFERRED)
+    one.reset(1, OVER)
+    assert one.awaited(later(1), "waiter") == Arrival(reply=Reply.WANTED)
+
+
+def test_a_peer_that_left_has_left_in_the_next_epoch_too() -> None:
+    one = table()
+    one.left("alice", FAILURE)
+    one.reset(1, OVER)
+    assert one.awaited(later(1), "waiter") == Arrival(Resolution("waiter", None, FAILURE))
+
+
+def test_a_reset_to_an_epoch_that_is_not_later_changes_nothing() -> None:
+    one = table()
+    one.reset(2, OVER)
+    one.awaited(later(2), "waiter")
+    one.abort(FAILURE)
+    assert one.reset(2, OVER) == one.reset(1, OVER) == ()
+    assert one.awaited(later(2), "again") == Arrival(Resolution("again", None, FAILURE))
+
+
+def test_a_table_that_was_made_anew_learns_the_epoch_from_its_waiters() -> None:
+    one = table()
+    one.awaited(later(2), "waiter")
+    assert one.abort(FAILURE) == (Resolution("waiter", None, FAILURE),)
+    assert one.awaited(later(2), "again") == Arrival(Resolution("again", None, FAILURE))
+
+
+class RendezvousMachine(RuleBasedStateMachine):
+    """Owners that send again until they are told DELIVERED, against a waiter for every object, in any order.
+
+    Owners are in any epoch, the table's own among them.
+    """
+
+    keys = st.sampled_from(
+        [Key(peer, ObjectId(epoch, number, 0)) for peer in ("alice", "bob") for epoch in range(3) for number in (0, 1)]
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,20 +288,28 @@ class RendezvousMachine(RuleBasedStateMachine):
         self.ended: dict[Key, list[str | Failure | None]] = {}
         self.delivered: set[Key] = set()
         self.handed: set[Key] = set()
-        self.aborted = False
+        self.epoch = 0
+        self.first_epoch = 0
+        self.aborted_epoch = -1
+        self.stale = 0
+
+    def over(self, key: Key) -> bool:
+        return key.id.epoch < self.first_epoch or key.id.epoch <= self.aborted_epoch
 
     def take(self, key: Key, arrival: Arrival[str, str]) -> None:
         if arrival.resolution is not None:
             ticket, payload, failure = arrival.resolution
             assert ticket == str(key)
             assert (payload is None) != (failure is None)
-            assert payload is None or payload == f"value of {key}"
+            assert payload is None or (payload == f"value of {key}" and not self.over(key))
             self.waiting.discard(key)
             self.ended.setdefault(key, []).append(payload or failure)
             if payload is not None:
                 self.handed.add(key)
         if arrival.reply is Reply.DELIVERED:
-            assert key in self.delivered or isinstance((self.ended.get(key) or [FAILURE])[-1], Failure) or self.aborted
+            assert (
+                key in self.delivered or isinstance((self.ended.get(key) or [FAILURE])[-1], Failure) or self.over(key)
+            )
 
     @rule(key=keys)
     def wait(self, key: Key) -> None:
@@ -212,13 +317,17 @@ class RendezvousMachine(RuleBasedStateMachine):
             return
         self.waiting.add(key)
         self.take(key, self.table.awaited(key, str(key)))
+        if not self.over(key):
+            self.epoch = max(self.epoch, key.id.epoch)
 
     @rule(key=keys, nbytes=st.integers(0, 80))
     def arrive(self, key: Key, nbytes: int) -> None:
+        self.stale += key.id.epoch < self.first_epoch
         self.take(key, self.table.arrived(key, f"value of {key}", nbytes))
 
     @rule(key=keys, nbytes=st.integers(0, 80), broken=st.booleans())
     def offer(self, key: Key, nbytes: int, broken: bool) -> None:
+        self.stale += key.id.epoch < self.first_epoch
         arrival = self.table.offered(key, nbytes)
         self.take(key, arrival)
         if arrival.admitted and broken:
@@ -228,6 +337,7 @@ class RendezvousMachine(RuleBasedStateMachine):
 
     @rule(key=keys)
     def fail(self, key: Key) -> None:
+        self.stale += key.id.epoch < self.first_epoch
         self.take(key, self.table.failed(key, FAILURE))
 
     @rule(key=keys)
@@ -236,20 +346,32 @@ class RendezvousMachine(RuleBasedStateMachine):
             self.delivered.add(key)
             self.take(key, self.table.confirmed(key))
 
-    @precondition(lambda self: not self.aborted)
     @rule(really=st.integers(0, 9))
     def abort(self, really: int) -> None:
         if really:
             return
-        self.aborted = True
-        for resolution in self.table.abort(FAILURE):
+        self.aborted_epoch = self.epoch
+        self.let_go(self.table.abort(FAILURE), set(self.waiting))
+
+    @rule(epoch=st.integers(0, 3), really=st.integers(0, 4))
+    def reset(self, epoch: int, really: int) -> None:
+        if really:
+            return
+        self.first_epoch = max(self.first_epoch, epoch)
+        self.epoch = max(self.epoch, epoch)
+        self.let_go(self.table.reset(epoch, OVER), {key for key in self.waiting if key.id.epoch < self.first_epoch})
+
+    def let_go(self, resolutions: tuple[Resolution[str, str], ...], expected: set[Key]) -> None:
+        assert {resolution.ticket for resolution in resolutions} == {str(key) for key in expected}
+        for resolution in resolutions:
             key = next(one for one in self.waiting if str(one) == resolution.ticket)
             self.take(key, Arrival(resolution))
 
     @invariant()
     def laws_hold(self) -> None:
         self.table.validate()
-        assert not (self.aborted and self.waiting)
+        assert not any(map(self.over, self.waiting))
+        assert self.table.statistics().stale == self.stale
         # Exactly once: a waiter ends once, by a value or by a failure.
         assert all(len(ends) == 1 for ends in self.ended.values())
         assert self.table.statistics().awaited == len(self.waiting)
