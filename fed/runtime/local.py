@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import logging
 import pickle
 import queue
 import threading
 import time
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import cloudpickle
 
@@ -32,6 +33,10 @@ from fed.transport.contract import AddressInUse, Notice
 
 __all__ = ["LocalRuntime"]
 
+logger = logging.getLogger("fed.runtime")
+
+T = TypeVar("T")
+P = TypeVar("P", bound="_Proxy")
 
 GRACE_S: Final = 10.0
 """How long a closing runtime waits for user code that is still running."""
@@ -130,6 +135,16 @@ class LocalRuntime(Runtime):
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """Copies of the values."""
         return [ref.result().value() for ref in refs]
+
+    def restart_sender(self) -> None:
+        """Kill the sender, as far as anybody can tell, and start another, as Ray does. Returns at once."""
+        if self._proxies is not None and not self._closed:
+            self._proxies.restart_sender()
+
+    def restart_receiver(self) -> None:
+        """Kill the receiver, as far as anybody can tell, and start another, as Ray does. Returns at once."""
+        if self._proxies is not None and not self._closed:
+            self._proxies.restart_receiver()
 
     def close(self) -> None:
         """End the threads. Idempotent. Warns of user code that does not end, which no thread can be made to do."""
@@ -287,6 +302,97 @@ async def _run_inline(code: Callable[..., Any], *arguments: Any) -> Any:
     return worker.run(code, *arguments)
 
 
+class _Proxy(Protocol):
+    """What a sender and a receiver have in common."""
+
+    async def close(self) -> None: ...
+
+    def validate(self) -> None: ...
+
+
+class _Host(Generic[P]):
+    """One proxy, and the calls of it that have not ended. Belongs to the event loop.
+
+    As Ray does with ``max_restarts=-1`` and ``max_task_retries=-1``, it makes another proxy when one is killed, and
+    repeats on that one the calls that had not ended. What the proxy had in memory is gone.
+
+    Args:
+        make: Makes the proxy.
+    """
+
+    def __init__(self, make: Callable[[], P]) -> None:
+        self._make = make
+        self._proxy = make()
+        # What the proxy began its life with, and begins every later one with.
+        self._start: Callable[[P], Coroutine[Any, Any, str | None]] | None = None
+        # Counts restarts: a call that began in an earlier life has no outcome.
+        self._life = 0
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._alive = asyncio.Event()
+        self._alive.set()
+        self._changing = asyncio.Lock()
+        self._closed = False
+
+    async def call(self, method: Callable[[P], Coroutine[Any, Any, T]]) -> T:
+        """Run a method, again for every restart that comes before its end."""
+        while True:
+            await self._alive.wait()
+            life = self._life
+            # A task of its own, so that a restart can end it without ending this one.
+            call = asyncio.ensure_future(method(self._proxy))
+            self._calls.add(call)
+            try:
+                result = await call
+            except BaseException:
+                if life == self._life or self._closed:
+                    raise
+            else:
+                if life == self._life or self._closed:
+                    return result
+            finally:
+                self._calls.discard(call)
+
+    def post(self, method: Callable[[P], object]) -> None:
+        """Run a method that takes no time. A proxy that is just being restarted misses it, and does not need it."""
+        if self._alive.is_set():
+            method(self._proxy)
+
+    async def start(self, method: Callable[[P], Coroutine[Any, Any, str | None]]) -> str | None:
+        """Run the method that the proxy begins with, now and after every restart. Returns why it cannot begin."""
+        trouble = await self.call(method)
+        self._start = method
+        return trouble
+
+    async def restart(self) -> None:
+        """End the proxy as a SIGKILL would, as far as anybody can tell, and put another in its place."""
+        async with self._changing:
+            if self._closed:
+                return
+            self._life += 1
+            self._alive.clear()
+            # First the calls, which may not hear of the close; that is for the connections, as the kernel does it.
+            calls = tuple(self._calls)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            await self._proxy.close()
+            self._proxy = self._make()
+            if self._start is not None and (trouble := await self._start(self._proxy)) is not None:
+                logger.error("a proxy that was restarted cannot begin: %s", trouble)
+            self._alive.set()
+
+    async def close(self) -> None:
+        """Close the proxy for good."""
+        async with self._changing:
+            self.abandon()
+            await self._proxy.close()
+            self._proxy.validate()
+
+    def abandon(self) -> None:
+        """Repeat no call any more: one that is cancelled from now on is meant to end."""
+        self._closed = True
+
+
 class _LocalProxies(Proxies):
     """Sender and receiver on an event loop of their own."""
 
@@ -296,23 +402,16 @@ class _LocalProxies(Proxies):
         self._thread.start()
         self._running: set[concurrent.futures.Future[Any]] = set()
 
-        async def make() -> tuple[Sender, Receiver]:
-            return sender(), receiver()
+        async def make() -> tuple[_Host[Sender], _Host[Receiver]]:
+            return _Host(sender), _Host(receiver)
 
         self._sender, self._receiver = asyncio.run_coroutine_threadsafe(make(), self._loop).result()
 
     def started(self) -> Ref:
-        async def start() -> str | None:
-            try:
-                await self._receiver.start()
-            except (AddressInUse, ConfigError) as error:
-                return str(error)
-            return None
-
-        return self._run(start())
+        return self._run(self._receiver.start(_listen))
 
     def connect(self, timeout_s: float) -> Ref:
-        return self._run(self._sender.connect(timeout_s))
+        return self._run(self._sender.call(lambda sender: sender.connect(timeout_s)))
 
     def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
         results, done = _promises(len(keys))
@@ -320,7 +419,7 @@ class _LocalProxies(Proxies):
         settling = threading.Event()
 
         async def receive() -> None:
-            received = await self._receiver.receive(keys, confirmed)
+            received = await self._receiver.call(lambda receiver: receiver.receive(keys, confirmed))
             # From here on the thread settles the references, also if this is cancelled meanwhile.
             settling.set()
             await asyncio.to_thread(_settle, results, done, lambda: (*received.values, received.failures))
@@ -339,49 +438,59 @@ class _LocalProxies(Proxies):
         return Submission(tuple(results), done)
 
     def confirm(self, keys: Sequence[Key]) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.confirm, keys)
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.confirm(keys))
 
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
-        async def push() -> Any:
+        async def push(sender: Sender) -> Any:
             values = await asyncio.to_thread(lambda: [ref.result().value() for ref in refs])
-            return await self._sender.push(deliveries, values)
+            return await sender.push(deliveries, values)
 
-        return self._run(push())
+        return self._run(self._sender.call(push))
 
     def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
-        return self._run(self._sender.tell(notices, timeout_s))
+        return self._run(self._sender.call(lambda sender: sender.tell(notices, timeout_s)))
 
     def forget(self, peer: str, failure: Failure | None) -> None:
-        self._loop.call_soon_threadsafe(self._sender.forget, peer, failure)
+        self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.forget(peer, failure))
 
     def abort(self, failure: Failure) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.abort, failure)
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.abort(failure))
 
     def events(self) -> Ref:
         # Not among the pending: it ends by itself, with nothing, when the receiver closes.
-        return self._run(self._receiver.events(), pending=False)
+        return self._run(self._receiver.call(lambda receiver: receiver.events()), pending=False)
 
     def statistics(self) -> Ref:
-        async def statistics() -> Any:
-            return self._sender.statistics()
+        async def statistics(sender: Sender) -> Any:
+            return sender.statistics()
 
-        return self._run(statistics())
+        return self._run(self._sender.call(statistics))
 
     def close(self) -> Sequence[Ref]:
         async def close() -> None:
             await self._sender.close()
             await self._receiver.close()
-            self._sender.validate()
-            self._receiver.validate()
             for task in list(self._running):
                 task.cancel()
 
         return [self._run(close(), pending=False)]
 
+    def restart_sender(self) -> None:
+        self._run(self._sender.restart(), pending=False)
+
+    def restart_receiver(self) -> None:
+        self._run(self._receiver.restart(), pending=False)
+
     def stop(self) -> None:
         """End the event loop and its thread."""
+
+        async def end() -> None:
+            self._sender.abandon()
+            self._receiver.abandon()
+            await _end_tasks()
+
         if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(end(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         if not self._loop.is_closed():
@@ -406,6 +515,15 @@ class _LocalProxies(Proxies):
 
         task.add_done_callback(end)
         return future
+
+
+async def _listen(receiver: Receiver) -> str | None:
+    """Let a receiver listen. Returns why it cannot."""
+    try:
+        await receiver.start()
+    except (AddressInUse, ConfigError) as error:
+        return str(error)
+    return None
 
 
 async def _end_tasks() -> None:
