@@ -1,7 +1,8 @@
 """The receiver proxy: the listener's handler, the rendezvous of arriving objects, and the ear for notices.
 
 A pending `Receiver.receive` call *is* the waiter: where Ray repeats the call on a restarted actor, the new
-receiver's table fills again by itself, because owners keep what was not acknowledged and send it anew.
+receiver's table fills again by itself, because owners keep what was not acknowledged and send it anew. The epoch it
+is not told again, so its driver looks at that of what it is told too.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["PeerEvent", "PeerEventKind", "Received", "Receiver"]
+__all__ = ["PeerEvent", "PeerEventKind", "Received", "Receiver", "ReceiverStatistics"]
 
 logger = logging.getLogger("fed.receiver")
 
 INLINE_HEADER_BYTES: Final = 64 * 1024
 """Headers up to this size are decoded on the event loop (well below a millisecond), larger ones on a thread."""
+
+_OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
+"""Notices about a peer's process, which lives through the epochs: they are never out of date."""
 
 _RECEIPTS: Final = {
     Reply.DELIVERED: Receipt.DELIVERED,
@@ -48,29 +52,47 @@ _RECEIPTS: Final = {
 
 
 class PeerEventKind(enum.Enum):
-    """What the driver is told about its peers."""
+    """What the driver hears from its receiver."""
 
-    READY = "READY"
-    FAILURE = "FAILURE"
-    GOODBYE = "GOODBYE"
+    NOTICE = "NOTICE"
+    """A peer told something."""
     DISAGREED = "DISAGREED"
+    """A peer's greeting was refused."""
+    FAILURE = "FAILURE"
+    """Something went wrong here, in taking in an object."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PeerEvent:
-    """Something that a peer told, or did.
+    """Something that a peer told or did, or that was found here.
 
     Attributes:
         kind: What it is.
-        peer: Who.
-        failure: For FAILURE, and for a GOODBYE because of one.
+        peer: Who; this party itself for FAILURE.
+        notice: For NOTICE: as the peer told it, of the current epoch or a later one; READY and GOODBYE of any epoch.
         reason: For DISAGREED: a sentence.
+        failure: For FAILURE.
+        epoch: For FAILURE: that of the object.
     """
 
     kind: PeerEventKind
     peer: str
-    failure: Failure | None = None
+    notice: Notice | None = None
     reason: str = ""
+    failure: Failure | None = None
+    epoch: int = 0
+
+
+class ReceiverStatistics(NamedTuple):
+    """Counts for operators and tests.
+
+    Attributes:
+        table: Of the objects.
+        stale_notices: Notices dropped because they belong to an earlier epoch.
+    """
+
+    table: Statistics
+    stale_notices: int
 
 
 class Received(NamedTuple):
@@ -119,6 +141,8 @@ class Receiver:
         self._closed = False
         self._incarnations: dict[str, str] = {}
         self._ready: set[str] = set()
+        self._epoch = 0
+        self._stale_notices = 0
 
     async def start(self) -> None:
         """Listen.
@@ -176,22 +200,40 @@ class Receiver:
             self._acknowledge(peer, acks)
 
     def abort(self, failure: Failure) -> None:
-        """Let every waiter go with this failure, and every one to come."""
+        """Let every waiter of the current epoch go with this failure, and every one to come in it."""
         for resolution in self._table.abort(failure):
             _resolve(resolution.ticket, failure)
 
+    def reset(self, epoch: int, failure: Failure) -> None:
+        """Begin an epoch: let go of every waiter of an earlier one, and drop what is left and what still comes of it.
+
+        Args:
+            epoch: From now on the current one. Nothing happens if it is not later than the one before.
+            failure: What the waiters get.
+        """
+        self._epoch = max(self._epoch, epoch)
+        for resolution in self._table.reset(epoch, failure):
+            _resolve(resolution.ticket, failure)
+        events, self._events = self._events, collections.deque()
+        for event in events:
+            if event.notice is not None and self._is_stale(event.notice):
+                self._stale_notices += 1
+            elif event.failure is None or event.epoch >= self._epoch:
+                self._events.append(event)
+
     async def events(self) -> list[PeerEvent]:
-        """Wait until peers have told something, and return all of it in order; nothing once closed."""
-        await self._news.wait()
-        if not self._closed:
+        """Wait until there is something to tell, and return all of it in order; nothing once closed."""
+        # A reset may drop what this was woken for.
+        while not self._events and not self._closed:
             self._news.clear()
+            await self._news.wait()
         events = list(self._events)
         self._events.clear()
         return events
 
-    def statistics(self) -> Statistics:
-        """Counts of the rendezvous table."""
-        return self._table.statistics()
+    def statistics(self) -> ReceiverStatistics:
+        """Counts so far."""
+        return ReceiverStatistics(self._table.statistics(), self._stale_notices)
 
     def validate(self) -> None:
         """Check the table's laws. Raises RuntimeError where one is broken."""
@@ -236,21 +278,29 @@ class Receiver:
         self._table.offer_broken(Key(peer, object_id))
 
     def on_notice(self, peer: str, notice: Notice) -> None:
-        """Take in what a peer tells: fail what it says will not come, and tell the driver."""
+        """Take in what a peer tells: fail what it says will not come, and pass the notice on to the driver.
+
+        Waits end here and not where the driver handles the event, because a failure and a goodbye arrive here in the
+        order in which they were told. After a goodbye without a failure nothing ends: what the peer had sent may
+        still be on its way, and whether it left too early is for the driver to judge.
+        """
+        if self._is_stale(notice):
+            self._stale_notices += 1
+            return
         if notice.kind is NoticeKind.READY:
             self._ready.add(peer)
-            self._tell_driver(PeerEvent(PeerEventKind.READY, peer))
-        elif notice.kind is NoticeKind.GOODBYE:
-            fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", message="before it delivered what this party waits for")
-            left = notice.failure or dataclasses.replace(self._new_failure(fault), src_party=peer)
-            for resolution in self._table.left(peer, left):
-                _resolve(resolution.ticket, left)
-            self._tell_driver(PeerEvent(PeerEventKind.GOODBYE, peer, notice.failure))
+        elif notice.failure is not None and notice.kind is NoticeKind.GOODBYE:
+            for resolution in self._table.left(peer, notice.failure):
+                _resolve(resolution.ticket, notice.failure)
         elif notice.failure is not None:
+            # A LATCHED names no objects.
             for object_id in notice.objects:
                 key = Key(peer, object_id)
                 self._carry_out(key, self._table.failed(key, notice.failure))
-            self._tell_driver(PeerEvent(PeerEventKind.FAILURE, peer, notice.failure))
+        self._tell_driver(PeerEvent(PeerEventKind.NOTICE, peer, notice))
+
+    def _is_stale(self, notice: Notice) -> bool:
+        return notice.epoch < self._epoch and notice.kind not in _OF_THE_PROCESS
 
     def _carry_out(self, key: Key, arrival: Arrival[asyncio.Future[Parcel | Failure], Parcel]) -> None:
         if arrival.resolution is not None:
@@ -274,21 +324,21 @@ class Receiver:
                 return self._codec.decode(parcel.header, parcel.buffers)
             return await asyncio.to_thread(self._codec.decode, parcel.header, parcel.buffers)
         except DecodeError as error:
-            # The text of the error describes the peer's bytes, which the peer knows; it may stay in the record.
-            fault = Fault(Kind.DELIVERY, type(error).__name__, message=f"{key.id} from {key.peer!r}: {error}")
-        failure = self._new_failure(fault, key.id.sequence)
-        self._tell_driver(PeerEvent(PeerEventKind.FAILURE, self._hello.party, failure))
-        return failure
-
-    def _new_failure(self, fault: Fault, sequence: int = -1) -> Failure:
+            # The error's own text describes the peer's bytes, so it stays a message, which only some may see.
+            detail = f"object {key.id} from party {key.peer!r} cannot be decoded"
+            fault = Fault(Kind.DELIVERY, type(error).__name__, detail=detail, message=str(error))
         self._local_failures += 1
-        return Failure.of_fault(
+        failure = Failure.of_fault(
             fault,
             error_id=f"{self._hello.party}/{self._hello.incarnation}/r{self._local_failures}",
             party=self._hello.party,
             task="",
-            sequence=sequence,
+            sequence=key.id.sequence,
         )
+        # The epoch may have ended while a thread was at work: nobody is to hear of it then.
+        if key.id.epoch >= self._epoch:
+            self._tell_driver(PeerEvent(PeerEventKind.FAILURE, self._hello.party, failure=failure, epoch=key.id.epoch))
+        return failure
 
     def _tell_driver(self, event: PeerEvent) -> None:
         self._events.append(event)

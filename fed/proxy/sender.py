@@ -2,6 +2,9 @@
 
 It keeps no state that matters: a pending `Sender.push` call *is* the outbox entry. Where Ray repeats the call on a
 restarted actor, everything goes out again and the receivers drop what they already had.
+
+A push ends early where something will not be delivered. It names what is pending then, whose receipts are kept, settled
+or not, until the next push of it takes them up.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ import asyncio
 import collections
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.outbox import Outbox
@@ -32,7 +35,7 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["Delivery", "JoinProblem", "Sender", "Undelivered"]
+__all__ = ["Delivery", "JoinProblem", "Pushed", "Sender", "Undelivered"]
 
 logger = logging.getLogger("fed.sender")
 
@@ -60,6 +63,23 @@ class Undelivered(NamedTuple):
     id: ObjectId
     consumer: str
     fault: Fault
+
+
+_Receipt: TypeAlias = "asyncio.Future[Undelivered | None]"
+"""What becomes of one object at one consumer: None once it is there."""
+
+
+class Pushed(NamedTuple):
+    """What is known of the objects of a push. Those that are named nowhere here are where they were to go.
+
+    Attributes:
+        undelivered: Those that will not get there.
+        pending: Those that are still on their way, each with the consumers that it is on its way to; none unless
+            something is undelivered.
+    """
+
+    undelivered: list[Undelivered]
+    pending: list[Delivery]
 
 
 class JoinProblem(NamedTuple):
@@ -112,36 +132,67 @@ class Sender:
             await asyncio.gather(*attempts, return_exceptions=True)
         return problems
 
-    async def push(self, deliveries: Sequence[Delivery], values: Sequence[Any]) -> list[Undelivered]:
+    async def push(self, deliveries: Sequence[Delivery], values: Sequence[Any]) -> Pushed:
         """Send values to the parties that need them.
 
         Returns:
-            When each was acknowledged, or will never be: the latter ones, with the reason.
+            When all is settled; or as soon as something is known to be undeliverable, so that nobody has to wait for
+            the others to learn of it. Push what is pending again, with the same values: each object is encoded and
+            sent once nevertheless.
         """
+        watch = _Watch()
+        receipts: list[list[_Receipt]] = []
+        try:
+            for delivery, value in zip(deliveries, values, strict=True):
+                # A large value takes a while to encode, and what is known already would wait for it.
+                if watch.alarmed and not is_small(value):
+                    break
+                receipts.append(await self._queue(delivery, value))
+                watch.add(receipts[-1])
+            await watch.wait()
+        finally:
+            watch.close()
         undelivered: list[Undelivered] = []
-        receipts: list[asyncio.Future[Undelivered | None]] = []
-        touched: dict[str, _Peer] = {}
-        for delivery, value in zip(deliveries, values, strict=True):
-            try:
-                if is_small(value):
-                    encoded = self._codec.encode(value)
-                else:
-                    encoded = await asyncio.to_thread(self._codec.encode, value)
-            except EncodeError as error:
-                fault = Fault(Kind.DELIVERY, error.type_name, message=str(error))
-                undelivered.extend(Undelivered(delivery.id, name, fault) for name in delivery.consumers)
-                continue
-            parcel = Parcel(delivery.id, encoded.header, encoded.buffers)
-            for name in delivery.consumers:
-                receipts.append(self._peers[name].put(parcel))
-                touched[name] = self._peers[name]
-        for peer in touched.values():
-            peer.flush()
-        for receipt in receipts:
-            problem = await receipt
-            if problem is not None:
-                undelivered.append(problem)
-        return undelivered
+        pending: list[Delivery] = []
+        for delivery, group in zip(deliveries, receipts, strict=False):
+            waiting = []
+            for name, receipt in zip(delivery.consumers, group, strict=True):
+                if not receipt.done():
+                    waiting.append(name)
+                    continue
+                self._peers[name].taken_up(delivery.id, receipt)
+                outcome = receipt.result()
+                if outcome is not None:
+                    undelivered.append(outcome)
+            if waiting:
+                pending.append(Delivery(delivery.id, tuple(waiting)))
+        pending.extend(deliveries[len(receipts) :])
+        return Pushed(undelivered, pending)
+
+    async def _queue(self, delivery: Delivery, value: Any) -> list[_Receipt]:
+        """Queue an object for each of its consumers, unless it was before. Returns the receipts, in their order."""
+        peers = [self._peers[name] for name in delivery.consumers]
+        known = [receipt for peer in peers if (receipt := peer.receipt(delivery.id)) is not None]
+        if len(known) == len(peers):
+            return known
+        encoded = await self._encode(delivery.id, value)
+        # Asked anew, because a peer may have left, or the epoch ended, while a thread was encoding.
+        if isinstance(encoded, Parcel):
+            return [peer.put(encoded) for peer in peers]
+        return [
+            peer.receipt(delivery.id) or _settled(Undelivered(delivery.id, peer.link.peer, encoded)) for peer in peers
+        ]
+
+    async def _encode(self, object_id: ObjectId, value: Any) -> Parcel | Fault:
+        try:
+            if is_small(value):
+                encoded = self._codec.encode(value)
+            else:
+                encoded = await asyncio.to_thread(self._codec.encode, value)
+        except EncodeError as error:
+            # The text says what in the value it was, and so it stays a message, which only some may see.
+            return Fault(Kind.DELIVERY, error.type_name, message=str(error))
+        return Parcel(object_id, encoded.header, encoded.buffers)
 
     async def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> dict[str, str]:
         """Tell peers something, trying again until each has taken it or the time is up.
@@ -157,6 +208,15 @@ class Sender:
         """A peer has left, because of a failure or because it had finished: it will acknowledge nothing more."""
         self._peers[peer].forget(failure)
 
+    def reset(self, epoch: int) -> None:
+        """Begin an epoch: forget what is left of earlier ones. Pushes of it end, and nothing in them is undelivered.
+
+        Args:
+            epoch: From now on the current one.
+        """
+        for peer in self._peers.values():
+            peer.reset(epoch)
+
     def statistics(self) -> dict[str, LinkStatistics]:
         """Counts for each peer."""
         return {name: peer.link.statistics() for name, peer in self._peers.items()}
@@ -171,6 +231,38 @@ class Sender:
             peer.outbox.validate()
 
 
+class _Watch:
+    """Waits for many receipts at once: until all are settled, or one of them tells that it is undelivered."""
+
+    def __init__(self) -> None:
+        self._unsettled: set[_Receipt] = set()
+        self._news = asyncio.Event()
+        self.alarmed = False
+
+    def add(self, receipts: Iterable[_Receipt]) -> None:
+        for receipt in receipts:
+            if receipt.done():
+                self.alarmed |= receipt.result() is not None
+            else:
+                self._unsettled.add(receipt)
+                receipt.add_done_callback(self._on_settled)
+
+    async def wait(self) -> None:
+        while self._unsettled and not self.alarmed:
+            self._news.clear()
+            await self._news.wait()
+
+    def close(self) -> None:
+        for receipt in self._unsettled:
+            receipt.remove_done_callback(self._on_settled)
+
+    def _on_settled(self, receipt: _Receipt) -> None:
+        self._unsettled.discard(receipt)
+        self.alarmed |= receipt.result() is not None
+        if self.alarmed or not self._unsettled:
+            self._news.set()
+
+
 class _Peer:
     """One peer as the sender sees it: its link, its outbox, and whether the link is up."""
 
@@ -179,7 +271,9 @@ class _Peer:
         self.outbox: Outbox[Parcel] = Outbox()
         self._hello = hello
         self._small = small_object_bytes
-        self._receipts: dict[ObjectId, asyncio.Future[Undelivered | None]] = {}
+        # Of each object that was put, until a push has taken up how it ended.
+        self._receipts: dict[ObjectId, _Receipt] = {}
+        self._epoch = 0
         self._connected = asyncio.Event()
         self._flushing = False
         self._left = False
@@ -187,7 +281,8 @@ class _Peer:
         self._reason: Fault | None = None
         self._incarnation: str | None = None
         self._uploads = asyncio.Semaphore(UPLOADS_PER_PEER)
-        self._uploading: set[ObjectId] = set()
+        self._uploading: dict[ObjectId, asyncio.Task[None]] = {}
+        self._upload_again: set[ObjectId] = set()
         # Tasks are kept here because the event loop holds them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -211,25 +306,45 @@ class _Peer:
             else:
                 if self._incarnation not in (None, welcome.incarnation):
                     # The party that knew what it had taken is gone, and its successor is in another run.
-                    message = f"party {self.link.peer!r} was started anew"
-                    self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", message=message))
+                    detail = f"party {self.link.peer!r} was started anew"
+                    self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail))
                     return None
                 self._incarnation = welcome.incarnation
                 self._up()
                 return None
 
-    def put(self, parcel: Parcel) -> asyncio.Future[Undelivered | None]:
-        """Queue a parcel. Its receipt resolves to None, or to the reason why there will be none."""
-        known = self._receipts.get(parcel.id)
+    def receipt(self, object_id: ObjectId) -> _Receipt | None:
+        """The receipt of an object that was put before or need not be put at all, None of any other."""
+        known = self._receipts.get(object_id)
+        if known is None and (self._left or object_id.epoch < self._epoch):
+            return _settled(self._without_receipt(object_id))
+        return known
+
+    def put(self, parcel: Parcel) -> _Receipt:
+        """Queue a parcel, once. Its receipt resolves to None, or to the reason why there will be none."""
+        known = self.receipt(parcel.id)
         if known is not None:
             return known
-        receipt: asyncio.Future[Undelivered | None] = asyncio.get_running_loop().create_future()
-        if self._left:
-            receipt.set_result(self._without_receipt(parcel.id))
-            return receipt
+        receipt: _Receipt = asyncio.get_running_loop().create_future()
         self._receipts[parcel.id] = receipt
         self.outbox.put(parcel.id, parcel, parcel.nbytes)
+        self.flush()
         return receipt
+
+    def taken_up(self, object_id: ObjectId, receipt: _Receipt) -> None:
+        """A push tells how this ended, so nobody else has to."""
+        if self._receipts.get(object_id) is receipt:
+            del self._receipts[object_id]
+
+    def reset(self, epoch: int) -> None:
+        self._epoch = max(self._epoch, epoch)
+        self.outbox.reset(epoch)
+        for object_id in [object_id for object_id in self._receipts if object_id.epoch < epoch]:
+            self._settle(object_id, None)
+            del self._receipts[object_id]
+        # They would hold up those of the new epoch.
+        for object_id in [object_id for object_id in self._uploading if object_id.epoch < epoch]:
+            self._uploading.pop(object_id).cancel()
 
     def flush(self) -> None:
         """Send what is queued, unless somebody is at it, who then sends this too."""
@@ -321,7 +436,7 @@ class _Peer:
                 small = [item.payload for item in batch if item.nbytes <= self._small]
                 for item in batch:
                     if item.nbytes > self._small:
-                        self._spawn(self._upload(item.payload))
+                        self._start_upload(item.payload)
                 if small:
                     await self._send(small)
         except PeerUnreachable:
@@ -332,22 +447,37 @@ class _Peer:
     async def _send(self, parcels: Sequence[Parcel]) -> None:
         try:
             await self.link.send(parcels)
-        except (PeerRefused, PeerUntrusted, ValueError) as error:
+        except (PeerRefused, PeerUntrusted) as error:
             for parcel in parcels:
-                self._refused(parcel.id, str(error))
+                self._refused(parcel.id, message=str(error))
+        except ValueError as error:
+            if len(parcels) == 1:
+                self._refused(parcels[0].id, detail=str(error))
+                return
+            # One of them cannot be carried. Which one shows when each goes by itself.
+            for parcel in parcels:
+                await self._send([parcel])
+
+    def _start_upload(self, parcel: Parcel) -> None:
+        # It may be queued while it is at it: after a reconnect, or because it was asked for after it was declined,
+        # which the receipts may tell before the upload itself does.
+        if parcel.id in self._uploading:
+            self._upload_again.add(parcel.id)
+        else:
+            self._uploading[parcel.id] = self._spawn(self._upload(parcel))
 
     async def _upload(self, parcel: Parcel) -> None:
-        # After a reconnect it may be queued again while the old task still waits for its turn.
-        if parcel.id in self._uploading:
-            return
-        self._uploading.add(parcel.id)
         try:
             await self._upload_in_turn(parcel)
+            while parcel.id in self._upload_again:
+                await self._upload_in_turn(parcel)
         finally:
-            self._uploading.discard(parcel.id)
+            self._uploading.pop(parcel.id, None)
+            self._upload_again.discard(parcel.id)
 
     async def _upload_in_turn(self, parcel: Parcel) -> None:
         async with self._uploads:
+            self._upload_again.discard(parcel.id)
             if parcel.id not in self.outbox:
                 return
             try:
@@ -356,8 +486,11 @@ class _Peer:
             except PeerUnreachable:
                 self._down()
                 return
-            except (PeerRefused, PeerUntrusted, ValueError) as error:
-                self._refused(parcel.id, str(error))
+            except (PeerRefused, PeerUntrusted) as error:
+                self._refused(parcel.id, message=str(error))
+                return
+            except ValueError as error:
+                self._refused(parcel.id, detail=str(error))
                 return
             logger.debug("upload of %s to %r: %s", parcel.id, self.link.peer, Verdict(verdict).name)
 
@@ -373,24 +506,26 @@ class _Peer:
                     elif ack.receipt is Receipt.WANTED:
                         flush = self.outbox.wanted(ack.id) or flush
                     else:
-                        self._refused(ack.id, ack.reason)
+                        self._refused(ack.id, detail=ack.reason)
                 if flush:
                     self.flush()
         except TransportError:
             self._down()
 
-    def _refused(self, object_id: ObjectId, reason: str) -> None:
+    def _refused(self, object_id: ObjectId, *, detail: str = "", message: str = "") -> None:
         """The object will never be taken: sending it again would not help."""
-        fault = Fault(Kind.DELIVERY, "DeliveryError", message=reason)
+        fault = Fault(Kind.DELIVERY, "DeliveryError", detail=detail, message=message)
         self._settle(object_id, Undelivered(object_id, self.link.peer, fault))
 
     def _without_receipt(self, object_id: ObjectId) -> Undelivered | None:
-        """The outcome of a push to a peer that left: one that had finished had all that it needed."""
-        return None if self._reason is None else Undelivered(object_id, self.link.peer, self._reason)
+        """How a push ends that the peer will not acknowledge: one that had finished had all that it needed."""
+        if self._reason is None or object_id.epoch < self._epoch:
+            return None
+        return Undelivered(object_id, self.link.peer, self._reason)
 
     def _settle(self, object_id: ObjectId, outcome: Undelivered | None) -> None:
         self.outbox.finished(object_id)
-        receipt = self._receipts.pop(object_id, None)
+        receipt = self._receipts.get(object_id)
         if receipt is not None and not receipt.done():
             receipt.set_result(outcome)
 
@@ -404,3 +539,9 @@ class _Peer:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the sender for %r failed", self.link.peer, exc_info=task.exception())
+
+
+def _settled(outcome: Undelivered | None) -> _Receipt:
+    receipt: _Receipt = asyncio.get_running_loop().create_future()
+    receipt.set_result(outcome)
+    return receipt

@@ -119,7 +119,11 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
-        """Send results that exist. Resolves to a list of `fed.proxy.sender.Undelivered` when all is settled."""
+        """Send results that exist.
+
+        Resolves to a `fed.proxy.sender.Pushed`: when all is settled, or as soon as something is undeliverable. Push
+        what it calls pending again, with the same references; nothing is sent twice.
+        """
 
     @abc.abstractmethod
     def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
@@ -131,7 +135,14 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def abort(self, failure: Failure) -> None:
-        """Fail every pending receive, and every one to come."""
+        """Fail every pending receive of the current epoch, and every one to come in it."""
+
+    @abc.abstractmethod
+    def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
+        """Begin an epoch: pending receives of earlier ones get `failure`, and pending pushes count as delivered.
+
+        When all of these have resolved, both proxies have let go of earlier epochs.
+        """
 
     @abc.abstractmethod
     def events(self) -> Ref:

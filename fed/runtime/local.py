@@ -456,6 +456,15 @@ class _LocalProxies(Proxies):
     def abort(self, failure: Failure) -> None:
         self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.abort(failure))
 
+    def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
+        async def reset_sender(sender: Sender) -> None:
+            sender.reset(epoch)
+
+        async def reset_receiver(receiver: Receiver) -> None:
+            receiver.reset(epoch, failure)
+
+        return self._run(self._sender.call(reset_sender)), self._run(self._receiver.call(reset_receiver))
+
     def events(self) -> Ref:
         # Not among the pending: it ends by itself, with nothing, when the receiver closes.
         return self._run(self._receiver.call(lambda receiver: receiver.events()), pending=False)

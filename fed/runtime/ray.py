@@ -195,6 +195,10 @@ class FedSender:
         """See `fed.proxy.sender.Sender.forget`."""
         self._sender.forget(peer, failure)
 
+    async def reset(self, epoch: int) -> None:
+        """See `fed.proxy.sender.Sender.reset`."""
+        self._sender.reset(epoch)
+
     async def statistics(self) -> Any:
         """See `fed.proxy.sender.Sender.statistics`."""
         return self._sender.statistics()
@@ -236,6 +240,10 @@ class FedReceiver:
     async def abort(self, failure: Failure) -> None:
         """See `fed.proxy.receiver.Receiver.abort`."""
         self._receiver.abort(failure)
+
+    async def reset(self, epoch: int, failure: Failure) -> None:
+        """See `fed.proxy.receiver.Receiver.reset`."""
+        self._receiver.reset(epoch, failure)
 
     async def events(self) -> Any:
         """See `fed.proxy.receiver.Receiver.events`."""
@@ -286,6 +294,9 @@ class _RayProxies(Proxies):
 
     def abort(self, failure: Failure) -> None:
         self._abort.remote(failure)
+
+    def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
+        return self._sender.reset.remote(epoch), self._receiver.reset.remote(epoch, failure)
 
     def events(self) -> Ref:
         return self._receiver.events.remote()

@@ -16,7 +16,7 @@ from fed.core.rendezvous import Key
 from fed.job import hello_of
 from fed.object import ObjectId
 from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Sender
+from fed.proxy.sender import Delivery, Pushed, Sender
 from fed.runtime.arguments import Nested, Shape, Slot
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
@@ -25,6 +25,7 @@ from fed.testing.simulation import free_addresses
 from fed.transport.memory import MemoryNetwork
 
 FAILURE = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
+OTHER = Failure("bob/x/2", Kind.TASK, "bob", "ValueError")
 
 
 def local_runtime() -> Runtime:
@@ -34,7 +35,7 @@ def local_runtime() -> Runtime:
     codec = DataCodec()
     return LocalRuntime(
         "alice",
-        lambda: Sender(hello, {}, codec, small_object_bytes=1000),
+        lambda: Sender(hello, {"bob": network.link("alice", "bob")}, codec, small_object_bytes=1000),
         lambda: Receiver(hello, network.listener("alice"), codec, max_stored_bytes=10**6),
     )
 
@@ -42,7 +43,7 @@ def local_runtime() -> Runtime:
 def ray_runtime() -> Runtime:
     from fed.runtime.ray import RayRuntime
 
-    config = Config(job="job", party="alice", addresses={"alice": free_addresses(1)[0]})
+    config = Config(job="job", party="alice", addresses=dict(zip(("alice", "bob"), free_addresses(2), strict=True)))
     return RayRuntime(config, hello_of(config, "x"))
 
 
@@ -324,7 +325,38 @@ def test_a_push_of_nothing_and_to_nobody_ends(runtime: Runtime, proxies: Proxies
     one = runtime.submit(task(add), call(1))
     value_of(runtime, one)
     done = proxies.push([Delivery(ObjectId(0, 0, 0), ())], one.results)
-    assert ending(runtime, done).value == []
+    assert ending(runtime, done).value == Pushed([], [])
+
+
+def test_a_push_names_what_is_undeliverable_and_what_is_pending(runtime: Runtime, proxies: Proxies) -> None:
+    # Nobody listens as bob, so whatever can be sent to him stays pending.
+    values = [runtime.submit(task(made), call()) for made in (lambda: 1, object)]
+    for one in values:
+        value_of(runtime, one)
+    refs = [one.results[0] for one in values]
+    deliveries = [Delivery(ObjectId(1, number, 0), ("bob",)) for number in range(2)]
+    pushed = ending(runtime, proxies.push(deliveries, refs)).value
+    assert [one.id for one in pushed.undelivered] == [deliveries[1].id]
+    assert pushed.pending == deliveries[:1]
+    again = proxies.push(pushed.pending, refs[:1])
+    for ref in proxies.reset(2, FAILURE):
+        assert ending(runtime, ref) == Outcome(None, None, None)
+    assert ending(runtime, again).value == Pushed([], [])
+
+
+def test_e23_a_reset_ends_what_is_pending_and_lifts_an_abort(runtime: Runtime, proxies: Proxies) -> None:
+    keys = [Key("bob", ObjectId(epoch, 1, 0)) for epoch in (2, 3, 4)]
+    pending = proxies.receive(keys[:1], [])
+    for ref in proxies.reset(3, FAILURE):
+        assert ending(runtime, ref) == Outcome(None, None, None)
+    assert tuple(ending(runtime, pending.done).value) == (FAILURE,)
+    proxies.abort(FAILURE)
+    assert tuple(ending(runtime, proxies.receive(keys[1:2], []).done).value) == (FAILURE,)
+    for ref in proxies.reset(4, FAILURE):
+        assert ending(runtime, ref) == Outcome(None, None, None)
+    waiting = proxies.receive(keys[2:], [])
+    proxies.abort(OTHER)
+    assert tuple(ending(runtime, waiting.done).value) == (OTHER,)
 
 
 def test_events_are_empty_once_closed() -> None:
