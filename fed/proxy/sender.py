@@ -209,7 +209,7 @@ class Sender:
         self._peers[peer].forget(failure)
 
     def reset(self, epoch: int) -> None:
-        """Begin an epoch: forget what is left of earlier ones. Pushes of it end, and nothing in them is undelivered.
+        """Begin an epoch: forget what is left of earlier ones. Their pushes end, and nothing in them is undelivered.
 
         Args:
             epoch: From now on the current one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from fed.object import ObjectId
 from fed.proxy.greeting import disagreement
 from fed.proxy.receiver import PeerEvent, PeerEventKind, Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender
-from fed.serde.contract import Encoded
+from fed.serde.contract import DecodeError, Encoded
 from fed.serde.data import DataCodec
 from fed.transport.contract import PROTOCOL_VERSION, Hello, Notice, NoticeKind, Parcel, Verdict
 from fed.transport.memory import MemoryLink, MemoryNetwork
@@ -578,11 +579,14 @@ def test_e23_a_reset_ends_pushes_and_waits_of_the_old_epoch_and_the_new_one_work
             fed.reset(1)
             assert await pushing == DONE
             assert await waiting == Poison(FAILURE)
+            fed.codec.encoded = 0
             assert await fed.push(value, 5) == DONE
+            assert fed.codec.encoded == 0
             new = fed.push(value, epoch=1)
             assert await fed.receive(epoch=1) == value
             assert await new == DONE
             assert await fed.receive(2) == Poison(OVER)
+            assert fed.senders["alice"]._peers["bob"]._receipts == {}
 
     run(test)
 
@@ -623,6 +627,31 @@ def test_e23_what_the_driver_has_not_heard_yet_of_the_old_epoch_it_never_hears()
             assert not listening.done()
             bob.on_notice("alice", Notice(NoticeKind.RESET, 2))
             assert [event.notice for event in await listening] == [Notice(NoticeKind.RESET, 2)]
+
+    run(test)
+
+
+def test_e23_what_fails_to_decode_after_its_epoch_is_no_news() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            started, gate = threading.Event(), threading.Event()
+
+            def decode(header: bytes, buffers: Any) -> Any:
+                started.set()
+                gate.wait(10)
+                raise DecodeError("not what it was said to be")
+
+            fed.codec.decode = decode  # type: ignore[method-assign]
+            fed.codec.encode = lambda value: Encoded(bytes(100_000), ())  # type: ignore[method-assign]
+            fed.push(0)
+            bob = fed.receivers["bob"]
+            receiving = asyncio.ensure_future(fed.receive())
+            await asyncio.to_thread(started.wait, 10)
+            bob.reset(1, OVER)
+            gate.set()
+            assert isinstance(await receiving, Poison)
+            bob.on_notice("alice", Notice(NoticeKind.RESET, 1))
+            assert [event.kind for event in await bob.events()] == [PeerEventKind.NOTICE]
 
     run(test)
 
