@@ -1,6 +1,6 @@
 """Federated cross-party tasks on Ray: parties compute together, and hand over results instead of data."""
 
-from fed.api import errors, get, init, job, parties, party, shutdown, statistics
+from fed.api import errors, get, init, job, parties, party, reset, shutdown, statistics
 from fed.cleanup import FailureReport
 from fed.core.failure import Failure, Kind
 from fed.errors import (
@@ -14,6 +14,7 @@ from fed.errors import (
     FedTimeoutError,
     InitError,
     JobAborted,
+    JobInterrupted,
     PartyLeftError,
     PartyLostError,
     RemoteError,
@@ -42,6 +43,7 @@ __all__ = [
     "FedTimeoutError",
     "InitError",
     "JobAborted",
+    "JobInterrupted",
     "JobStatistics",
     "Kind",
     "PartyLeftError",
@@ -57,6 +59,7 @@ __all__ = [
     "parties",
     "party",
     "remote",
+    "reset",
     "shutdown",
     "statistics",
 ]

@@ -24,7 +24,7 @@ from fed.object import FedObject
 from fed.place import current_job, find_job, job_factory, set_job
 from fed.runtime.arguments import fill, find_objects
 
-__all__ = ["errors", "get", "init", "job", "parties", "party", "shutdown", "statistics"]
+__all__ = ["errors", "get", "init", "job", "parties", "party", "reset", "shutdown", "statistics"]
 
 logger = logging.getLogger("fed")
 
@@ -69,7 +69,8 @@ def init(
         expose_errors: ``type``, ``message`` or ``trace``: how much of an error the others see; or one per party.
         exceptions: Exception classes that an error of that name is an instance of too, in every party.
         types: Dataclasses, enums and namedtuples that may cross.
-        failure_handler: Called once, with a `fed.FailureReport`, when the job fails.
+        failure_handler: Called once, with a `fed.FailureReport`, when the job fails; once more for each `reset`.
+            With ``sys.exit(n)`` it decides what the program ends with.
         config: Path of the configuration file. Default: ``FED_CONFIG``, else ``fed.toml`` here.
         **more: The other fields of `fed.config.Config`.
 
@@ -124,10 +125,17 @@ def job(**arguments: Any) -> Iterator[None]:
         FailureError: The job failed and no fed call in the block has raised it yet.
     """
     init(**arguments)
+    joined = find_job()
     try:
         yield
     except BaseException as error:
-        shutdown(error)
+        interruption = None
+        if type(error) is KeyboardInterrupt and joined is not None:
+            # Out of Ray's blocking calls comes a bare KeyboardInterrupt, whoever raised what.
+            interruption = joined.interruption
+        shutdown(interruption or error)
+        if interruption is not None:
+            raise interruption from interruption.__cause__
         raise
     shutdown()
 
@@ -143,16 +151,16 @@ def shutdown(error: BaseException | None = None) -> None:
 
     Raises:
         FailureError: The job failed and no fed call has raised it yet.
+        SystemExit: The failure handler raised it.
     """
     leaving = find_job()
     if leaving is None:
         return
     leaving.check_thread()
     # Leaving with SystemExit(0) or SystemExit(None) is no failure.
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        error = None
+    exiting = isinstance(error, SystemExit) and error.code in (None, 0)
     try:
-        leaving.close(error)
+        leaving.close(None if exiting else error, exiting=exiting)
     except BaseException as interruption:
         # A second Ctrl-C, say: what is left to do is done in haste. Does nothing if all had been done.
         leaving.close(interruption)
@@ -193,6 +201,29 @@ def get(objects: Any, *, timeout: float | None = None) -> Any:
     return fill(objects, FedObject, values.__getitem__)
 
 
+def reset() -> None:
+    """Begin anew after a failure, together with all other parties, each of which calls it too.
+
+    A new epoch begins: calls are numbered from zero, every object of the old epoch is dead, what was running for it
+    is of no more interest to anybody, and `errors` is empty. Ray, the connections and live actors stay. Returns when
+    every party has called it, within ``init_timeout_s``.
+
+    Typical use::
+
+        try:
+            fed.get(step())
+        except fed.TaskError:
+            fed.reset()
+
+    Raises:
+        FailureError: The job has failed in a way that no fed call has raised yet: this one does. Call it again.
+        JobAborted: A party has left, so that there is nobody to go on with.
+        FedTimeoutError: Not every party called it in time.
+        UsageError: There is no job.
+    """
+    current_job().reset()
+
+
 def parties() -> tuple[str, ...]:
     """All parties of the job, sorted."""
     return current_job().config.parties
@@ -204,7 +235,7 @@ def party() -> str:
 
 
 def errors() -> tuple[Failure, ...]:
-    """Every failure known here so far. Reading clears nothing."""
+    """Every failure of this epoch known here so far. Reading clears nothing."""
     return current_job().failures
 
 
@@ -230,11 +261,19 @@ def _on_ray(arguments: Mapping[str, Any]) -> Job:
 
 
 def _leave_at_exit(left: Job) -> None:
-    """The program ended without a shutdown: by an exception, which Python then keeps in `sys`, or regularly.
-
-    What the job failed of can only be shown here, since Python's exit code is decided by now.
-    """
+    """The program ended without a shutdown: by an exception, which Python then keeps in `sys`, or regularly."""
+    code = 1
     try:
         left.close(getattr(sys, "last_value", None))
+        return
     except FedError as error:
         logger.error("the job failed: %s", error)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    # Python has decided on its exit code by now, and it would say that all is well. What else is registered to run
+    # at the exit runs first.
+    atexit.unregister(_leave_at_exit)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

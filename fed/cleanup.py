@@ -27,7 +27,7 @@ class FailureReport:
 
     Attributes:
         party: This party.
-        root: The failure that ended the job. Equal in every party unless several began within milliseconds.
+        root: The failure that ended the job, equal in every party.
         failures: All failures known by then, the root among them.
         error: The exception that the driver sees; never None.
     """
@@ -55,29 +55,32 @@ class AtomicFlag:
 
 
 class CleanupManager:
-    """Waits for the one failure that ends the job, lets it settle, and runs the failure handler once.
+    """Waits for the failure that ends the job, lets the parties agree on the root, and runs the failure handler once.
+
+    One of them serves one epoch.
 
     Args:
         party: Its name, for the thread's.
-        settle_s: How long after the first failure another one of lower rank may still become the root [E29].
-        settled: Called first, on the manager's thread: freezes the root and returns what the handler is given.
+        settle: Called first, on the manager's thread: waits for the root and returns what the handler is given.
         handler: The user's.
+        ended: Called last, on the manager's thread.
     """
 
     def __init__(
         self,
         party: str,
-        settle_s: float,
-        settled: Callable[[], FailureReport],
+        settle: Callable[[], FailureReport],
         handler: Callable[[FailureReport], object] | None,
+        ended: Callable[[], None],
     ) -> None:
         self.flag = AtomicFlag()
+        self.ended = False
         self.handler_error: BaseException | None = None
-        self._settle_s = settle_s
-        self._settled = settled
+        self._settle = settle
         self._handler = handler
+        self._end = ended
         self._wake = threading.Event()
-        self._stopping = threading.Event()
+        # A daemon: a handler that hangs must not keep the process from its end.
         self._thread = threading.Thread(target=self._serve, name=f"fed-{party}-cleanup", daemon=True)
         self._thread.start()
 
@@ -88,30 +91,27 @@ class CleanupManager:
             self._wake.set()
         return first
 
-    def stop(self, timeout_s: float) -> bool:
-        """Let a handler that has begun end, and end the thread. Returns whether it ended in time. Idempotent.
-
-        Raises:
-            RuntimeError: Called by the handler, on the manager's own thread.
-        """
-        if threading.current_thread() is self._thread:
-            raise RuntimeError("the failure handler cannot shut its own job down: return from it instead")
-        self._stopping.set()
+    def stop(self) -> None:
+        """End the thread when the handler, if it has begun, has returned; then `ended` is called. Idempotent."""
         self._wake.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
 
     def _serve(self) -> None:
-        self._wake.wait()
-        if not self.flag:
-            return
-        # Not a delay for its own sake: it ends early when the job closes.
-        self._stopping.wait(self._settle_s)
-        report = self._settled()
+        try:
+            self._wake.wait()
+            if self.flag:
+                self._run_handler(self._settle())
+        finally:
+            self.ended = True
+            self._end()
+
+    def _run_handler(self, report: FailureReport) -> None:
         if self._handler is None:
             return
         try:
             self._handler(report)
+        except SystemExit as error:
+            # Not a failure of the handler: it says what the program is to end with [E45].
+            self.handler_error = error
         except BaseException as error:
             self.handler_error = error
             logger.exception("the failure handler raised")

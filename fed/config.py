@@ -365,7 +365,10 @@ class Config:
         exceptions: Exception classes that a raised error is an instance of too. Equal in every party.
         types: Dataclasses, enums and namedtuples that may cross. Equal in every party.
         failure_handler: Called once, with a report, when the job fails.
-        init_timeout_s: Seconds that `fed.init` waits for the other parties.
+        handler_timeout_s: Seconds that leaving waits for a failure handler that is running.
+        interrupt_driver: Whether a driver that is outside fed when the job fails is interrupted there. Only the main
+            thread can be.
+        init_timeout_s: Seconds that `fed.init` and `fed.reset` wait for the other parties.
         drain_timeout_s: Seconds that a regular `fed.shutdown` waits for undelivered results and for the others.
         max_object_bytes: Largest object this party accepts. None: no limit.
         receive_buffer_bytes: Bytes of objects held that nobody waits for yet; more stay with their owners.
@@ -398,6 +401,8 @@ class Config:
     failure_handler: Callable[[Any], object] | None = dataclasses.field(
         default=None, metadata=_option(_optional(_CALLABLE), table=None)
     )
+    handler_timeout_s: float = dataclasses.field(default=30.0, metadata=_option(_SECONDS))
+    interrupt_driver: bool = dataclasses.field(default=True, metadata=_option(_FLAG))
     init_timeout_s: float = dataclasses.field(default=120.0, metadata=_option(_SECONDS))
     drain_timeout_s: float = dataclasses.field(default=600.0, metadata=_option(_SECONDS))
     max_object_bytes: int | None = dataclasses.field(default=None, metadata=_option(_optional(_BYTES)))

@@ -9,6 +9,7 @@
     ├── TaskError                     a task failed
     │   └── RemoteError               ... in another party
     ├── JobAborted                    the job is latched by an earlier failure
+    │   └── JobInterrupted (KeyboardInterrupt)  ... raised into a driver that was outside fed
     ├── PartyLostError                a peer went silent past its lease
     ├── PartyLeftError                a peer said goodbye before it delivered
     ├── DeliveryError                 an object could not cross
@@ -37,6 +38,7 @@ __all__ = [
     "FedTimeoutError",
     "InitError",
     "JobAborted",
+    "JobInterrupted",
     "PartyLeftError",
     "PartyLostError",
     "RemoteError",
@@ -121,7 +123,7 @@ class RemoteError(TaskError):
 
 
 class JobAborted(FailureError):
-    """The job is latched by an earlier failure; nothing new runs. Leave the job, or call `fed.shutdown`.
+    """The job is latched by an earlier failure; nothing new runs. Call `fed.reset`, or leave with `fed.shutdown`.
 
     Attributes:
         failure: The root failure.
@@ -131,6 +133,14 @@ class JobAborted(FailureError):
     def root(self) -> Any:
         """The failure that latched the job."""
         return self.failure
+
+
+class JobInterrupted(JobAborted, KeyboardInterrupt):
+    """The job failed while the driver slept, computed, or waited for something that is not fed's.
+
+    It is raised there, as Ctrl-C would be; ``__cause__`` is the root error. Also a KeyboardInterrupt, because nothing
+    else gets out of Ray's own blocking calls. Off with ``fed.init(interrupt_driver=False)``.
+    """
 
 
 class PartyLostError(FailureError):

@@ -1,17 +1,17 @@
-"""One job in one party: the pure core, the runtime and the threads, wired together.
+"""One job in one party: the agreement with the others, the runtime and the threads, wired together.
 
 Threads, and what each may do:
 
 - the *driver* thread, the user's: fed calls. It submits work and waits on one condition; it never blocks in the
   runtime, so that a failure can always wake it.
-- the runtime's callback thread: `_task_done`, `_received` and `_pushed` change states and post to queues. They hold
-  the lock for moments, call nothing that blocks, and so cannot stall the runtime.
+- the runtime's callback thread: tells the epoch what became of tasks, receives and pushes; see `fed.epoch`.
 - the *data-sending* thread: pushes results that are ready, confirms arrivals, listens to what peers tell.
-- the *error-queue* thread: tells peers of failures, apart from data.
-- the *cleanup* thread: see `fed.cleanup`.
+- the *error-queue* thread: tells peers of failures and of progress, apart from data.
+- the *cleanup* thread: waits for the votes on the root, lets everyone go who waits, runs the failure handler, wakes
+  a driver that is outside fed; see `fed.cleanup`.
 
 One lock guards all states. Nothing is called under it but the pure core and posts to queues, none of which block
-or take another lock, so there is no order of locks to keep.
+or take another lock, so there is no order of locks to keep. A signal handler takes no lock: see `fed.interruption`.
 """
 
 from __future__ import annotations
@@ -24,36 +24,47 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fed.cleanup import CleanupManager, FailureReport, run_steps
 from fed.config import Config
+from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Switched, Tell
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
-from fed.core.lifecycle import Lifecycle, State
+from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
-from fed.core.plan import Plan, PlannedObject, Step
-from fed.core.rendezvous import Key
-from fed.errors import ConfigError, FailureError, FedTimeoutError, InitError, UsageError
+from fed.epoch import Entry, Epoch, Push
+from fed.errors import (
+    ConfigError,
+    FailureError,
+    FedTimeoutError,
+    InitError,
+    JobAborted,
+    JobInterrupted,
+    UsageError,
+)
+from fed.interruption import Interrupter
 from fed.object import FedObject, ObjectId
 from fed.proxy.receiver import PeerEvent, PeerEventKind
-from fed.proxy.sender import Delivery
-from fed.raising import RemoteTraceback, aborted, error_of, init_error
-from fed.runtime.arguments import PLAIN, Packed, Shape
+from fed.raising import aborted, error_of, init_error
+from fed.runtime.arguments import Packed
 from fed.runtime.body import text_of
-from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, TaskBody
+from fed.runtime.contract import ActorBody, Outcome, Proxies, Ref, Runtime, TaskBody
 from fed.sending import QueueThread
 from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics
 
-__all__ = ["Entry", "Job", "JobStatistics", "hello_of"]
+__all__ = ["Job", "JobStatistics", "hello_of"]
 
 logger = logging.getLogger("fed")
 
-SETTLE_S: Final = 0.01
-"""How long after the first failure a simultaneous one elsewhere may still become the root: a few round trips."""
+VOTES_S: Final = 1.0
+"""How long the votes on the root may take: a party that is slower than that has a say no more."""
+
+PROGRESS_S: Final = 0.1
+"""How long after a call the others are told how far this party is, so that a divergence is found."""
 
 TELL_S: Final = 5.0
-"""How long the error queue tries to tell a peer of a failure."""
+"""How long the error queue tries to tell a peer of a failure before it begins anew."""
 
 FAREWELL_S: Final = 2.0
 """How long a party that leaves because of a failure waits for the others to have heard it."""
@@ -67,71 +78,8 @@ STOP_S: Final = 5.0
 PUSH_BATCH: Final = 64
 """Results that are ready together travel to the sender in calls of up to this many: Ray's cost is per call."""
 
-PENDING: Final = 0
-READY: Final = 1
-FAILED: Final = 2
-
-
-class Entry(PlannedObject):
-    """The job's record of one object, owned by the user's handle.
-
-    Attributes:
-        label: The call that makes it, for people.
-        state: PENDING, READY or FAILED; leaves PENDING once [E12].
-        ref: Where this party has it, or will; None where it does not need it.
-        failure: Why there is no value, in FAILED.
-        consumers: Parties to push it to as soon as it is READY.
-        dependents: Failed tasks that wait for this state, to know whether they failed because of it.
-        wait: The `fed.get` that waits for it.
-        job: The job that it belongs to.
-    """
-
-    __slots__ = ("consumers", "dependents", "failure", "job", "label", "ref", "state", "wait")
-
-    def __init__(self, job: Job, object_id: ObjectId, party: str, label: str) -> None:
-        super().__init__(object_id, party)
-        self.job = job
-        self.label = label
-        self.state = PENDING
-        self.ref: Ref = None
-        self.failure: Failure | None = None
-        self.consumers: tuple[str, ...] = ()
-        self.dependents: list[_Task] = []
-        self.wait: _Wait | None = None
-
-
-class _Task:
-    """A submitted task of this party that has not ended."""
-
-    __slots__ = ("actor", "done", "failed", "killed", "label", "results", "sequence", "undecided", "uses")
-
-    def __init__(self, sequence: int, label: str, results: tuple[Entry, ...], uses: Sequence[Entry]) -> None:
-        self.sequence = sequence
-        self.label = label
-        self.results = results
-        self.uses = uses
-        self.done: Ref = None
-        self.failed: Outcome | None = None
-        self.undecided = 0
-        # The construction of an actor: which, by its id here; and whether `fed.kill` ended it, which is no failure.
-        self.actor: int | None = None
-        self.killed = False
-
-
-class _Wait:
-    """A `fed.get` in progress: how many of its objects have no state yet."""
-
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = 0
-
-
-class _Push(NamedTuple):
-    """For the data-sending thread: an object that is ready, and a party that needs it."""
-
-    entry: Entry
-    consumer: str
+MAX_UNREAD: Final = 1000
+"""Failures of this party's own that nobody has read, and that are kept with their exceptions."""
 
 
 class _Events(NamedTuple):
@@ -148,15 +96,22 @@ class _Tell(NamedTuple):
     """For the error-queue thread: something to tell a peer."""
 
     peer: str
-    kind: NoticeKind
-    failure: Failure | None
-    objects: tuple[ObjectId, ...]
+    notice: Notice
 
 
 class _Told(NamedTuple):
-    """For the error-queue thread: a peer has taken what it was told last, or never will."""
+    """For the error-queue thread: a peer has taken what it was told last, or it did not take these."""
 
     peer: str
+    again: tuple[_Tell, ...]
+
+
+class _Wake(NamedTuple):
+    """For the error-queue thread: wake the driver; posted in signal context."""
+
+
+class _Called(NamedTuple):
+    """For the error-queue thread: there was a call, of which the others are to be told when the thread rests."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,45 +157,54 @@ class Job:
     def __init__(self, config: Config, runtime: Runtime, incarnation: str | None = None) -> None:
         self.config = config
         self.party = config.party
-        self._incarnation = incarnation or new_incarnation()
         self._runtime = runtime
         self._proxies: Proxies | None = None
         self._thread = threading.get_ident()
         # Entered as itself and not through the condition: that is one step, between which no Ctrl-C can fall.
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._plan = Plan(config.party, config.parties)
-        self._life = Lifecycle(config.peers)
-        self._book = FailureBook()
+        self.changed = threading.Condition(self._lock)
+        self._coordinator = Coordinator(
+            config.party,
+            config.peers,
+            incarnation or new_incarnation(),
+            isolate=config.on_error == "isolate",
+        )
+        self._life = self._coordinator.life
+        self._epoch: Epoch | None = None
+        # Whether the proxies have followed into the current epoch; until then they are told nothing of it.
+        self._proxies_ready = True
         self._root_error: FailureError | None = None
-        self._causes: dict[str, BaseException] = {}
-        self._raised: set[str] = set()
-        self._failure_count = 0
+        self._root_cause: BaseException | None = None
+        self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
         self._disagreed: dict[str, str] = {}
-        self._tasks: set[_Task] = set()
-        self._constructing: dict[int, _Task] = {}
-        self._receiving: set[Entry] = set()
-        self._pushing = 0
         self._telling = 0
-        # These two belong to the error-queue thread.
+        self._progress_due = False
+        # These three belong to the error-queue thread.
         self._untold: dict[str, list[_Tell]] = {}
         self._being_told: set[str] = set()
-        self._unconfirmed: list[Key] = []
+        self._deaf: set[str] = set()
         self._joined_at = 0.0
         self._refused = False
         self._in_haste = False
+        self._said_goodbye = False
         self._leave_by = 0.0
         # What is left to do of the shutdown; an interrupted one is finished by the next call.
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
-        self._cleanup = CleanupManager(config.party, SETTLE_S, self._settle, config.failure_handler)
-        self._data: QueueThread[_Push | _Events | _Confirm] = QueueThread(
+        self._data: QueueThread[Push | _Events | _Confirm | Gone] = QueueThread(
             f"fed-{config.party}-data", self._handle_data, self._thread_failed, idle=self._flush_confirmations
         )
-        self._errors: QueueThread[_Tell | _Told] = QueueThread(
-            f"fed-{config.party}-errors", self._handle_errors, self._thread_failed
+        self._errors: QueueThread[_Tell | _Told | _Wake | _Called] = QueueThread(
+            f"fed-{config.party}-errors",
+            self._handle_errors,
+            self._thread_failed,
+            idle=self._tell_progress,
+            idle_s=PROGRESS_S,
         )
+        self._interrupter = Interrupter(lambda: self._errors.post(_Wake()))
+        self._cleanup = self._new_cleanup()
+        self._past_cleanups: list[CleanupManager] = []
 
     # Joining
 
@@ -252,13 +216,17 @@ class Job:
             InitError: A party refused, failed, or was not ready in time.
         """
         try:
-            self._join()
+            self._interrupter.install()
+            with self._interrupter.inside:
+                self._join()
         except BaseException as error:
             self.close(error)
             raise
 
     def _join(self) -> None:
         self._proxies = self._runtime.start()
+        with self._lock:
+            self._epoch = self._new_epoch(0, self._proxies)
         deadline = time.monotonic() + START_S
         self._listen()
         trouble = self._result_of(self._proxies.started(), deadline, "the proxies to start")
@@ -268,22 +236,22 @@ class Job:
         deadline = time.monotonic() + timeout_s
         joining = self._proxies.connect(timeout_s)
         connected: list[Outcome] = []
-        self._runtime.watch(joining, functools.partial(self._note, connected))
+        self._runtime.watch(joining, functools.partial(self._note_outcome, connected))
         self._log_event("waiting", {"for": list(self.config.peers)})
-        with self._lock:
-            # A little beyond the budget, which the sender keeps, and which then knows what it last heard.
-            self._changed.wait_for(lambda: connected or self._join_failed(), timeout_s + STOP_S)
+        # A little beyond the budget, which the sender keeps, and which then knows what it last heard.
+        self._wait_for(lambda: connected or self._join_failed(), timeout_s + STOP_S)
         self._raise_if_join_failed(connected)
         with self._lock:
-            for peer in self.config.peers:
-                self._tell(peer, NoticeKind.READY)
+            self._carry_out(self._coordinator.ready())
         while True:
             with self._lock:
                 awaited = self._life.awaited
-                self._changed.wait_for(
+            if awaited:
+                self._wait_for(
                     lambda known=awaited: self._life.awaited != known or self._join_failed(),  # type: ignore[misc]
-                    0 if not awaited else max(0.0, deadline - time.monotonic()),
+                    deadline - time.monotonic(),
                 )
+            with self._lock:
                 still = self._life.awaited
                 failed = self._join_failed()
             if failed:
@@ -303,7 +271,8 @@ class Job:
 
     def _init_failure(self) -> Failure | None:
         """A failure that keeps the job from starting. A task that failed in a party that was quicker does not."""
-        return next((failure for failure in self._book.all if failure.kind in (Kind.INIT, Kind.INTERNAL)), None)
+        known = self._coordinator.book.all
+        return next((failure for failure in known if failure.kind in (Kind.INIT, Kind.INTERNAL)), None)
 
     def _raise_if_join_failed(self, connected: Sequence[Outcome]) -> None:
         if self._disagreed:
@@ -331,70 +300,93 @@ class Job:
 
     def run(self, body: TaskBody, party: str, packed: Packed, returns: int) -> tuple[FedObject[Any], ...]:
         """A call of a function."""
-        return self._call(body.name, party, packed, returns, lambda call: self._runtime.submit(body, call))
+        with self._interrupter.inside:
+            return self._running().run(body, party, packed, returns)
 
-    def create(self, body: ActorBody, party: str, packed: Packed) -> Any:
-        """The creation of an actor. Returns the runtime's actor in its own party, None elsewhere."""
-        created: list[Any] = []
-
-        def submit(call: Call) -> Any:
-            actor, done = self._runtime.create(body, call)
-            created.append(actor)
-            return (), done
-
-        self._call(f"{body.name}.__init__", party, packed, 1, submit, results=0)
-        if not created:
-            return None
-        with self._lock:
-            # None if it is made already, or has failed.
-            task = next((one for one in self._tasks if one.sequence == self._plan.calls - 1), None)
-            if task is not None:
-                task.actor = id(created[0])
-                self._constructing[task.actor] = task
-        return created[0]
+    def create(self, body: ActorBody, party: str, packed: Packed) -> tuple[Any, str]:
+        """The creation of an actor; see `Epoch.create`."""
+        with self._interrupter.inside:
+            return self._running().create(body, party, packed)
 
     def call(
-        self, actor: Any, label: str, method: str, party: str, packed: Packed, returns: int, options: Mapping[str, Any]
+        self,
+        actor: Any,
+        name: str,
+        label: str,
+        method: str,
+        party: str,
+        packed: Packed,
+        returns: int,
+        options: Mapping[str, Any],
     ) -> tuple[FedObject[Any], ...]:
         """A call of an actor's method."""
-        return self._call(label, party, packed, returns, lambda call: self._runtime.call(actor, method, call, options))
+        with self._interrupter.inside:
+            return self._running().call(actor, name, label, method, party, packed, returns, options)
 
-    def kill(self, actor: Any, party: str) -> None:
+    def kill(self, actor: Any, name: str, party: str) -> None:
         """The end of an actor."""
         self.check_party(party)
-        step = self._plan.task(party, ())
-        if step.here:
-            with self._lock:
-                task = self._constructing.pop(id(actor), None)
-                if task is not None:
-                    task.killed = True
-            self._runtime.kill(actor)
+        with self._interrupter.inside:
+            self._running().kill(actor, name, party)
 
     def get(self, objects: Sequence[FedObject[Any]], timeout_s: float | None) -> list[Any]:
-        """The values of objects, in every party.
+        """The values of objects; see `Epoch.get`."""
+        with self._interrupter.inside:
+            return self._running().get(objects, timeout_s)
+
+    def reset(self) -> None:
+        """Begin the next epoch together with all other parties.
 
         Raises:
-            TaskError: The task of one failed.
-            FedTimeoutError: Not all were there in time.
+            FailureError: The job has failed and no fed call has raised it yet; or it fails meanwhile.
+            JobAborted: A party has left, so there is nobody to go on with.
+            InitError: Not all parties were ready within ``init_timeout_s``.
         """
-        entries = [self._entry(one) for one in objects]
-        self._advance(self._plan.get(entries), entries)
+        self.check_thread()
+        with self._interrupter.inside:
+            if self._life.latched and not self._life.told:
+                self.raise_if_latched()
+            self._reset()
+
+    def _reset(self) -> None:
+        if self._life.leaving:
+            raise UsageError(f"the job {self.config.job!r} is over: call fed.init() again")
+        old = self._running()
         with self._lock:
-            wait = _Wait()
-            for entry in set(entries):
-                if entry.state == PENDING:
-                    entry.wait = wait
-                    wait.left += 1
-            limit_s = None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX)
-            self._changed.wait_for(lambda: wait.left == 0 or self._life.latched, limit_s)
-            missing = next((one for one in objects if one._entry.state == PENDING), None)
-        self._raise_if_latched()
-        if missing is not None:
-            raise FedTimeoutError(f"fed.get: {missing!r} did not arrive within {timeout_s:g} s")
-        for entry in entries:
-            if entry.state == FAILED and entry.failure is not None:
-                raise self._error(entry.failure)
-        return self._runtime.fetch([entry.ref for entry in entries])
+            self._carry_out(self._coordinator.reset())
+        failed_before = self._life.latched
+
+        def hopeless() -> bool:
+            return bool(self._life.gone) or (self._life.latched and not failed_before)
+
+        try:
+            self._wait_for(lambda: self._epoch is not old or hopeless(), self.config.init_timeout_s)
+        finally:
+            with self._lock:
+                unready = self._life.unready_for_reset
+                gone = self._life.gone
+                if self._epoch is old:
+                    self._coordinator.not_reset()
+        if self._epoch is old:
+            if self._life.latched and not self._life.told:
+                self.raise_if_latched()
+            if gone:
+                root = self._coordinator.book.settle()
+                raise JobAborted(f"the job cannot go on without {', '.join(gone)}: call fed.shutdown()", root)
+            raise FedTimeoutError(
+                f"fed.reset was not called within {self.config.init_timeout_s:g} s (init_timeout_s) by "
+                f"{', '.join(unready)}"
+            )
+        deadline = time.monotonic() + START_S
+        failure = Failure(f"{self.party}/reset", Kind.CANCELLED, self.party, "EpochOver")
+        for done in self._running_proxies().reset(self._coordinator.epoch, failure):
+            self._result_of(done, deadline, "the proxies to begin the next epoch")
+        while self._past_cleanups:
+            self._end_cleanup(self._past_cleanups.pop())
+        with self._lock:
+            self._proxies_ready = True
+            self.changed.notify_all()
+        self._log_event("reset", {"epoch": self._coordinator.epoch})
 
     def check_party(self, party: str) -> None:
         """Refuse a call that this job cannot make.
@@ -404,7 +396,9 @@ class Job:
             FailureError: The job is latched.
         """
         self.check_thread()
-        self._raise_if_latched()
+        if self._life.latched:
+            with self._interrupter.inside:
+                self.raise_if_latched()
         if not self._life.accepts_work:
             raise UsageError(f"the job {self.config.job!r} is over: call fed.init() again")
         if party not in self.config.addresses:
@@ -426,13 +420,14 @@ class Job:
 
     def statistics(self) -> JobStatistics:
         """What this party did so far."""
-        if self._proxies is not None and self._life.state is not State.CLOSED:
-            self._last_statistics = self._result_of(
-                self._proxies.statistics(), time.monotonic() + STOP_S, "the sender proxy"
-            )
+        with self._interrupter.inside:
+            if self._proxies is not None and self._life.state is not State.CLOSED:
+                self._last_statistics = self._result_of(
+                    self._proxies.statistics(), time.monotonic() + STOP_S, "the sender proxy"
+                )
         links = self._last_statistics
         return JobStatistics(
-            calls=self._plan.calls,
+            calls=self._epoch.calls if self._epoch is not None else 0,
             objects_sent={peer: one.parcels_sent for peer, one in links.items()},
             bytes_sent={peer: one.bytes_sent for peer, one in links.items()},
             seconds=time.monotonic() - self._joined_at if self._joined_at else 0.0,
@@ -440,291 +435,157 @@ class Job:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """Every failure known so far."""
+        """Every failure of this epoch known so far."""
         with self._lock:
-            return self._book.all
+            return self._coordinator.book.all
+
+    @property
+    def interruption(self) -> BaseException | None:
+        """What the driver was interrupted by, if the job did that because it failed."""
+        return self._interruption() if self._interrupter.fired else None
 
     def validate(self) -> None:
         """Check the laws of the core. Raises RuntimeError where one is broken."""
         with self._lock:
-            self._book.validate()
-            self._life.validate()
+            self._coordinator.validate()
 
-    def _call(
-        self,
-        label: str,
-        party: str,
-        packed: Packed,
-        returns: int,
-        submit: Callable[[Call], Any],
-        *,
-        results: int | None = None,
-    ) -> tuple[FedObject[Any], ...]:
-        uses = [self._entry(one) for one in packed.objects]
-        step = self._plan.task(party, uses)
-        self._advance(step, uses)
-        named = f"#{step.sequence} {label}"
-        made = tuple(
-            Entry(self, ObjectId(self._plan.epoch, step.sequence, slot), party, named)
-            for slot in range(returns if results is None else results)
-        )
-        if step.here:
-            values = tuple(value._entry.ref if type(value) is FedObject else value for value in packed.values)
-            extras = tuple(one._entry.ref for one in packed.extras)
-            shape = Shape(packed.keywords, len(extras), returns)
-            call = Call((*values, *extras), None if shape == PLAIN else shape)
-            self._start(_Task(step.sequence, named, made, uses), lambda: submit(call))
-        return tuple(FedObject(entry.id, party, label, entry) for entry in made)
-
-    def _start(self, task: _Task, submit: Callable[[], Any]) -> None:
-        with self._lock:
-            self._tasks.add(task)
-        try:
-            refs, task.done = submit()
-        except Exception as error:  # noqa: BLE001 - an argument that cannot be pickled, an option that Ray refuses
-            # The call has its number and the others count on it: it must end like any other that fails.
-            self._task_done(task, Outcome(None, Fault(Kind.TASK, type(error).__name__, message=text_of(error)), error))
-            return
-        for entry, ref in zip(task.results, refs, strict=True):
-            entry.ref = ref
-        self._runtime.watch(task.done, functools.partial(self._task_done, task))
-
-    def _entry(self, one: FedObject[Any]) -> Entry:
-        entry: Entry = one._entry
-        if entry.job is not self or entry.id.epoch != self._plan.epoch:
-            raise UsageError(f"{one!r} belongs to an earlier job or epoch, and its value is gone")
-        return entry
-
-    def _advance(self, step: Step, uses: Sequence[Entry]) -> None:
-        """Carry out what a call asks of this party besides running the task."""
-        # One call for the results of one task: those of several would all wait for the slowest of them.
-        by_task: dict[tuple[str, int], list[Entry]] = {}
-        for position in step.receives:
-            used = uses[position]
-            by_task.setdefault((used.party, used.id.sequence), []).append(used)
-        for entries in by_task.values():
-            self._receive(entries)
-        if step.pushes:
-            with self._lock:
-                for position, consumer in step.pushes:
-                    self._need(uses[position], consumer)
-
-    def _receive(self, entries: list[Entry]) -> None:
-        proxies = self._running_proxies()
-        limit = self.config.max_pending_receives
-        with self._lock:
-            # Waits for earlier objects only, whose tasks do not depend on later ones, so this cannot deadlock.
-            self._changed.wait_for(
-                lambda: not self._receiving or len(self._receiving) + len(entries) <= limit or self._life.latched
-            )
-            confirmed, self._unconfirmed = self._unconfirmed, []
-        self._raise_if_latched()
-        keys = [Key(entry.party, entry.id) for entry in entries]
-        submission = proxies.receive(keys, confirmed)
-        with self._lock:
-            for entry, ref in zip(entries, submission.results, strict=True):
-                entry.ref = ref
-                self._receiving.add(entry)
-        self._runtime.watch(submission.done, functools.partial(self._received, entries, submission.done))
-
-    def _need(self, entry: Entry, consumer: str) -> None:
-        """A party needs an object of this one. The lock is held."""
-        if entry.state == READY:
-            self._post_push(entry, consumer)
-        elif entry.failure is not None:
-            self._tell(consumer, NoticeKind.FAILURE, entry.failure, (entry.id,))
-        else:
-            entry.consumers = (*entry.consumers, consumer)
-
-    def _post_push(self, entry: Entry, consumer: str) -> None:
-        self._pushing += 1
-        self._data.post(_Push(entry, consumer))
-
-    def _raise_if_latched(self) -> None:
-        if not self._life.latched:
-            return
-        with self._lock:
-            self._changed.wait_for(lambda: self._root_error is not None)
-            first = self._life.tell()
-        if self._root_error is None or not first:
-            raise aborted(self._book.settle())
-        raise self._root_error
+    def _running(self) -> Epoch:
+        if self._epoch is None:
+            raise UsageError("the job has not started")
+        return self._epoch
 
     def _running_proxies(self) -> Proxies:
         if self._proxies is None:
             raise UsageError("the job has not started")
         return self._proxies
 
-    # On the runtime's callback thread
+    # What the epoch needs (`fed.epoch.Desk`)
 
-    def _task_done(self, task: _Task, outcome: Outcome) -> None:
+    def wait(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """See `fed.epoch.Desk.wait`."""
+        self._wait_for(lambda: predicate() or self._life.latched, timeout_s)
         with self._lock:
-            if outcome.fault is not None:
-                task.failed = outcome
-                undecided = [entry for entry in set(task.uses) if entry.state == PENDING and entry.ref is not None]
-                if undecided and outcome.fault.inherited is None:
-                    # Whether it failed by itself or because of an argument is known when the argument is.
-                    task.undecided = len(undecided)
-                    for entry in undecided:
-                        entry.dependents.append(task)
-                    return
-            self._finish([task])
-            self._changed.notify_all()
+            return predicate()
 
-    def _received(self, entries: list[Entry], done: Ref, outcome: Outcome) -> None:
+    def raise_if_latched(self) -> None:
+        """See `fed.epoch.Desk.raise_if_latched`."""
+        if not self._life.latched:
+            return
+        # Not longer than the votes take, and the root error is nothing to be late for.
         with self._lock:
-            failures: Sequence[Failure | None]
-            if outcome.fault is not None:
-                failures = [self._proxy_failure(outcome.fault)] * len(entries)
-            else:
-                failures = outcome.value
-            for entry, failure in zip(entries, failures, strict=True):
-                self._receiving.discard(entry)
-                if entry.state != PENDING:
-                    continue
-                if failure is None:
-                    self._finish(self._ready(entry))
-                    self._unconfirmed.append(Key(entry.party, entry.id))
-                else:
-                    self._finish(self._fail(entry, failure))
-                    found_here = failure.src_party == self.party or failure.kind is Kind.PARTY_LEFT
-                    self._learn(failure, broadcast=found_here)
-            if self._unconfirmed:
-                self._data.post(_Confirm())
-            self._changed.notify_all()
+            self.changed.wait_for(lambda: self._root_error is not None)
+            first = self._life.tell()
+            root = self._coordinator.book.settle()
+        if self._root_error is None or not first:
+            raise aborted(root)
+        raise self._root_error
 
-    def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, done: Ref, outcome: Outcome) -> None:
+    def note(self, text: str) -> int:
+        """See `fed.epoch.Desk.note`."""
+        self._carry_out(self._coordinator.call(text))
+        if not self._progress_due:
+            self._progress_due = True
+            self._errors.post(_Called())
+        return self._coordinator.journal.digest
+
+    def new_failure(self, fault: Fault, label: str = "", sequence: int = -1) -> Failure:
+        """See `fed.epoch.Desk.new_failure`."""
+        return self._coordinator.new_failure(fault, label, sequence)
+
+    def learn(self, failure: Failure, *, cause: BaseException | None = None, ends_job: bool | None = None) -> None:
+        """See `fed.epoch.Desk.learn`."""
+        latched = self._life.latched
+        self._carry_out(self._coordinator.learn(failure, ends_job=ends_job))
+        if self._life.latched:
+            if not latched:
+                self._root_cause = cause
+        elif failure.src_party == self.party and len(self._unread) < MAX_UNREAD:
+            self._unread[failure.error_id] = (failure, cause)
+
+    def tell(self, peer: str, notice: Notice) -> None:
+        """See `fed.epoch.Desk.tell`."""
+        self._telling += 1
+        self._errors.post(_Tell(peer, notice))
+
+    def push(self, pushes: Sequence[Push]) -> None:
+        """See `fed.epoch.Desk.push`."""
+        for one in pushes:
+            self._data.post(one)
+
+    def confirm(self) -> None:
+        """See `fed.epoch.Desk.confirm`."""
+        self._data.post(_Confirm())
+
+    def raise_failure(self, failure: Failure, cause: BaseException | None) -> None:
+        """See `fed.epoch.Desk.raise_failure`."""
         with self._lock:
-            self._pushing -= count
-            if outcome.fault is not None:
-                if self._life.state is not State.CLOSED:
-                    self._learn(self._proxy_failure(outcome.fault), broadcast=True)
-            else:
-                for undelivered in outcome.value:
-                    entry = entries[undelivered.id]
-                    failure = undelivered.fault.inherited or self._new_failure(
-                        undelivered.fault, entry.label, entry.id.sequence
-                    )
-                    self._tell(undelivered.consumer, NoticeKind.FAILURE, failure, (entry.id,))
-                    self._learn(failure, broadcast=True)
-            self._changed.notify_all()
+            self._unread.pop(failure.error_id, None)
+        raise error_of(failure, self.party, cause, self.config.exceptions)
 
-    def _note(self, into: list[Outcome], outcome: Outcome) -> None:
-        with self._lock:
-            into.append(outcome)
-            self._changed.notify_all()
+    def _carry_out(self, instructions: Sequence[Instruction]) -> None:
+        """Do what the coordinator says. The lock is held."""
+        for one in instructions:
+            if isinstance(one, Tell):
+                self.tell(one.peer, one.notice)
+            elif isinstance(one, Latched):
+                self._cleanup.trigger()
+            elif isinstance(one, Gone):
+                self._data.post(one)
+            elif isinstance(one, Switched):
+                self._switch(one.epoch)
+        if instructions:
+            self.changed.notify_all()
 
-    def _finish(self, tasks: Iterable[_Task]) -> None:
-        """Tasks have ended and it is known why. The lock is held."""
-        # A queue instead of recursion: a chain of failed tasks may be long.
-        finishing = collections.deque(tasks)
-        while finishing:
-            task = finishing.popleft()
-            self._tasks.discard(task)
-            # An id is used again once its actor's handle is gone; it may stand for a younger one by now.
-            if task.actor is not None and self._constructing.get(task.actor) is task:
-                del self._constructing[task.actor]
-            failure = self._failure_of(task) if task.failed is not None and not task.killed else None
-            for entry in task.results:
-                finishing += self._ready(entry) if failure is None else self._fail(entry, failure)
+    def _switch(self, number: int) -> None:
+        """The next epoch begins. The lock is held."""
+        if self._epoch is not None:
+            self._epoch.end()
+        self._epoch = self._new_epoch(number, self._running_proxies())
+        self._proxies_ready = False
+        self._root_error = self._root_cause = None
+        self._unread.clear()
+        self._past_cleanups.append(self._cleanup)
+        self._cleanup = self._new_cleanup()
 
-    def _ready(self, entry: Entry) -> list[_Task]:
-        """An object is there. Returns the failed tasks that are thereby decided."""
-        entry.state = READY
-        consumers, entry.consumers = entry.consumers, ()
-        for consumer in consumers:
-            self._post_push(entry, consumer)
-        return self._decided(entry)
-
-    def _fail(self, entry: Entry, failure: Failure) -> list[_Task]:
-        """An object will never be. Returns the failed tasks that are thereby decided."""
-        entry.state, entry.failure = FAILED, failure
-        consumers, entry.consumers = entry.consumers, ()
-        for consumer in consumers:
-            self._tell(consumer, NoticeKind.FAILURE, failure, (entry.id,))
-        return self._decided(entry)
-
-    def _decided(self, entry: Entry) -> list[_Task]:
-        if entry.wait is not None:
-            entry.wait.left -= 1
-            entry.wait = None
-        dependents, entry.dependents = entry.dependents, []
-        decided = []
-        for task in dependents:
-            task.undecided -= 1
-            if not task.undecided:
-                decided.append(task)
-        return decided
-
-    def _failure_of(self, task: _Task) -> Failure:
-        """The failure of a task: that of an argument where that is why, else a new one, which everybody is told."""
-        outcome = task.failed
-        fault = outcome.fault if outcome is not None else None
-        inherited = fault.inherited if fault is not None else None
-        if inherited is None:
-            inherited = next((entry.failure for entry in task.uses if entry.failure is not None), None)
-        if inherited is not None:
-            return inherited if inherited.src_party == self.party else inherited.relayed(self.party)
-        failure = self._new_failure(fault or Fault(Kind.INTERNAL, "Unknown"), task.label, task.sequence)
-        if outcome is not None and outcome.error is not None:
-            cause = outcome.error
-            if fault is not None and fault.traceback and cause.__cause__ is None and cause.__traceback__ is None:
-                cause.__cause__ = RemoteTraceback(fault.traceback)
-            self._causes[failure.error_id] = cause
-        self._learn(failure, broadcast=True)
-        return failure
-
-    def _proxy_failure(self, fault: Fault) -> Failure:
-        """A proxy failed. Whatever it failed of, the other parties do not see the same: that ends the job."""
-        return self._new_failure(dataclasses.replace(fault, kind=Kind.INTERNAL), "", -1)
-
-    def _new_failure(self, fault: Fault, label: str, sequence: int) -> Failure:
-        self._failure_count += 1
-        return Failure.of_fault(
-            fault,
-            error_id=f"{self.party}/{self._incarnation}/{self._failure_count}",
-            party=self.party,
-            task=label,
-            sequence=sequence,
+    def _new_epoch(self, number: int, proxies: Proxies) -> Epoch:
+        return Epoch(
+            number,
+            self.party,
+            self.config.parties,
+            self.config.max_pending_receives,
+            self._runtime,
+            proxies,
+            self,
         )
 
-    def _learn(self, failure: Failure, *, broadcast: bool) -> None:
-        """A failure is known. The lock is held."""
-        ends_job = self.config.on_error == "abort" or not failure.kind.symmetric
-        if not self._book.record(failure, ends_job=ends_job) or not ends_job:
-            return
-        if broadcast:
-            for peer in self._life.present:
-                self._tell(peer, NoticeKind.FAILURE, failure)
-        if self._life.latch():
-            self._cleanup.trigger()
-        self._changed.notify_all()
+    def _new_cleanup(self) -> CleanupManager:
+        settle = functools.partial(self._settle, self._coordinator.book)
+        return CleanupManager(self.party, settle, self.config.failure_handler, self._notify)
+
+    def _notify(self) -> None:
+        with self._lock:
+            self.changed.notify_all()
 
     # On the data-sending thread
 
-    def _handle_data(self, items: list[_Push | _Events | _Confirm]) -> None:
+    def _handle_data(self, items: list[Push | _Events | _Confirm | Gone]) -> None:
+        epoch = self._running()
         pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
         for item in items:
-            if isinstance(item, _Push):
-                pushes.setdefault(item.entry.id, (item.entry, []))[1].append(item.consumer)
+            if isinstance(item, Push):
+                if item.epoch is epoch:
+                    pushes.setdefault(item.entry.id, (item.entry, []))[1].append(item.consumer)
             elif isinstance(item, _Events):
                 self._handle_events(item.outcome)
+            elif isinstance(item, Gone):
+                self._running_proxies().forget(item.peer, item.failure)
         ready = list(pushes.values())
         for start in range(0, len(ready), PUSH_BATCH):
-            self._push(ready[start : start + PUSH_BATCH])
-
-    def _push(self, ready: Sequence[tuple[Entry, list[str]]]) -> None:
-        deliveries = [Delivery(entry.id, tuple(consumers)) for entry, consumers in ready]
-        done = self._running_proxies().push(deliveries, [entry.ref for entry, _ in ready])
-        count = sum(len(consumers) for _, consumers in ready)
-        entries = {entry.id: entry for entry, _ in ready}
-        self._runtime.watch(done, functools.partial(self._pushed, entries, count, done))
+            epoch.push(ready[start : start + PUSH_BATCH])
 
     def _flush_confirmations(self) -> None:
-        with self._lock:
-            confirmed, self._unconfirmed = self._unconfirmed, []
-        if confirmed:
-            self._running_proxies().confirm(confirmed)
+        if self._epoch is not None:
+            self._epoch.flush_confirmations()
 
     def _listen(self) -> None:
         """Ask the receiver for what peers tell next."""
@@ -734,132 +595,175 @@ class Job:
     def _handle_events(self, outcome: Outcome) -> None:
         if outcome.fault is not None:
             with self._lock:
-                if self._life.state not in (State.CLOSING, State.CLOSED):
-                    self._learn(self._proxy_failure(outcome.fault), broadcast=True)
+                if not self._life.leaving:
+                    fault = dataclasses.replace(outcome.fault, kind=Kind.INTERNAL, detail="the receiver proxy failed")
+                    self.learn(self.new_failure(fault))
             return
         if outcome.value:
             self._listen()
-        for event in outcome.value:
-            self._handle_event(event)
+        with self._lock:
+            for event in outcome.value:
+                self._handle_event(event)
+            self.changed.notify_all()
 
     def _handle_event(self, event: PeerEvent) -> None:
-        with self._lock:
-            if event.kind is PeerEventKind.READY:
-                self._life.ready(event.peer)
-            elif event.kind is PeerEventKind.DISAGREED:
-                self._disagreed[event.peer] = event.reason
-            elif event.kind is PeerEventKind.FAILURE:
-                if event.failure is not None:
-                    self._learn(event.failure, broadcast=event.peer == self.party)
-            elif self._life.left(event.peer) and event.failure is not None:
-                self._learn(event.failure, broadcast=False)
-            self._changed.notify_all()
-        if event.kind is PeerEventKind.GOODBYE:
-            self._running_proxies().forget(event.peer, event.failure)
-
-    def _tell(
-        self, peer: str, kind: NoticeKind, failure: Failure | None = None, objects: tuple[ObjectId, ...] = ()
-    ) -> None:
-        """Queue something to tell a peer. The lock is held."""
-        self._telling += 1
-        self._errors.post(_Tell(peer, kind, failure, objects))
+        if event.kind is PeerEventKind.NOTICE and event.notice is not None:
+            latched = self._life.latched
+            self._carry_out(self._coordinator.heard(event.peer, event.notice))
+            if self._life.latched and not latched:
+                self._root_cause = None
+        elif event.kind is PeerEventKind.DISAGREED:
+            self._disagreed[event.peer] = event.reason
+        elif event.failure is not None and event.epoch == self._coordinator.epoch:
+            self.learn(event.failure)
 
     # On the error-queue thread
 
-    def _handle_errors(self, items: list[_Tell | _Told]) -> None:
+    def _handle_errors(self, items: list[_Tell | _Told | _Wake | _Called]) -> None:
         for item in items:
-            if isinstance(item, _Told):
-                self._being_told.discard(item.peer)
-            else:
+            if isinstance(item, _Tell):
                 self._untold.setdefault(item.peer, []).append(item)
+            elif isinstance(item, _Told):
+                self._being_told.discard(item.peer)
+                if item.again:
+                    self._untold[item.peer] = [*item.again, *self._untold.get(item.peer, ())]
+            elif isinstance(item, _Wake):
+                with self._lock:
+                    self.changed.notify_all()
         # One call at a time for each peer keeps the order, which the runtime does not; peers do not wait for another.
         for peer in [peer for peer in self._untold if peer not in self._being_told]:
             self._tell_peer(peer, self._untold.pop(peer))
 
+    def _tell_progress(self) -> None:
+        with self._lock:
+            if self._progress_due:
+                self._progress_due = False
+                self._carry_out(self._coordinator.progress())
+
     def _tell_peer(self, peer: str, items: list[_Tell]) -> None:
         with self._lock:
-            present = peer in self._life.present
-            leaving = self._life.state in (State.CLOSING, State.CLOSED)
-            in_haste = leaving and (self._life.latched or not self._joined_at)
+            listens = peer in self._life.attentive
+            in_haste = self._life.leaving and (self._life.latched or self._in_haste or not self._joined_at)
         notices = [
-            Notice(item.kind, self._plan.epoch, item.failure and self._exposed(item.failure, peer), item.objects)
+            self._exposed(item.notice, peer)
             for item in items
-            # Who has said goodbye hears no more of us, but that we leave too: it waits for that.
-            if present or item.kind is NoticeKind.GOODBYE
+            # Who has left hears no more of us, but that we leave too: it waits for that.
+            if listens or item.notice.kind is NoticeKind.GOODBYE
         ]
         if not notices:
-            self._told(peer, len(items), None, Outcome({}, None, None))
+            self._told(peer, items, 0.0, None, Outcome({}, None, None))
             return
         done = self._running_proxies().tell({peer: notices}, FAREWELL_S if in_haste else TELL_S)
         self._being_told.add(peer)
-        self._runtime.watch(done, functools.partial(self._told, peer, len(items), done))
+        self._runtime.watch(done, functools.partial(self._told, peer, items, time.monotonic(), done))
 
-    def _told(self, peer: str, count: int, done: Ref, outcome: Outcome) -> None:
+    def _told(self, peer: str, items: Sequence[_Tell], began: float, done: Ref, outcome: Outcome) -> None:
         reason = outcome.fault.message if outcome.fault is not None else outcome.value.get(peer)
         with self._lock:
-            self._telling -= count
             # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
-            leaving = self._life.state in (State.CLOSING, State.CLOSED)
-            matters = reason and peer in self._life.present
-            self._changed.notify_all()
-        if matters:
-            level = logging.DEBUG if leaving else logging.WARNING
-            logger.log(level, "party %r could not be told: %s", peer, reason)
-        self._errors.post(_Told(peer))
+            matters = bool(reason) and peer in self._life.attentive and not self._life.leaving
+            # What is told is told until it has arrived [E42]. A peer that says no at once will not change its mind.
+            again = tuple(items) if matters and time.monotonic() - began >= TELL_S / 2 else ()
+            self._telling -= len(items) - len(again)
+            self.changed.notify_all()
+        if matters and peer not in self._deaf:
+            self._deaf.add(peer)
+            logger.warning("party %r could not be told: %s", peer, reason)
+        if not reason:
+            self._deaf.discard(peer)
+        self._errors.post(_Told(peer, again))
 
-    def _exposed(self, failure: Failure, peer: str) -> Failure:
+    def _exposed(self, notice: Notice, peer: str) -> Notice:
         """What a peer may see. Text of another party's failure is not ours to pass on [E02]."""
+        failure = notice.failure
+        if failure is None:
+            return notice
         exposure = self._exposure.get(peer, Exposure.TYPE) if failure.src_party == self.party else Exposure.TYPE
-        return failure.redacted(exposure)
+        return dataclasses.replace(notice, failure=failure.redacted(exposure))
 
     def _thread_failed(self, error: Exception) -> None:
         """A queue thread's handler raised: nobody may be left waiting for what it was to do."""
         with self._lock:
-            if self._life.state not in (State.CLOSING, State.CLOSED):
+            if not self._life.leaving:
                 fault = Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error))
-                self._learn(self._new_failure(fault, "", -1), broadcast=True)
+                self.learn(self.new_failure(fault))
 
     # On the cleanup thread
 
-    def _settle(self) -> FailureReport:
+    def _settle(self, book: FailureBook) -> FailureReport:
+        """The job has latched: wait for the root, let go of everyone who waits, wake the driver."""
         with self._lock:
-            root = self._book.settle()
-            error = self._error(root)
-            self._root_error = error
-            report = FailureReport(self.party, root, self._book.all, error)
-            self._changed.notify_all()
-        if self._proxies is not None:
-            self._proxies.abort(root)
-        self._log_event("failed", {"root": str(root), "src_party": root.src_party, "error_id": root.error_id})
-        return report
+            if not self.changed.wait_for(lambda: book.settled, VOTES_S) and self._coordinator.book is book:
+                self._carry_out(self._coordinator.out_of_time())
+            root, failures = book.settle(), book.all
+            current = self._coordinator.book is book
+            cause = self._root_cause if root.src_party == self.party and current else None
+        error = error_of(root, self.party, cause, self.config.exceptions)
+        with self._lock:
+            current = self._coordinator.book is book
+            if current:
+                self._root_error = error
+                self.changed.notify_all()
+                # A receiver that is still in the last epoch would let go of the wrong ones.
+                self.changed.wait_for(lambda: self._proxies_ready, START_S)
+        if current:
+            if self._proxies is not None:
+                self._proxies.abort(root)
+            if self.config.interrupt_driver and not self._life.told and not self._life.leaving:
+                self._interrupter.interrupt(self._interruption())
+        self._log_event(
+            "failed",
+            {
+                "root": str(root),
+                "src_party": root.src_party,
+                "error_id": root.error_id,
+                "kind": root.kind.value,
+                "type": root.type_name,
+                "task": root.task,
+                "here": root.src_party == self.party,
+                "failures": len(failures),
+            },
+            error,
+        )
+        return FailureReport(self.party, root, failures, error)
 
-    def _error(self, failure: Failure) -> FailureError:
-        self._raised.add(failure.error_id)
-        return error_of(failure, self.party, self._causes.get(failure.error_id), self.config.exceptions)
+    def _interruption(self) -> JobInterrupted:
+        root = self._coordinator.book.settle()
+        error = JobInterrupted(str(aborted(root)), root)
+        error.__cause__ = self._root_error
+        return error
 
     # Leaving
 
-    def close(self, error: BaseException | None = None) -> None:
+    def close(self, error: BaseException | None = None, *, exiting: bool = False) -> None:
         """Leave the job, in order, once. Later calls do nothing.
 
         Args:
             error: What the driver died of. Without one the shutdown is a regular one: it waits until everything
                 was delivered, and until the other parties have finished too.
+            exiting: Whether a regular shutdown is the program's exit, which the others are told if they go on.
 
         Raises:
             FailureError: The job failed, and no fed call has raised it yet [E19].
+            SystemExit: The failure handler raised it [E45].
         """
-        message = "" if error is None else text_of(error)
+        with self._interrupter.inside:
+            try:
+                self._close(error, exiting=exiting)
+            finally:
+                if self._life.state is State.CLOSED:
+                    self._interrupter.uninstall()
+
+    def _close(self, error: BaseException | None, *, exiting: bool) -> None:
         with self._lock:
             joined = self._joined_at > 0
-            first = self._life.close()
+            text = None if error is not None else EXIT if exiting else LEAVE
+            first, found = self._coordinator.close(text)
+            self._carry_out(found)
             if error is not None:
                 self._in_haste = True
-            if first and error is not None and not self._life.latched:
-                kind = Kind.DRIVER if joined else Kind.INIT
-                self._learn(
-                    self._new_failure(Fault(kind, type(error).__name__, message=message), "", -1), broadcast=False
-                )
+        if first and error is not None:
+            self._give_up(error)
         if first:
             self._steps.extend(
                 [
@@ -868,7 +772,7 @@ class Job:
                     ("say goodbye", self._say_goodbye),
                     ("end the data-sending thread", lambda: self._data.stop(STOP_S)),
                     ("end the error-queue thread", lambda: self._errors.stop(STOP_S)),
-                    ("end the cleanup thread", lambda: self._cleanup.stop(STOP_S)),
+                    ("end the cleanup thread", lambda: self._end_cleanup(self._cleanup)),
                     ("close the proxies", self._close_proxies),
                     ("close the runtime", self._runtime.close),
                     ("report", self._report_closed),
@@ -878,14 +782,35 @@ class Job:
         for one in raised:
             if not isinstance(one, Exception):
                 raise one
-        if first and error is None:
-            self._raise_untold()
-            if raised:
-                raise raised[0]
+        if first:
+            if isinstance(self._cleanup.handler_error, SystemExit):
+                raise self._cleanup.handler_error
+            if error is None:
+                self._raise_untold()
+                if raised:
+                    raise raised[0]
+
+    def _give_up(self, error: BaseException) -> None:
+        """The driver has died: unless the job has failed already, that is why it does."""
+        message = text_of(error)
+        with self._lock:
+            if not self._life.latched:
+                kind = Kind.DRIVER if self._joined_at else Kind.INIT
+                self.learn(self.new_failure(Fault(kind, type(error).__name__, message=message)))
 
     def _hurry(self) -> None:
         """An interruption during the shutdown: the rest of it waits for nobody."""
         self._in_haste = True
+
+    def _end_cleanup(self, cleanup: CleanupManager) -> None:
+        """Let a failure handler that runs come to its end."""
+        cleanup.stop()
+        self._wait_leaving(lambda: cleanup.ended, self.config.handler_timeout_s, patient=True)
+        if not cleanup.ended:
+            logger.warning(
+                "the failure handler has not returned within %g s (handler_timeout_s): going on without it",
+                self.config.handler_timeout_s,
+            )
 
     def _report_closed(self) -> None:
         with self._lock:
@@ -903,23 +828,23 @@ class Job:
     def _raise_untold(self) -> None:
         if self._life.latched:
             with self._lock:
-                self._changed.wait_for(lambda: self._root_error is not None, STOP_S)
+                self.changed.wait_for(lambda: self._root_error is not None, STOP_S)
             if self._life.tell() and self._root_error is not None:
                 raise self._root_error
             return
-        for failure in self._book.all:
-            if failure.src_party == self.party and failure.error_id not in self._raised:
-                raise self._error(failure)
+        for failure, cause in list(self._unread.values()):
+            self.raise_failure(failure, cause)
 
     def _drain(self) -> None:
         """Wait until every task here has ended and every result that another party needs was delivered."""
         self._leave_by = time.monotonic() + self.config.drain_timeout_s
+        epoch = self._epoch
+        if epoch is None:
+            return
+        self._wait_leaving(lambda: self._life.latched or epoch.drained, self.config.drain_timeout_s)
         with self._lock:
-            drained = self._in_haste or self._changed.wait_for(
-                lambda: self._life.latched or not (self._tasks or self._pushing or self._receiving),
-                self.config.drain_timeout_s,
-            )
-            running, undelivered = len(self._tasks), self._pushing
+            running, undelivered = epoch.running, epoch.undelivered
+            drained = self._in_haste or self._life.latched or epoch.drained
         if not drained:
             logger.warning(
                 "leaving after %g s (drain_timeout_s) with %d tasks running and %d results undelivered",
@@ -933,16 +858,24 @@ class Job:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
         if self._proxies is None:
             return
+        self._await_root()
         with self._lock:
-            for peer in self.config.peers:
-                self._tell(peer, NoticeKind.GOODBYE, self._book.root)
-            regular = not self._in_haste and not self._life.latched
-            budget_s = max(0.0, self._leave_by - time.monotonic()) if regular else FAREWELL_S
-            if self._joined_at or self._refused:
-                # One that was refused stays a moment too, or the other would find nobody and never learn why.
-                self._changed.wait_for(lambda: not self._life.present or (regular and self._life.latched), budget_s)
-            still = self._life.present if regular and not self._life.latched else ()
-            self._changed.wait_for(lambda: not self._telling, FAREWELL_S)
+            clean = not self._life.latched
+            self._said_goodbye = True
+            self._carry_out(self._coordinator.goodbye())
+        budget_s = max(0.0, self._leave_by - time.monotonic()) if clean and not self._in_haste else FAREWELL_S
+        if self._joined_at or self._refused:
+            # One that was refused stays a moment too, or the other would find nobody and never learn why.
+            self._wait_leaving(lambda: not self._life.busy or (clean and self._life.latched), budget_s)
+        if clean and self._life.latched:
+            # It has finished, but others failed: now it leaves because of that.
+            self._await_root()
+            with self._lock:
+                self._carry_out(self._coordinator.goodbye())
+            clean = False
+        with self._lock:
+            still = self._life.busy if clean and not self._in_haste else ()
+        self._wait_leaving(lambda: not self._telling, FAREWELL_S, patient=True)
         if still:
             logger.warning(
                 "left after %g s (drain_timeout_s) although these had not finished: %s",
@@ -950,26 +883,79 @@ class Job:
                 ", ".join(still),
             )
 
+    def _await_root(self) -> None:
+        """A goodbye tells the root that all have agreed on, and not merely the one that leads."""
+        if self._life.latched:
+            book = self._coordinator.book
+            self._wait_leaving(lambda: book.settled, VOTES_S, patient=True)
+
     def _close_proxies(self) -> None:
         if self._proxies is not None:
             deadline = time.monotonic() + STOP_S
             for closed in self._proxies.close():
                 self._result_of(closed, deadline, "the proxies to close")
 
+    # Waiting
+
+    def _wait_for(self, predicate: Callable[[], object], timeout_s: float | None) -> None:
+        """Wait on the driver's thread, without the lock. Ctrl-C is raised from here, and never with the lock held."""
+        limit = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = None if limit is None else min(max(0.0, limit - time.monotonic()), threading.TIMEOUT_MAX)
+            with self._lock:
+                self.changed.wait_for(lambda: predicate() or self._interrupter.interrupted, left_s)
+            if not self._interrupter.interrupted:
+                return
+            self._interrupter.deliver()
+
+    def _wait_leaving(self, predicate: Callable[[], object], timeout_s: float, *, patient: bool = False) -> None:
+        """Wait during the shutdown. A Ctrl-C cuts it short, and so does haste, unless it is worth some patience."""
+        limit = time.monotonic() + timeout_s
+        cut = False
+        while True:
+            if not cut and (self._interrupter.interrupted or (self._in_haste and not patient)):
+                cut = True
+                limit = min(limit, time.monotonic() + FAREWELL_S)
+                if not self._in_haste:
+                    self._in_haste = True
+                    if not self._said_goodbye:
+                        self._give_up(KeyboardInterrupt())
+            with self._lock:
+                self.changed.wait_for(
+                    lambda known=cut: predicate() or (not known and self._interrupter.interrupted),  # type: ignore[misc]
+                    min(max(0.0, limit - time.monotonic()), threading.TIMEOUT_MAX),
+                )
+                if predicate() or time.monotonic() >= limit:
+                    return
+
     def _result_of(self, ref: Ref, deadline: float, what: str) -> Any:
         """Wait for a proxy's answer, without blocking in the runtime."""
         outcomes: list[Outcome] = []
-        self._runtime.watch(ref, functools.partial(self._note, outcomes))
-        with self._lock:
-            arrived = self._changed.wait_for(lambda: bool(outcomes), max(0.0, deadline - time.monotonic()))
-        if not arrived:
+        self._runtime.watch(ref, functools.partial(self._note_outcome, outcomes))
+        if self._life.leaving:
+            self._wait_leaving(lambda: bool(outcomes), deadline - time.monotonic(), patient=True)
+        else:
+            self._wait_for(lambda: bool(outcomes), deadline - time.monotonic())
+        if not outcomes:
             raise InitError(f"party {self.party!r} waited too long for {what}")
         if outcomes[0].fault is not None:
             raise InitError(f"party {self.party!r} waited for {what}: {outcomes[0].fault.message}")
         return outcomes[0].value
 
-    def _log_event(self, event: str, detail: Mapping[str, Any]) -> None:
-        logger.info("%s: %s %s", self.party, event, dict(detail), extra={"fed_event": event, "fed_detail": detail})
+    def _note_outcome(self, into: list[Outcome], outcome: Outcome) -> None:
+        with self._lock:
+            into.append(outcome)
+            self.changed.notify_all()
+
+    def _log_event(self, event: str, detail: Mapping[str, Any], error: BaseException | None = None) -> None:
+        logger.info(
+            "%s: %s %s",
+            self.party,
+            event,
+            dict(detail),
+            exc_info=error,
+            extra={"fed_event": event, "fed_detail": detail},
+        )
 
 
 def new_incarnation() -> str:

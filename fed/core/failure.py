@@ -20,6 +20,9 @@ from typing import Final
 
 __all__ = ["Exposure", "Failure", "FailureBook", "Fault", "Kind", "Poison", "first_root"]
 
+MAX_KNOWN: Final = 10_000
+"""Failures that are kept at once; with `on_error="isolate"` there is no end to them."""
+
 MAX_CAUSES: Final = 8
 MAX_HOPS: Final = 16
 MAX_NAME_BYTES: Final = 128
@@ -233,51 +236,78 @@ def first_root(failures: Iterable[Failure]) -> Failure:
 
 
 class FailureBook:
-    """All failures that one party knows of, each once, and the root among those that end the job.
+    """All failures of one epoch that one party knows of, each once, and the parties' votes for the root.
 
-    Until `settle` a failure of lower rank may take the root's place [E29]. Failures that only poison what depends on
-    them are kept, and never become root.
+    ::
+
+        no vote ── vote ──► voting ── settle ──► settled
+
+    Each party votes once: for the failure that latched it. As every vote reaches every party, and of all votes the
+    one of lowest rank wins, all parties settle on the same root [E29]. The rest is kept, up to a limit beyond which
+    the oldest are forgotten; those that were voted for stay.
     """
 
-    __slots__ = ("_ending", "_known", "_root", "_settled")
+    __slots__ = ("_known", "_root", "_votes", "forgotten")
 
     def __init__(self) -> None:
         self._known: dict[str, Failure] = {}
-        self._ending: dict[str, Failure] = {}
+        self._votes: dict[str, Failure] = {}
         self._root: Failure | None = None
-        self._settled = False
+        self.forgotten = 0
 
     @property
     def root(self) -> Failure | None:
-        """The root as known now; None while the job goes on."""
+        """The root once settled; before, the one that leads; None while nobody has voted."""
+        if self._root is None and self._votes:
+            return self._richest(first_root(self._votes.values()))
         return self._root
 
     @property
+    def settled(self) -> bool:
+        """Whether the root is final."""
+        return self._root is not None
+
+    @property
+    def voted(self) -> frozenset[str]:
+        """The parties whose vote is known."""
+        return frozenset(self._votes)
+
+    @property
     def all(self) -> tuple[Failure, ...]:
-        """Every failure known, in the order it was learned."""
+        """The failures known, in the order in which they were learned."""
         return tuple(self._known.values())
 
-    def record(self, failure: Failure, *, ends_job: bool = True) -> bool:
+    def record(self, failure: Failure) -> bool:
         """Learn of a failure. Returns whether it was news."""
-        if failure.error_id in self._known:
+        known = self._known.get(failure.error_id)
+        if known is not None:
+            # Whoever passes a failure on may not pass its text on: the source's own record says more.
+            if (failure.message, failure.traceback) > (known.message, known.traceback):
+                self._known[failure.error_id] = failure
             return False
         self._known[failure.error_id] = failure
-        if not ends_job:
-            return True
-        self._ending[failure.error_id] = failure
-        if self._root is None or (not self._settled and failure.rank < self._root.rank):
-            self._root = failure
+        if len(self._known) > MAX_KNOWN:
+            voted = {vote.error_id for vote in self._votes.values()}
+            oldest = next(error_id for error_id in self._known if error_id not in voted)
+            del self._known[oldest]
+            self.forgotten += 1
         return True
 
+    def vote(self, party: str, failure: Failure) -> None:
+        """A party's vote; only its first one counts."""
+        self.record(failure)
+        self._votes.setdefault(party, failure)
+
     def settle(self) -> Failure:
-        """Freeze the root and return it.
+        """Make the root final, and return it. Idempotent.
 
         Raises:
-            ValueError: There is no failure.
+            ValueError: Nobody has voted.
         """
         if self._root is None:
-            raise ValueError("no failure to settle on")
-        self._settled = True
+            if not self._votes:
+                raise ValueError("nobody has voted for a root")
+            self._root = self._richest(first_root(self._votes.values()))
         return self._root
 
     def validate(self) -> None:
@@ -286,9 +316,13 @@ class FailureBook:
         Raises:
             RuntimeError: A law is broken.
         """
-        if (self._root is None) != (not self._ending):
-            raise RuntimeError("there is a root if and only if a failure ends the job")
-        if self._root is not None and self._root.error_id not in self._ending:
-            raise RuntimeError("the root is not among the failures that end the job")
-        if self._root is not None and not self._settled and self._root != first_root(self._ending.values()):
-            raise RuntimeError("an unsettled root is not the one of lowest rank")
+        if len(self._known) > MAX_KNOWN:
+            raise RuntimeError(f"{len(self._known)} failures are kept")
+        for vote in self._votes.values():
+            if vote.error_id not in self._known:
+                raise RuntimeError(f"{vote.error_id} was voted for and is not known")
+        if self._root is not None and self._root.error_id not in {vote.error_id for vote in self._votes.values()}:
+            raise RuntimeError("nobody voted for the root")
+
+    def _richest(self, failure: Failure) -> Failure:
+        return self._known.get(failure.error_id, failure)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fed.core.failure import (
     MAX_CAUSES,
     MAX_HOPS,
+    MAX_KNOWN,
     Exposure,
     Failure,
     FailureBook,
@@ -101,12 +102,12 @@ def test_a_failure_survives_pickling_within_its_party() -> None:
 
 
 @given(st.permutations([failure(5, "alice"), failure(2, "bob"), failure(2, "carol", 7), failure(-1, "alice", 9)]))
-def test_e29_the_root_does_not_depend_on_the_order_of_arrival(order: list[Failure]) -> None:
+def test_e29_the_root_does_not_depend_on_the_order_of_the_votes(order: list[Failure]) -> None:
     book = FailureBook()
-    for one in order:
-        assert book.record(one)
+    for place, one in enumerate(order):
+        book.vote(f"party {place}", one)
         book.validate()
-    assert book.root == failure(2, "bob") == first_root(order)
+    assert book.root == book.settle() == failure(2, "bob") == first_root(order)
     assert set(book.all) == set(order)
 
 
@@ -117,29 +118,38 @@ def test_a_failure_is_news_once() -> None:
     assert len(book.all) == 1
 
 
-def test_a_settled_root_stays() -> None:
+def test_a_party_votes_once_and_nobody_after_the_root_is_settled_changes_it() -> None:
     book = FailureBook()
-    book.record(failure(5))
-    assert book.settle() == failure(5)
-    book.record(failure(1, number=2))
-    assert book.root == failure(5)
-    assert len(book.all) == 2
+    book.vote("alice", failure(5))
+    book.vote("alice", failure(1, number=2))
+    assert book.root == book.settle() == failure(5)
+    book.vote("bob", failure(0, number=3))
+    assert book.root == book.settle() == failure(5)
+    assert len(book.all) == 3
     book.validate()
 
 
-def test_a_failure_that_does_not_end_the_job_is_known_and_never_the_root() -> None:
+def test_a_failure_that_nobody_voted_for_is_known_and_never_the_root() -> None:
     book = FailureBook()
-    assert book.record(failure(1), ends_job=False)
+    assert book.record(failure(1))
     book.validate()
-    assert (book.root, len(book.all)) == (None, 1)
-    book.record(failure(9, number=2))
-    book.validate()
-    assert book.root == failure(9, number=2)
+    assert (book.root, book.settled, len(book.all)) == (None, False, 1)
 
 
-def test_there_is_nothing_to_settle_on_without_a_failure() -> None:
-    with pytest.raises(ValueError, match="no failure"):
+def test_there_is_nothing_to_settle_on_without_a_vote() -> None:
+    with pytest.raises(ValueError, match="nobody has voted"):
         FailureBook().settle()
+
+
+def test_the_failures_that_are_kept_are_bounded_and_those_voted_for_stay() -> None:
+    book = FailureBook()
+    book.vote("alice", failure(0, number=0))
+    for number in range(1, MAX_KNOWN + 10):
+        book.record(failure(number, number=number))
+    book.validate()
+    assert (len(book.all), book.forgotten) == (MAX_KNOWN, 10)
+    assert book.root == failure(0, number=0)
+    assert book.all[-1].sequence == MAX_KNOWN + 9
 
 
 def test_symmetric_kinds_are_those_that_every_party_sees_alike() -> None:

@@ -77,13 +77,13 @@ def test_a_peer_that_leaves_before_it_was_ready_is_a_quitter_and_one_that_was_re
     assert life.left("bob")
     assert life.left("carol")
     assert life.quitters == ("carol",)
-    assert life.present == ()
+    assert life.attentive == ()
 
 
 def test_a_goodbye_counts_once() -> None:
     life = running()
     assert [life.left("bob"), life.left("bob")] == [True, False]
-    assert life.present == ("carol",)
+    assert life.attentive == ("carol",)
 
 
 def test_a_job_that_was_latched_while_joining_stays_latched() -> None:
@@ -98,3 +98,46 @@ def test_a_job_joins_once() -> None:
     life = running()
     with pytest.raises(RuntimeError, match="cannot join in state RUNNING"):
         life.joined()
+
+
+def test_who_has_finished_still_listens_and_votes_and_who_has_left_does_not() -> None:
+    life = running()
+    assert life.finished("bob")
+    assert not life.finished("bob")
+    assert (life.busy, life.attentive, life.voters) == (("carol",), ("bob", "carol"), ("bob", "carol"))
+    assert life.left("bob")
+    assert not life.finished("bob")
+    assert (life.busy, life.attentive, life.voters, life.gone) == (("carol",), ("carol",), ("carol",), ("bob",))
+
+
+def test_e23_an_epoch_begins_when_all_have_asked_and_nobody_has_left() -> None:
+    life = running()
+    life.latch()
+    life.tell()
+    life.reset()
+    life.asks_for_reset("bob")
+    assert (life.may_switch, life.unready_for_reset) == (False, ("carol",))
+    life.asks_for_reset("carol")
+    assert life.may_switch
+    life.switched()
+    assert (life.state, life.latched, life.told, life.unready_for_reset) == (
+        State.RUNNING,
+        False,
+        False,
+        ("bob", "carol"),
+    )
+    life.reset()
+    life.left("bob")
+    life.asks_for_reset("bob")
+    life.asks_for_reset("carol")
+    assert not life.may_switch
+    life.not_reset()
+    assert life.accepts_work
+    life.validate()
+
+
+def test_a_job_that_is_over_is_not_reset() -> None:
+    life = running()
+    life.close()
+    with pytest.raises(RuntimeError, match="CLOSING"):
+        life.reset()

@@ -1,0 +1,328 @@
+"""How the parties of a job agree: on one root when something fails, on the next epoch, on having run one program.
+
+Events in, instructions out: the job carries the instructions out and calls again with what comes of them. Between
+two parties notices keep their order; between three there is none, and none is needed.
+
+The latch, seen by three parties of which A fails::
+
+    A: failed(f) ── LATCHED f ──► B: latches, votes f ── LATCHED f ──► A, C
+          │
+          └───────── LATCHED f ──► C: latches, votes f ── LATCHED f ──► A, B
+
+Each settles when it has the vote of everyone who is there. A party that fails by itself before it hears of A votes
+for its own failure; both votes reach everybody, and `FailureBook` picks the same one everywhere [E29].
+
+Laws:
+
+1. A party votes once in an epoch, and tells its vote to everyone.
+2. The root is final when all votes are in, or when the time for them is over; it never changes after that.
+3. Notices of an earlier epoch change nothing; those of a later one wait until this party is there too [E23, E30].
+4. A party whose program has ended (FINISHED) votes like any other; one that leaves because of a failure has told
+   its vote before.
+5. After a latch nobody compares programs any more: who has failed calls less than who has not heard of it yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from fed.core.failure import Failure, FailureBook, Fault, Kind
+from fed.core.journal import Journal
+from fed.core.lifecycle import Lifecycle, State
+from fed.core.notice import Notice, NoticeKind
+
+__all__ = ["EXIT", "LEAVE", "Coordinator", "Gone", "Instruction", "Latched", "Settled", "Switched", "Tell"]
+
+LEAVE: Final = "fed.shutdown()"
+EXIT: Final = "sys.exit()"
+"""The texts of a program's end, which is a call like any other: all parties must make it at the same place."""
+
+MAX_EARLY: Final = 4096
+"""Notices of a later epoch that are kept for it."""
+
+
+class Tell(NamedTuple):
+    """Tell a peer something."""
+
+    peer: str
+    notice: Notice
+
+
+class Latched(NamedTuple):
+    """The job has latched: begin to wait for the votes, wake the driver."""
+
+
+class Settled(NamedTuple):
+    """The root is final: let go of everyone who waits for objects, run the failure handler."""
+
+    root: Failure
+
+
+class Gone(NamedTuple):
+    """A peer will acknowledge nothing more: because of a failure, or because its program has ended."""
+
+    peer: str
+    failure: Failure | None
+
+
+class Switched(NamedTuple):
+    """The next epoch begins."""
+
+    epoch: int
+
+
+Instruction = Tell | Latched | Settled | Gone | Switched
+
+
+class Coordinator:
+    """One party's part in the agreement. Not thread-safe; its job guards it.
+
+    Args:
+        party: This party.
+        peers: The others.
+        incarnation: One life of this driver; part of the names of its failures.
+        isolate: Whether failures that all parties see alike leave the job running.
+    """
+
+    def __init__(self, party: str, peers: Iterable[str], incarnation: str, *, isolate: bool = False) -> None:
+        self.party = party
+        self.epoch = 0
+        self._peers = tuple(sorted(peers))
+        self._incarnation = incarnation
+        self._isolate = isolate
+        self._failure_count = 0
+        self.life = Lifecycle(self._peers)
+        self.book = FailureBook()
+        self.journal = Journal(self._peers)
+        self._early: list[tuple[str, Notice]] = []
+        self.stale_notices = 0
+
+    # Calls
+
+    def call(self, text: str) -> list[Instruction]:
+        """The driver makes a fed call."""
+        return self._compared(self.journal.note(text))
+
+    def progress(self) -> list[Instruction]:
+        """Tell everyone how far this party is; now and then, when there were calls."""
+        if self.life.latched or self.life.state in (State.JOINING, State.CLOSED):
+            return []
+        return self._tell_all(NoticeKind.PROGRESS, calls=self.journal.calls, digest=self.journal.digest)
+
+    # Failures
+
+    def new_failure(self, fault: Fault, label: str = "", sequence: int = -1) -> Failure:
+        """The record of something that went wrong in this party."""
+        self._failure_count += 1
+        return Failure.of_fault(
+            fault,
+            error_id=f"{self.party}/{self._incarnation}/{self._failure_count}",
+            party=self.party,
+            task=label,
+            sequence=sequence,
+        )
+
+    def learn(self, failure: Failure, *, ends_job: bool | None = None) -> list[Instruction]:
+        """A failure is known, of this party or of another one.
+
+        Args:
+            failure: It.
+            ends_job: Whether it ends the job. Default: it does if not all parties see it alike, or if no failure
+                may be survived.
+        """
+        self.book.record(failure)
+        if ends_job is None:
+            ends_job = not self._isolate or not failure.kind.symmetric
+        if not ends_job or not self.life.latch():
+            return []
+        self.book.vote(self.party, failure)
+        told = self._tell_all(NoticeKind.LATCHED, failure=failure.relayed(self.party))
+        return [*told, Latched(), *self._settle_if_complete()]
+
+    def out_of_time(self) -> list[Instruction]:
+        """The time to wait for votes is over; does nothing if they were all in."""
+        return self._settle() if self.life.latched else []
+
+    # What peers tell
+
+    def ready(self) -> list[Instruction]:
+        """This party has finished its own part of joining."""
+        return self._tell_all(NoticeKind.READY)
+
+    def heard(self, peer: str, notice: Notice) -> list[Instruction]:
+        """A peer has told something."""
+        kind = notice.kind
+        if kind is NoticeKind.READY:
+            self.life.ready(peer)
+            return []
+        if notice.epoch > self.epoch:
+            if len(self._early) < MAX_EARLY:
+                self._early.append((peer, notice))
+            return []
+        if kind is NoticeKind.GOODBYE:
+            return self._goodbye(peer, notice)
+        if notice.epoch < self.epoch:
+            self.stale_notices += 1
+            return []
+        if kind is NoticeKind.LATCHED and notice.failure is not None:
+            self.book.vote(peer, notice.failure)
+            return [*self.learn(notice.failure, ends_job=True), *self._settle_if_complete()]
+        if kind is NoticeKind.FAILURE and notice.failure is not None:
+            return self.learn(notice.failure)
+        if kind is NoticeKind.RESET:
+            self.life.asks_for_reset(peer)
+            return [*self._hear_progress(peer, notice), *self._switch_if_agreed()]
+        if kind is NoticeKind.PROGRESS:
+            return self._hear_progress(peer, notice)
+        if kind is NoticeKind.JOURNAL:
+            return self._hear_journal(peer, notice)
+        return []
+
+    def lost(self, peer: str, failure: Failure) -> list[Instruction]:
+        """A peer has gone without a goodbye."""
+        if not self.life.left(peer):
+            return []
+        self.journal.forget(peer)
+        # Not a vote: each party makes its own record of a loss, and counts only those that it told the others.
+        return [Gone(peer, failure), *self.learn(failure, ends_job=True), *self._settle_if_complete()]
+
+    # Epochs
+
+    def reset(self) -> list[Instruction]:
+        """This party is ready for the next epoch.
+
+        Raises:
+            RuntimeError: The job is not one that could go on.
+        """
+        self.life.reset()
+        found: list[Instruction] = []
+        calls = digest = 0
+        if not self.life.latched:
+            found = self.call("fed.reset()")
+            calls, digest = self.journal.calls, self.journal.digest
+        # Failed parties have made unequal calls, and say nothing of them.
+        told = self._tell_all(NoticeKind.RESET, calls=calls, digest=digest)
+        return [*found, *told, *self._switch_if_agreed()]
+
+    def not_reset(self) -> None:
+        """This party waits no longer for the others to be ready. What it has told them still holds."""
+        self.life.not_reset()
+
+    # Leaving
+
+    def close(self, text: str | None) -> tuple[bool, list[Instruction]]:
+        """The driver leaves.
+
+        Args:
+            text: `LEAVE` or `EXIT` for the end of its program; None if it fails.
+
+        Returns:
+            Whether it had not begun to leave before, and what is to be done.
+        """
+        running = self.life.accepts_work
+        if not self.life.close():
+            return False, []
+        if text is None or not running:
+            return True, []
+        return True, self._compared(self.journal.note(text, same_as=LEAVE))
+
+    def goodbye(self) -> list[Instruction]:
+        """Say goodbye: with the root if the job has failed, else as one who has finished.
+
+        To those who have left as well: they may wait to hear that nobody needs them any more.
+        """
+        if self.life.latched:
+            notice = Notice(NoticeKind.GOODBYE, self.epoch, self.book.root)
+        else:
+            calls, digest = self.journal.calls, self.journal.digest
+            notice = Notice(NoticeKind.GOODBYE, self.epoch, calls=calls, digest=digest)
+        return [Tell(peer, notice) for peer in self._peers]
+
+    def validate(self) -> None:
+        """Check the laws; run at the teardown of tests.
+
+        Raises:
+            RuntimeError: A law is broken.
+        """
+        self.life.validate()
+        self.book.validate()
+        self.journal.validate()
+        if self.life.latched != (self.party in self.book.voted):
+            raise RuntimeError("a party votes if and only if its job has latched")
+        if self.book.settled and not self.life.latched:
+            raise RuntimeError("a root was settled without a latch")
+        if any(notice.epoch <= self.epoch for _, notice in self._early):
+            raise RuntimeError("a notice still waits for an epoch that has begun")
+
+    def _tell_all(
+        self, kind: NoticeKind, *, failure: Failure | None = None, calls: int = 0, digest: int = 0
+    ) -> list[Instruction]:
+        notice = Notice(kind, self.epoch, failure, calls=calls, digest=digest)
+        return [Tell(peer, notice) for peer in self.life.attentive]
+
+    def _goodbye(self, peer: str, notice: Notice) -> list[Instruction]:
+        if notice.failure is None:
+            news = self.life.finished(peer)
+            return [Gone(peer, None), *self._hear_progress(peer, notice)] if news else []
+        failure = notice.failure
+        if notice.epoch < self.epoch:
+            # It left over something that is history here, and must not come back as news [E30].
+            fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", detail="before it could begin the epoch after a reset")
+            failure = dataclasses.replace(self.new_failure(fault), src_party=peer)
+        return self.lost(peer, failure)
+
+    def _settle_if_complete(self) -> list[Instruction]:
+        if not self.life.latched or not self.book.voted.issuperset(self.life.voters):
+            return []
+        return self._settle()
+
+    def _settle(self) -> list[Instruction]:
+        if self.book.settled:
+            return []
+        return [Settled(self.book.settle())]
+
+    def _hear_progress(self, peer: str, notice: Notice) -> list[Instruction]:
+        if self.life.latched or not self.journal.heard(peer, notice.calls, notice.digest):
+            return []
+        return self._compared([peer])
+
+    def _compared(self, differing: Sequence[str]) -> list[Instruction]:
+        """Digests differ: tell what was called here, so that the peer finds the first call that does."""
+        told: list[Instruction] = []
+        if not self.life.latched:
+            for peer in differing:
+                first, texts = self.journal.segment(peer)
+                told.append(Tell(peer, Notice(NoticeKind.JOURNAL, self.epoch, calls=first, texts=texts)))
+        return told
+
+    def _hear_journal(self, peer: str, notice: Notice) -> list[Instruction]:
+        if self.life.latched:
+            return []
+        difference = self.journal.compare(notice.calls, notice.texts)
+        if difference is None:
+            detail = (
+                f"the programs of {self.party!r} and {peer!r} differ after call #{notice.calls + len(notice.texts)}"
+            )
+            return self.learn(self.new_failure(Fault(Kind.DIVERGED, "DivergenceError", detail=detail)))
+        calls = {self.party: difference.mine, peer: difference.theirs}
+        leavers = [party for party, text in calls.items() if text == EXIT]
+        kind, name = (Kind.PARTY_LEFT, "PartyLeftError") if leavers else (Kind.DIVERGED, "DivergenceError")
+        # In the order of the names, so that both parties say the same, whoever finds it.
+        said = ", ".join(f"party {party!r} called {calls[party]}" for party in sorted(calls))
+        fault = Fault(kind, name, detail=f"call #{difference.call} differs: {said}")
+        return self.learn(self.new_failure(fault, sequence=difference.call))
+
+    def _switch_if_agreed(self) -> list[Instruction]:
+        if not self.life.may_switch:
+            return []
+        self.epoch += 1
+        self.life.switched()
+        self.book = FailureBook()
+        self.journal = Journal(self._peers)
+        found: list[Instruction] = [Switched(self.epoch)]
+        early, self._early = self._early, []
+        for peer, notice in early:
+            found += self.heard(peer, notice)
+        return found

@@ -1,0 +1,220 @@
+"""Random interleavings of whole federations: whatever happens in whatever order, the parties agree and nobody waits."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from fed.core.coordination import EXIT, LEAVE, MAX_EARLY
+from fed.core.failure import Exposure, Failure, Fault, Kind
+from fed.core.lifecycle import State
+from fed.core.notice import Notice, NoticeKind
+from tests.core.federation import Federation
+
+INTERLEAVINGS = 10_000
+
+
+def play(seed: int, *, crash: bool = False) -> Federation:
+    chance = random.Random(seed)
+    federation = Federation(
+        chance.randint(2, 5), isolate=chance.random() < 0.3, objects=chance.randint(0, 4), random=chance
+    )
+    # How often a party leaves or dies differs from run to run, or few runs would last.
+    mild = chance.random() < 0.7
+    for _ in range(chance.randint(5, 60)):
+        actions = federation.enabled()
+        if mild and chance.random() < 0.97:
+            actions = [one for one in actions if not one[0].endswith(("leaves", "is interrupted"))]
+        if not actions:
+            break
+        federation.step(chance.choice(actions))
+        if crash and chance.random() < 0.02 and not federation.crashed:
+            federation.crash(chance.choice(federation.names))
+    federation.finish(chance)
+    federation.check()
+    return federation
+
+
+@settings(max_examples=INTERLEAVINGS, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**63))
+def test_random_interleavings_end_with_one_root_one_handler_and_nobody_waiting(seed: int) -> None:
+    note(f"seed {seed}")
+    play(seed)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**63))
+def test_random_interleavings_with_a_party_that_falls_silent(seed: int) -> None:
+    note(f"seed {seed}")
+    play(seed, crash=True)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_interleavings_that_can_be_shrunk(data: st.DataObject) -> None:
+    chance = random.Random(0)
+    isolate, objects = data.draw(st.booleans()), data.draw(st.integers(0, 3))
+    federation = Federation(data.draw(st.integers(2, 3)), isolate=isolate, objects=objects, random=chance)
+    for _ in range(data.draw(st.integers(0, 40))):
+        actions = federation.enabled()
+        if not actions:
+            break
+        federation.step(actions[data.draw(st.integers(0, len(actions) - 1))])
+    federation.finish(chance)
+    federation.check()
+
+
+def quiet(count: int = 3) -> Federation:
+    return Federation(count, isolate=False, objects=0, random=random.Random(0))
+
+
+def run_dry(federation: Federation) -> None:
+    while moving := [action for action in federation.enabled() if " -> " in action[0]]:
+        federation.step(moving[0])
+
+
+def failure(federation: Federation, name: str, sequence: int) -> Failure:
+    return federation.parties[name].core.new_failure(Fault(Kind.TASK, "ValueError"), "task", sequence)
+
+
+def test_e29_two_failures_at_once_have_one_root_and_both_are_kept() -> None:
+    federation = quiet()
+    late, early = failure(federation, "alice", 9), failure(federation, "bob", 4)
+    federation.parties["alice"].learn(late)
+    federation.parties["bob"].learn(early)
+    run_dry(federation)
+    for party in federation.parties.values():
+        assert party.roots == {0: early}
+        assert {one.error_id for one in party.core.book.all} == {late.error_id, early.error_id}
+
+
+def test_the_root_is_not_settled_before_everyone_has_voted() -> None:
+    federation = quiet()
+    alice = federation.parties["alice"]
+    alice.learn(failure(federation, "alice", 1))
+    federation.carry("alice", "bob")
+    federation.carry("bob", "alice")
+    assert alice.roots == {}
+    federation.carry("alice", "carol")
+    federation.carry("carol", "alice")
+    assert set(alice.roots) == {0}
+
+
+def test_a_root_that_was_settled_stays_whatever_comes_later() -> None:
+    federation = quiet(2)
+    first = failure(federation, "alice", 5)
+    federation.parties["alice"].learn(first)
+    run_dry(federation)
+    federation.parties["bob"].learn(failure(federation, "bob", 1))
+    run_dry(federation)
+    assert {party.core.book.root for party in federation.parties.values()} == {first}
+
+
+def test_e29_a_failure_that_was_isolated_is_known_and_never_the_root() -> None:
+    federation = Federation(2, isolate=True, objects=0, random=random.Random(0))
+    alice = federation.parties["alice"]
+    alice.learn(failure(federation, "alice", 0))
+    run_dry(federation)
+    assert (alice.latched, len(alice.core.book.all)) == (set(), 1)
+    driver = alice.core.new_failure(Fault(Kind.DRIVER, "OSError"))
+    alice.learn(driver)
+    run_dry(federation)
+    assert federation.parties["bob"].core.book.root == driver
+
+
+def test_e23_every_party_begins_the_next_epoch_when_all_have_asked() -> None:
+    federation = quiet()
+    federation.parties["bob"].learn(failure(federation, "bob", 0))
+    run_dry(federation)
+    for name in ("alice", "bob"):
+        federation.reset(federation.parties[name])
+    run_dry(federation)
+    assert [party.core.epoch for party in federation.parties.values()] == [0, 0, 0]
+    federation.reset(federation.parties["carol"])
+    run_dry(federation)
+    for party in federation.parties.values():
+        assert (party.core.epoch, party.core.life.state, party.core.book.all) == (1, State.RUNNING, ())
+
+
+def test_e23_a_frame_of_the_old_epoch_is_dropped_and_counted() -> None:
+    federation = quiet(2)
+    alice, bob = federation.parties.values()
+    for party in (alice, bob):
+        federation.reset(party)
+    late = failure(federation, "bob", 0)
+    run_dry(federation)
+    alice.hear("bob", Notice(NoticeKind.LATCHED, 0, late))
+    assert (alice.core.life.latched, alice.core.book.all, alice.core.stale_notices) == (False, (), 1)
+
+
+def test_e23_a_failure_of_the_next_epoch_waits_for_it() -> None:
+    federation = quiet(2)
+    alice, bob = federation.parties.values()
+    alice.hear("bob", Notice(NoticeKind.LATCHED, 1, failure(federation, "bob", 0)))
+    assert not alice.core.life.latched
+    for party in (alice, bob):
+        federation.reset(party)
+    run_dry(federation)
+    assert (alice.core.epoch, alice.core.life.latched) == (1, True)
+
+
+def test_e44_notices_for_a_later_epoch_are_kept_up_to_a_limit() -> None:
+    alice = quiet(2).parties["alice"]
+    for number in range(MAX_EARLY + 100):
+        alice.hear("bob", Notice(NoticeKind.PROGRESS, 7, calls=number))
+    assert len(alice.core._early) == MAX_EARLY
+
+
+@pytest.mark.parametrize(
+    ("alice", "bob", "call", "kind"),
+    [
+        (["f", "g"], ["f", "h"], 1, Kind.DIVERGED),
+        (["f", "g", "x"], ["g", "f", "x"], 0, Kind.DIVERGED),
+        (["f", "g", LEAVE], ["f", LEAVE], 1, Kind.DIVERGED),
+        (["f", "g", LEAVE], ["f", EXIT], 1, Kind.PARTY_LEFT),
+    ],
+)
+def test_e43_the_first_call_that_differs_is_named_by_everyone(
+    alice: list[str], bob: list[str], call: int, kind: Kind
+) -> None:
+    federation = quiet()
+    for name, texts in (("alice", alice), ("bob", bob)):
+        party = federation.parties[name]
+        for text in texts:
+            if text in (LEAVE, EXIT):
+                party.carry_out(party.core.close(text)[1])
+                party.carry_out(party.core.goodbye())
+            else:
+                party.call(text)
+        party.carry_out(party.core.progress())
+    run_dry(federation)
+    for party in federation.parties.values():
+        root = party.core.book.root
+        assert root is not None
+        assert (root.kind, root.sequence) == (kind, call)
+        assert (
+            root.detail == f"call #{call} differs: party 'alice' called {alice[call]}, party 'bob' called {bob[call]}"
+        )
+
+
+def test_e43_who_leaves_by_sys_exit_at_the_same_place_differs_from_nobody() -> None:
+    federation = quiet(2)
+    for party, text in zip(federation.parties.values(), (LEAVE, EXIT), strict=True):
+        party.call("f")
+        party.carry_out(party.core.close(text)[1])
+        party.carry_out(party.core.goodbye())
+    run_dry(federation)
+    assert not any(party.core.life.latched for party in federation.parties.values())
+
+
+def test_the_source_of_a_failure_says_more_of_it_than_who_passes_it_on() -> None:
+    federation = quiet()
+    told = dataclasses.replace(failure(federation, "alice", 0), message="text")
+    bob = federation.parties["bob"]
+    bob.hear("carol", Notice(NoticeKind.LATCHED, 0, told.redacted(Exposure.TYPE)))
+    bob.hear("alice", Notice(NoticeKind.LATCHED, 0, told))
+    assert bob.core.book.root == told
