@@ -10,7 +10,8 @@ Guarantees:
 - Every submitted task ends: its `done` resolves to a value or to a `Fault`, also when its worker was killed.
 - Calls of one actor run in the order in which they were submitted, one at a time, unless the class has coroutine
   methods: those of such an actor run concurrently.
-- A user's exception comes back as itself where it survives pickling; its class's name comes back in every case.
+- A user's exception comes back as itself where it survives pickling; its class's name comes back in every case, with
+  those of its causes, its text and its traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fed.proxy.sender import Delivery
 from fed.runtime.arguments import Shape
 from fed.transport.contract import Notice
 
-__all__ = ["ActorBody", "Body", "Call", "Outcome", "Proxies", "Ref", "Runtime", "Submission", "TaskBody"]
+__all__ = ["ActorBody", "Body", "Call", "FetchFailed", "Outcome", "Proxies", "Ref", "Runtime", "Submission", "TaskBody"]
 
 Ref = Any
 """A reference to a result that is or will be in this runtime's store. Opaque outside it."""
@@ -96,6 +97,25 @@ class Outcome(NamedTuple):
     value: Any
     fault: Fault | None
     error: BaseException | None
+
+
+class FetchFailed(Exception):
+    """A result that existed could not be had: it was lost since, or raised while it was unpickled.
+
+    Attributes:
+        position: Its place among the references to fetch.
+        fault: Why.
+        cause: The exception to show the user in this party as the cause.
+    """
+
+    def __init__(self, position: int, fault: Fault, cause: BaseException) -> None:
+        super().__init__(position, fault, cause)
+        self.position = position
+        self.fault = fault
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"result {self.position} cannot be fetched: {self.fault.kind.name} ({self.fault.type_name})"
 
 
 class Proxies(abc.ABC):
@@ -190,7 +210,11 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
-        """The values of results that exist."""
+        """The values of results that exist, in the order of their references.
+
+        Raises:
+            FetchFailed: One of them cannot be had; the first, if there are several.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

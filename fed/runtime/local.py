@@ -28,7 +28,7 @@ from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
-from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
+from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.transport.contract import AddressInUse, Notice
 
 __all__ = ["LocalRuntime"]
@@ -44,6 +44,10 @@ GRACE_S: Final = 10.0
 
 class ActorKilledError(Exception):
     """The actor was killed before the call could run."""
+
+
+class TaskCancelledError(Exception):
+    """The coroutine was cancelled, or awaited something that was. Named as in Ray, which cannot tell either."""
 
 
 class _Blob(NamedTuple):
@@ -134,7 +138,7 @@ class LocalRuntime(Runtime):
 
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """Copies of the values."""
-        return [ref.result().value() for ref in refs]
+        return [_fetched(position, ref) for position, ref in enumerate(refs)]
 
     def restart_sender(self) -> None:
         """Kill the sender, as far as anybody can tell, and start another, as Ray does. Returns at once."""
@@ -288,6 +292,9 @@ class _LoopActor(_Actor):
             runner = worker.run_async if inspect.iscoroutinefunction(code) else _run_inline
             value = await runner(code, *arguments)
         except asyncio.CancelledError:
+            if not self._killed.is_set():
+                _settle(results, done, lambda: _raise(TaskCancelledError(f"a call of actor {self.name} was cancelled")))
+                return
             _settle(results, done, lambda: _raise(ActorKilledError(f"actor {self.name} was killed")))
             raise
         except BaseException as error:  # noqa: BLE001 - as in Ray, whatever ends the call is its outcome
@@ -553,8 +560,9 @@ def _settle(results: list[_Future], done: _Future, make: Callable[[], Any]) -> N
         values = made if results else (made,)
         blobs = [_Blob.of(value) for value in values]
     except BaseException as error:  # noqa: BLE001 - as in Ray, whatever ends the task is its outcome
+        failed = _failed(error)
         for future in (*results, done):
-            future.set_exception(error)
+            future.set_exception(failed)
         return
     for future, blob in zip((*results, done), blobs, strict=True):
         future.set_result(blob)
@@ -588,15 +596,46 @@ def _when_resolved(values: Sequence[Any], then: Callable[[], Any]) -> None:
     count(None)
 
 
+def _failed(error: BaseException) -> BaseException:
+    """The exception as it would arrive from another process."""
+    if worker.origin_of(error) is not None:
+        return worker.arriving(error)
+    if isinstance(error, (ActorKilledError, TaskCancelledError, ConnectionAbortedError, worker.PoisonedError)):
+        return error
+    # Raised around the user's code: while its arguments were unpickled, or its results pickled.
+    return worker.arriving(worker.departing(error))
+
+
+def _fetched(position: int, future: _Future) -> Any:
+    failed = future.exception()
+    if failed is None:
+        try:
+            return future.result().value()
+        except Exception as error:  # noqa: BLE001 - a value of the user's that raises while it is unpickled
+            failed = _failed(error)
+    raise FetchFailed(position, _fault(failed), failed) from failed
+
+
 def _outcome(future: _Future) -> Outcome:
     error = future.exception()
     if error is None:
-        return Outcome(future.result().value(), None, None)
-    if isinstance(error, ActorKilledError):
-        return Outcome(None, Fault(Kind.ACTOR_DIED, "ActorDiedError", message=str(error)), error)
-    if isinstance(error, ConnectionAbortedError):
-        return Outcome(None, Fault(Kind.INTERNAL, type(error).__name__, message=str(error)), error)
-    return Outcome(None, worker.fault_of_user_error(error), error)
+        try:
+            return Outcome(future.result().value(), None, None)
+        except Exception as unread:  # noqa: BLE001 - as in `_fetched`
+            error = _failed(unread)
+    return Outcome(None, _fault(error), error)
+
+
+def _fault(error: BaseException) -> Fault:
+    # An error with an origin came from the user's code, whatever its class.
+    if worker.origin_of(error) is None:
+        if isinstance(error, ActorKilledError):
+            return Fault(Kind.ACTOR_DIED, "ActorDiedError", message=str(error))
+        if isinstance(error, TaskCancelledError):
+            return Fault(Kind.CANCELLED, "TaskCancelledError", message=str(error))
+        if isinstance(error, ConnectionAbortedError):
+            return Fault(Kind.INTERNAL, type(error).__name__, message=str(error))
+    return worker.fault_of_user_error(error)
 
 
 def _raise(error: BaseException) -> Any:

@@ -25,8 +25,19 @@ from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.cluster import first_line, init_ray
-from fed.runtime.contract import ActorBody, Body, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
-from fed.runtime.faults import outcome_of
+from fed.runtime.contract import (
+    ActorBody,
+    Body,
+    Call,
+    FetchFailed,
+    Outcome,
+    Proxies,
+    Ref,
+    Runtime,
+    Submission,
+    TaskBody,
+)
+from fed.runtime.faults import fault_of, outcome_of
 from fed.serde.data import DataCodec
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
@@ -113,8 +124,12 @@ class RayRuntime(Runtime):
 
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """The values, from Ray's object store."""
-        values: list[Any] = ray.get(list(refs))
-        return values
+        wanted = list(refs)
+        try:
+            values: list[Any] = ray.get(wanted)
+            return values
+        except Exception:  # noqa: BLE001 - Ray does not say which of them failed
+            return [_fetched(position, ref) for position, ref in enumerate(wanted)]
 
     def close(self) -> None:
         """End the proxies, and the cluster if it was started here. Idempotent."""
@@ -380,6 +395,14 @@ def _name(function: Callable[..., Any], body: TaskBody) -> None:
     function.__name__ = body.name
     function.__qualname__ = getattr(body.code, "__qualname__", body.name)
     function.__module__ = getattr(body.code, "__module__", __name__)
+
+
+def _fetched(position: int, ref: Ref) -> Any:
+    try:
+        return ray.get(ref)
+    except Exception as error:  # noqa: BLE001 - whatever it is, `fault_of` has a place for it
+        fault, cause = fault_of(error)
+        raise FetchFailed(position, fault, cause) from cause
 
 
 def _submission(refs: Any) -> Submission:
