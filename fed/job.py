@@ -650,10 +650,10 @@ class Job:
             # Who has left hears no more of us, but that we leave too: it waits for that.
             if listens or item.notice.kind is NoticeKind.GOODBYE
         ]
-        if not notices:
-            self._told(peer, items, 0.0, None, Outcome({}, None, None))
+        if not notices or self._proxies is None:
+            self._told(peer, items, time.monotonic(), None, Outcome({}, None, None))
             return
-        done = self._running_proxies().tell({peer: notices}, FAREWELL_S if in_haste else TELL_S)
+        done = self._proxies.tell({peer: notices}, FAREWELL_S if in_haste else TELL_S)
         self._being_told.add(peer)
         self._runtime.watch(done, functools.partial(self._told, peer, items, time.monotonic(), done))
 

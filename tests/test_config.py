@@ -358,6 +358,8 @@ SAMPLES = {
     "ray_namespace": ("n", "n"),
     "on_error": ("isolate", "isolate"),
     "expose_errors": ("alice=message,bob=type", {"alice": "message", "bob": "type"}),
+    "handler_timeout_s": ("2.5", 2.5),
+    "interrupt_driver": ("off", False),
     "init_timeout_s": ("1.5", 1.5),
     "drain_timeout_s": ("100", 100.0),
     "max_object_bytes": ("1", 1),

@@ -58,7 +58,9 @@ def test_e01_e02_e05_e06_a_failure_reaches_everyone_once_and_tells_no_more_than_
         if party != "alice":
             assert "canary-4711" not in driver.output
             assert "Traceback" not in driver.output
-            assert f"fed: error: {expected.split()[1]} in task #0 fail at party 'alice'" in driver.output
+            told = next(line for line in driver.lines if line.startswith("fed: error: "))
+            assert "task #0 fail at party 'alice'" in told
+            assert expected.split()[0] in told
     if kind != "crash":
         assert "canary-4711" in drivers["alice"].output
         assert "in fail" in drivers["alice"].output
@@ -77,7 +79,9 @@ def test_e19_a_failure_that_nobody_read_is_raised_at_the_end_of_the_script(feder
     assert [driver.end() for driver in drivers.values()] == [1, 1]
     # Once: neither Ray nor the exit of the interpreter tells it again.
     assert drivers["alice"].output.count("Traceback") == 1
-    assert drivers["bob"].lines[-1] == "fed: error: KeyError in task #0 fail at party 'alice'"
+    told = [line for line in drivers["bob"].lines if line.startswith("fed: error: ")]
+    assert len(told) == 1
+    assert told[0].startswith("fed: error: KeyError in task #0 fail at party 'alice'")
 
 
 def test_a_call_that_ray_refuses_fails_in_every_party_and_the_job_goes_on(federation: Start) -> None:
