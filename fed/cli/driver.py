@@ -3,13 +3,16 @@
 ``python -m fed.cli.driver SCRIPT [ARGUMENTS]``. It differs from ``python SCRIPT [ARGUMENTS]`` in this:
 
 - an error of fed's ends it with one sentence instead of a traceback, and with the exit codes of ``fed run``. Where
-  a task of this party failed, the task's own traceback comes first;
+  a task of this party failed, the task's own traceback comes first (`fed.cli.account`);
 - warnings of fed's go to the standard error, unless the script has configured logging, which then decides;
+- what the library logs, and all that is known of a failure, goes to a log file (`fed.cli.logfile`);
+- Ray's own announcements of failed workers are not shown, since the library reports them;
 - started by ``fed run``, it forwards the job's reports to it, and ends when it is gone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import runpy
@@ -23,22 +26,59 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, TextIO
 
+from fed.cli.account import account_of
+from fed.cli.logfile import LOG_DIR_VARIABLE, RUN_LOG_DIR_VARIABLE, LogFile, log_directory
 from fed.cli.status import (
     DIRECTORY_PREFIX,
     DIRECTORY_VARIABLE,
     LIFELINE_VARIABLE,
     STATUS_VARIABLE,
+    Report,
     StatusHandler,
     report_of,
 )
-from fed.errors import ConfigError, FedError, InitError, TaskError, UsageError
-from fed.raising import RemoteTraceback
+from fed.config import DEFAULT_JOB_VARIABLE
+from fed.errors import ConfigError, FedError, InitError, UsageError
 
 __all__ = ["main"]
 
 FAILED: Final = 1
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
+
+RAY_ANNOUNCEMENTS: Final = (
+    r"^A worker died or was killed while executing a task|^Task \S+ failed\. There are \S+ retries remaining"
+)
+"""What Ray prints of a worker that died, at length, once per attempt, and before the library can say what failed."""
+
+MAX_TOLD_CHARS: Final = 500
+"""A report has to fit into what a pipe takes at once, or those of two threads could mix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outlets:
+    """Where a driver tells what happens, apart from the terminal.
+
+    Attributes:
+        party: This party's name, or empty where the script alone knows it.
+        status: To the command that started this process, if one did.
+        log: This party's log, if it can be written.
+    """
+
+    party: str
+    status: StatusHandler | None
+    log: LogFile | None
+
+    def died(self, error: BaseException, *, text: str = "", traceback: bool = False) -> None:
+        """Tell that the script ends with an error, and what was shown of it."""
+        if self.status is not None:
+            name = getattr(getattr(error, "failure", None), "type_name", type(error).__name__)
+            self.status.tell(Report("died", {"type": name, "text": text[:MAX_TOLD_CHARS], "traceback": traceback}))
+
+    def ended(self, how: str) -> None:
+        """Note in the log how the script ended."""
+        if self.log is not None:
+            self.log.say(f"the script ended {how}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +99,8 @@ def main(arguments: Sequence[str]) -> int:
     directory = os.environ.pop(DIRECTORY_VARIABLE, None)
     if lifeline is not None:
         _follow(lifeline, directory)
-    _set_up_logging(status)
+    outlets = _set_up_logging(script, None if status is None else StatusHandler(status))
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_ANNOUNCEMENTS)
     sys.argv[:] = arguments
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(script))  # noqa: PTH120 - a string, as Python has it
@@ -67,14 +108,27 @@ def main(arguments: Sequence[str]) -> int:
         # `fed run` blocks it in the drivers that it starts; one that came meanwhile arrives now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         _run(script)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except FedError as error:
-        return _report(error, script)
+        # Before KeyboardInterrupt: one that the library raises into a busy driver is both.
+        return _report(error, script, outlets)
+    except KeyboardInterrupt as interruption:
+        outlets.died(interruption)
+        outlets.ended("interrupted")
+        return INTERRUPTED
+    except SystemExit as exit_:
+        # Python itself shows a text that it carries, and gives it a code.
+        if exit_.code not in (None, 0):
+            outlets.died(exit_)
+        outlets.ended(f"by sys.exit({exit_.code!r})")
+        raise
     except Exception as error:  # noqa: BLE001 - this is where Python itself would catch it
         error.__traceback__ = _without_bootstrap(error.__traceback__, script)
+        outlets.died(error, traceback=True)
+        if outlets.log is not None:
+            outlets.log.tell(error)
         sys.excepthook(type(error), error, error.__traceback__)
         return FAILED
+    outlets.ended("well")
     return 0
 
 
@@ -95,21 +149,15 @@ def _leave_job(error: BaseException | None) -> None:
         api.shutdown(error)
 
 
-def _report(error: FedError, script: str) -> int:
-    if isinstance(error, TaskError) and error.__cause__ is not None:
-        _print_cause(error.__cause__)
-    place = _place(error, script)
-    print(f"fed: error: {error}{f' ({place})' if place else ''}", file=sys.stderr)
+def _report(error: FedError, script: str, outlets: _Outlets) -> int:
+    path = outlets.log.path if outlets.log is not None else None
+    account = account_of(error, outlets.party, _place(error, script), path)
+    sys.stderr.write(account.traceback + "".join(f"{line}\n" for line in account.lines))
+    outlets.died(error, text=str(error), traceback=bool(account.traceback))
+    if outlets.log is not None:
+        outlets.log.tell(error)
+    outlets.ended(f"with {type(error).__name__}")
     return REFUSED if isinstance(error, (ConfigError, UsageError, InitError)) else FAILED
-
-
-def _print_cause(cause: BaseException) -> None:
-    origin = cause.__cause__
-    if isinstance(origin, RemoteTraceback) and cause.__traceback__ is None:
-        # The worker's own traceback, which ends with the exception; printed as a chain, that would come twice.
-        print(origin.text.strip("\n"), file=sys.stderr)
-    else:
-        traceback.print_exception(cause)
 
 
 def _place(error: BaseException, script: str) -> str:
@@ -155,13 +203,35 @@ def _die_with_parent(lifeline: int, directory: str | None) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _set_up_logging(status: int | None) -> None:
+def _set_up_logging(script: str, status: StatusHandler | None) -> _Outlets:
     logger = logging.getLogger("fed")
     # Reports are made at this level.
     logger.setLevel(logging.INFO)
-    if status is not None:
-        logger.addHandler(StatusHandler(status))
-    logger.addHandler(_Messages(sys.stderr, reports=status is None))
+    party = os.environ.get("FED_PARTY", "")
+    log = _open_log(script, party)
+    for handler in (status, log, _Messages(sys.stderr, reports=status is None)):
+        if handler is not None:
+            logger.addHandler(handler)
+    if status is not None and log is not None:
+        status.tell(Report("log", {"path": str(log.path)}))
+    return _Outlets(party, status, log)
+
+
+def _open_log(script: str, party: str) -> LogFile | None:
+    """This party's log. A script runs without one too, if it must."""
+    job = os.environ.get(DEFAULT_JOB_VARIABLE) or Path(script).stem
+    try:
+        log = LogFile(log_directory(os.environ, job), party)
+    except (OSError, RuntimeError) as error:
+        # The second one is of a user without a home.
+        print(f"fed: warning: no log file, {error}: give a directory with --log-dir or FED_LOG_DIR", file=sys.stderr)
+        return None
+    finally:
+        # Not an option of the job's, and not for the processes that the script starts.
+        for variable in (RUN_LOG_DIR_VARIABLE, LOG_DIR_VARIABLE):
+            os.environ.pop(variable, None)
+    log.begin(os.environ.get("FED_JOB") or job, party, str(Path(script).absolute()))
+    return log
 
 
 class _Messages(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it

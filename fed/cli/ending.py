@@ -6,7 +6,8 @@ Laws:
 2. After the first failure the others have `grace_s` seconds to end by themselves: the framework tells them of it.
 3. Whoever is to end is asked first, by SIGINT, so that it can clean up; then by SIGTERM; then killed.
 4. An interruption begins that ladder at once; a second one goes to its end.
-5. The exit code is that of the party that failed first; an interruption overrides it.
+5. The exit code is that of the party where the failure began, if that is known and it ended by itself, else that of
+   the party that failed first; an interruption overrides it.
 
 Pure: the time comes in with each event, the signals go out as a return value.
 """
@@ -56,6 +57,7 @@ class Ending:
         self._grace_s = grace_s
         self._codes: dict[str, int] = {}
         self._signalled: set[str] = set()
+        self._source: str | None = None
         self._interruptions = 0
         self._step = 0
         self._deadline: float | None = None
@@ -90,6 +92,8 @@ class Ending:
         """What the whole ends with."""
         if self.interrupted:
             return INTERRUPTED
+        if self._source is not None and self._source not in self._signalled and self._codes.get(self._source):
+            return self._codes[self._source]
         return self._codes[self.first_failed] if self.first_failed is not None else 0
 
     @property
@@ -109,6 +113,14 @@ class Ending:
         self._codes[party] = code if code >= 0 else 128 - code
         if code and self._deadline is None:
             self._deadline = now + self._grace_s
+
+    def blame(self, party: str) -> None:
+        """It is known where the failure began.
+
+        Args:
+            party: In which party. One that is not of this simulation changes nothing.
+        """
+        self._source = party
 
     def interrupt(self, now: float) -> Order | None:
         """Somebody wants it to end.

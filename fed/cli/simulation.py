@@ -25,7 +25,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -43,6 +42,7 @@ from fed.cli.status import (
     decode,
 )
 from fed.cli.terminal import Terminal
+from fed.cli.verdict import Verdict
 from fed.config import Address, TLSConfig
 
 __all__ = ["driver_command", "simulate"]
@@ -115,7 +115,7 @@ def simulate(
         grace_s: Seconds that the others have to end by themselves after one has failed.
 
     Returns:
-        The exit code: 0, that of the party that failed first, or 130 after an interruption.
+        The exit code: 0, that of the party where the failure began (see `Ending`), or 130 after an interruption.
     """
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
@@ -353,7 +353,7 @@ class _Watch:
         self._waits: dict[str, frozenset[str]] = {}
         self._joined: set[str] = set()
         self._shown_wait = ""
-        self._roots: dict[str, tuple[str, str]] = {}
+        self._verdict = Verdict(parties)
         self._unread = False
 
     def run(self) -> int:
@@ -368,9 +368,11 @@ class _Watch:
             if event is not None:
                 self._take(event)
         self._terminal.stop_waiting()
-        if not self._unread and not self._ending.interrupted and self._ending.first_failed is not None:
-            for line in self._summary():
-                self._say(line)
+        if self._verdict.source is not None:
+            self._ending.blame(self._verdict.source)
+        # After an interruption everybody failed, and everybody knows why.
+        if not self._ending.interrupted:
+            self._judge()
         return self._ending.exit_code
 
     def _next_event(self) -> _Event | None:
@@ -413,8 +415,9 @@ class _Watch:
             self._waits[party] = frozenset(map(str, missing)) if isinstance(missing, list) else frozenset()
         elif report.event == "joined":
             self._joined.add(party)
-        elif report.event == "failed" and party not in self._roots:
-            self._roots[party] = (str(report.detail.get("src_party", "")), str(report.detail.get("root", "")))
+        if party not in self._ending.signalled:
+            # What it fails of after that is our doing.
+            self._verdict.told(party, report)
         self._show_wait()
 
     def _show_wait(self) -> None:
@@ -432,29 +435,17 @@ class _Watch:
             else:
                 self._terminal.stop_waiting()
 
-    def _summary(self) -> list[str]:
+    def _judge(self) -> None:
+        """Say which party's failure was the root, and what became of the others."""
         codes, first = self._ending.codes, self._ending.first_failed
+        if first is None or self._unread:
+            return
         count = sum(1 for party, code in codes.items() if code and party not in self._ending.signalled)
-        lines = [f"{count} of {len(self._parties)} parties failed, {first} first"]
-        source, root = self._root()
-        if root:
-            lines[0] += f"; it began in {source}: {root}" if source else f"; it began with {root}"
-        width = max(len(party) for party in self._parties)
-        for party in self._parties:
-            told = ", told to end" if party in self._ending.signalled else ""
-            lines.append(f"  {party:<{width}}  {_described(codes[party])}{told}")
-        return lines
-
-    def _root(self) -> tuple[str, str]:
-        """Where it began, and with what. The parties agree as a rule; else the majority is believed.
-
-        The party where it began knows most about it.
-        """
-        if not self._roots:
-            return "", ""
-        source = Counter(source for source, _ in self._roots.values()).most_common(1)[0][0]
-        texts = {party: text for party, (named, text) in self._roots.items() if named == source}
-        return source, texts.get(source) or next(iter(texts.values()))
+        source = self._verdict.source or first
+        title = f"{count} of {len(self._parties)} parties failed, it began in {source}"
+        with contextlib.suppress(OSError):
+            # Nobody reads it, and there is nothing left to be done.
+            self._terminal.block(title, self._verdict.rows(codes, self._ending.signalled, first))
 
     def _say(self, text: str) -> None:
         try:
@@ -462,13 +453,6 @@ class _Watch:
         except OSError:
             # Nobody reads it; what has to be done is done all the same.
             self._unread = True
-
-
-def _described(code: int) -> str:
-    if code > 128:
-        with contextlib.suppress(ValueError):
-            return f"exit {code} ({signal.Signals(code - 128).name})"
-    return f"exit {code}"
 
 
 def driver_command(script: Path, arguments: Sequence[str]) -> list[str]:

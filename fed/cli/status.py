@@ -3,14 +3,27 @@
 The job reports by logging: a record of the logger ``fed`` with the attributes ``fed_event`` and ``fed_detail``. So
 the job knows of no command line, and the driver only forwards.
 
-=============  ===========================================  ==========================================
-event          detail                                       meaning
-=============  ===========================================  ==========================================
-``waiting``    ``{"for": ["bob", "carol"]}``                `fed.init` waits for these parties
-``joined``     ``{}``                                       every party is ready
-``failed``     ``{"root": "...", "src_party": "alice"}``    the job failed, and this is why
-``closed``     ``{}``                                       the job is over
-=============  ===========================================  ==========================================
+===========  ===============================================  =================================================
+event        detail                                           meaning
+===========  ===============================================  =================================================
+``waiting``  ``{"for": ["bob", "carol"]}``                    `fed.init` waits for these parties
+``joined``   ``{}``                                           every party is ready
+``failed``   ``{"root": "...", "src_party": "alice",          the job failed, and this is why. Of ``error_id`` on all
+             "error_id": "...", "kind": "TASK",               may be missing; ``text``, if there, says for people
+             "here": true, "text": "..."}``                   what ``root`` says
+``closed``   ``{}``                                           the job is over
+===========  ===============================================  =================================================
+
+The driver itself adds these:
+
+===========  ===============================================  =================================================
+event        detail                                           meaning
+===========  ===============================================  =================================================
+``log``      ``{"path": "/.../alice.log"}``                   where this party's log is
+``died``     ``{"type": "ValueError", "text": "...",          the script ends with this error. ``text`` is a
+             "traceback": true}``                             sentence of fed's, or empty; ``traceback``: whether
+                                                              one has been shown
+===========  ===============================================  =================================================
 """
 
 from __future__ import annotations
@@ -84,8 +97,11 @@ class StatusHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record's report, if it carries one."""
         report = report_of(record)
-        if report is None:
-            return
+        if report is not None:
+            self.tell(report)
+
+    def tell(self, report: Report) -> None:
+        """Write a report that no log record carries."""
         try:
             os.write(self._descriptor, encode(report))
         except BrokenPipeError:

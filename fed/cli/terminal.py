@@ -5,6 +5,7 @@ Thread safety: every method may be called from any thread; a lock keeps lines wh
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Sequence
 from typing import IO, Final, TextIO
@@ -13,7 +14,11 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from fed.cli.verdict import ROOT, Row
+
 __all__ = ["Terminal"]
+
+MIN_TEXT_CHARS: Final = 30
 
 # Red is left to errors, white and black to the two kinds of background.
 COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
@@ -38,11 +43,14 @@ class Terminal:
         self._out = self._err if out.isatty() and err.isatty() else _console(out)
         width = max(len(party) for party in parties)
         colours = {party: COLOURS[number % len(COLOURS)] for number, party in enumerate(parties)}
+        self._colours = colours
         self._prefixes = {
-            console: {party: _styled(console, f"{party:<{width}} | ", colours[party]) for party in parties}
+            console: {party: _styled(console, Text(f"{party:<{width}} | ", style=colours[party])) for party in parties}
             for console in (self._out, self._err)
         }
-        self._own_prefixes = {console: _styled(console, "fed: ", "bold") for console in (self._out, self._err)}
+        self._own_prefixes = {
+            console: _styled(console, Text("fed: ", style="bold")) for console in (self._out, self._err)
+        }
         # Colours can be forced on a pipe; a spinner has no place there.
         self._can_spin = err.isatty() and not self._err.is_dumb_terminal
         self._status: Status | None = None
@@ -70,6 +78,37 @@ class Terminal:
         """
         with self._lock:
             self._write(self._err, self._own_prefixes[self._err] + text)
+
+    def block(self, title: str, rows: Sequence[Row]) -> None:
+        """Show rows below a title: their labels in a column, and the text beside them.
+
+        On a terminal the text is wrapped beside its label. In a file each line stays whole, for those who search it.
+
+        Raises:
+            OSError: Nobody reads our output any more.
+        """
+        indent = 2 + max(len(row.label) for row in rows) + 2
+        width = max(self._err.width - indent, MIN_TEXT_CHARS) if self._err.is_terminal else None
+        lines = [self._own_prefixes[self._err] + title]
+        for row in rows:
+            label = "  " + _styled(self._err, self._label(row))
+            before = label + " " * (indent - 2 - len(row.label))
+            for line in row.lines:
+                # A path or a name that is broken in two can be neither copied nor found.
+                parts = textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) if width else [line]
+                for part in parts:
+                    lines.append(before + part)
+                    before = " " * indent
+        with self._lock:
+            for line in lines:
+                self._write(self._err, line)
+
+    def _label(self, row: Row) -> Text:
+        if row.label == ROOT:
+            return Text(row.label, style="bold red")
+        if not row.parties:
+            return Text(row.label)
+        return Text(", ").join(Text(party, style=self._colours.get(party, "")) for party in row.parties)
 
     def wait(self, text: str) -> None:
         """Show what is being waited for: a spinner on a terminal, a line elsewhere. It replaces the one before."""
@@ -102,9 +141,9 @@ def _console(file: TextIO) -> Console:
     return Console(file=file, highlight=False, markup=False, emoji=False)
 
 
-def _styled(console: Console, text: str, style: str) -> str:
+def _styled(console: Console, text: Text) -> str:
     with console.capture() as captured:
-        console.print(Text(text, style=style), end="", soft_wrap=True)
+        console.print(text, end="", soft_wrap=True)
     return captured.get()
 
 

@@ -29,7 +29,7 @@ def environment(**variables: str) -> dict[str, str]:
     inherited = {
         name: text
         for name, text in os.environ.items()
-        if not name.startswith(("FED_", "RAY_"))
+        if (not name.startswith(("FED_", "RAY_")) or name == "FED_LOG_DIR")
         and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE")
     }
     return {**inherited, **variables}

@@ -133,6 +133,7 @@ def test_of_a_task_that_failed_here_the_users_error_comes_first(tmp_path: Path) 
     assert result.stderr.startswith("Traceback (most recent call last):\n")
     assert "in body" in result.stderr
     *_, error, last = result.stderr.splitlines()
+    # It was made without a record, and so there is nothing to look up.
     assert error == "ValueError: the user's own"
     assert last == "fed: error: ValueError in task #3 body at party 'alice' (script.py:10)"
     assert "TaskError" not in result.stderr
@@ -160,6 +161,74 @@ def test_a_script_that_configures_logging_decides_for_itself(tmp_path: Path) -> 
     script(tmp_path, LOGS.format(configuration="logging.basicConfig(format='mine %(message)s', level='INFO')"))
     result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
     assert result.stderr == "mine quiet\nmine waiting\nmine joined\nmine over\nmine careful\n"
+
+
+def test_the_log_names_the_run_and_holds_what_the_terminal_is_spared(tmp_path: Path, logs: Path) -> None:
+    script(tmp_path, LOGS.format(configuration="") + "    raise OSError('disk full')")
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert result.returncode == 1
+    text = (logs / "alice.log").read_text()
+    assert f"---- job script, party alice: {tmp_path / 'script.py'}, fedray " in text
+    assert "INFO fed.job: quiet\n" in text
+    assert "WARNING fed.job: careful\n" in text
+    assert "ERROR fed.cli: OSError: disk full\nTraceback" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        ("pass", "well"),
+        ("raise SystemExit(3)", "by sys.exit(3)"),
+        ("raise KeyboardInterrupt", "interrupted"),
+        ("from fed.errors import InitError; raise InitError('bob')", "with InitError"),
+    ],
+)
+def test_the_log_says_how_the_script_ended(text: str, how: str, tmp_path: Path, logs: Path) -> None:
+    script(tmp_path, text)
+    fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert (logs / "alice.log").read_text().endswith(f"INFO fed.cli: the script ended {how}\n")
+
+
+def test_the_option_counts_more_than_the_environment_and_neither_is_handed_on(tmp_path: Path, logs: Path) -> None:
+    script(tmp_path, "import os; os.chdir('/'); print([name for name in os.environ if 'LOG_DIR' in name])")
+    result = fed("run", "script.py", "--party", "alice", "--log-dir", "here", cwd=tmp_path)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+    assert (tmp_path / "here" / "alice.log").exists()
+    assert not list(logs.iterdir())
+
+
+def test_without_a_choice_the_log_goes_where_the_users_state_goes(tmp_path: Path) -> None:
+    script(tmp_path, "pass")
+    variables = {"XDG_STATE_HOME": str(tmp_path / "state"), "FED_LOG_DIR": ""}
+    fed("run", "script.py", "--party", "alice", cwd=tmp_path, env=environment(**variables))
+    assert (tmp_path / "state" / "fedray" / "script" / "alice.log").exists()
+
+
+def test_a_script_runs_without_a_log_if_it_must(tmp_path: Path) -> None:
+    script(tmp_path, "print('runs')")
+    result = fed("run", "script.py", "--party", "alice", "--log-dir", "script.py", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "runs\n")
+    assert result.stderr.startswith("fed: warning: no log file, ")
+    assert result.stderr.endswith(": give a directory with --log-dir or FED_LOG_DIR\n")
+    assert result.stderr.count("\n") == 1
+
+
+INTERRUPTED = """
+    from fed.core.failure import Failure, Kind
+    from fed.errors import JobAborted
+    class JobInterrupted(JobAborted, KeyboardInterrupt): pass
+    raise JobInterrupted("the job was aborted", Failure("bob/1/1", Kind.TASK, "bob", "ValueError", "#3 train", 3))
+"""
+
+
+def test_a_driver_that_the_library_interrupts_says_why(tmp_path: Path) -> None:
+    script(tmp_path, INTERRUPTED)
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "fed: error: the job was aborted [TASK, script.py:5]\n"
+        "fed: the message and traceback are in the log of party 'bob' under bob/1/1\n"
+    )
 
 
 def test_an_interrupted_party_ends_with_130(tmp_path: Path) -> None:

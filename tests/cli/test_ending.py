@@ -54,6 +54,42 @@ def test_the_first_failure_in_time_gives_the_exit_code(ending: Ending) -> None:
     assert (ending.first_failed, ending.exit_code) == ("bob", 137)
 
 
+def test_where_it_began_gives_the_exit_code_whoever_ended_first(ending: Ending) -> None:
+    ending.ended("bob", 1, 1.0)
+    ending.blame("alice")
+    # Not known yet.
+    assert ending.exit_code == 1
+    ending.ended("alice", 7, 2.0)
+    ending.ended("carol", 1, 3.0)
+    assert (ending.first_failed, ending.exit_code) == ("bob", 7)
+
+
+@pytest.mark.parametrize("source", ["zoe", "carol"])
+def test_a_source_without_a_code_of_its_own_does_not_give_it(source: str, ending: Ending) -> None:
+    ending.blame(source)
+    ending.ended("carol", 0, 0.0)
+    ending.ended("bob", 3, 1.0)
+    ending.ended("alice", 1, 2.0)
+    assert ending.exit_code == 3
+
+
+def test_the_code_of_a_source_that_was_told_to_end_is_not_its_own(ending: Ending) -> None:
+    ending.blame("alice")
+    ending.ended("bob", 3, 0.0)
+    ending.ended("carol", 0, 0.0)
+    ending.tick(30.0)
+    ending.ended("alice", -SIGINT, 31.0)
+    assert ending.exit_code == 3
+
+
+def test_an_interruption_gives_the_exit_code_wherever_it_began(ending: Ending) -> None:
+    ending.blame("bob")
+    ending.interrupt(0.0)
+    for party in PARTIES:
+        ending.ended(party, 7, 1.0)
+    assert ending.exit_code == 130
+
+
 def test_a_second_failure_does_not_prolong_the_grace(ending: Ending) -> None:
     ending.ended("bob", 1, 100.0)
     ending.ended("alice", 1, 120.0)

@@ -135,27 +135,40 @@ def test_output_comes_while_the_script_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "shown"),
+    ("ending", "code", "cause", "how"),
     [
-        ("raise ValueError('bad')", 1, "exit 1"),
-        ("sys.exit(7)", 7, "exit 7"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "exit 137 (SIGKILL)"),
-        ("from fed.errors import ConfigError; raise ConfigError('no')", 2, "exit 2"),
+        (
+            "raise ValueError('bad')",
+            1,
+            "ValueError in the program of party 'bob'",
+            "failed here (exit 1): its own traceback is above",
+        ),
+        ("sys.exit(7)", 7, "the program of party 'bob' called sys.exit", "left here (exit 7)"),
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            137,
+            "party 'bob' died of signal 9 (SIGKILL), said nothing",
+            "died of signal 9 (SIGKILL), said nothing",
+        ),
+        ("from fed.errors import ConfigError; raise ConfigError('no')", 2, "no", "failed here (exit 2)"),
     ],
 )
-def test_the_code_of_the_party_that_failed_is_the_commands(ending: str, code: int, shown: str, tmp_path: Path) -> None:
+def test_the_code_of_the_party_that_failed_is_the_commands(
+    ending: str, code: int, cause: str, how: str, tmp_path: Path, logs: Path
+) -> None:
     text = f"import os, signal, sys\nif os.environ['FED_PARTY'] == 'bob': {ending}"
     result = simulate(tmp_path, text, parties="alice,bob,carol")
     assert result.returncode == code
-    assert result.stderr.splitlines()[-4:] == [
-        "fed: 1 of 3 parties failed, bob first",
-        "fed:   alice  exit 0",
-        f"fed:   bob    {shown}",
-        "fed:   carol  exit 0",
+    assert result.stderr.splitlines()[-5:] == [
+        "fed: 1 of 3 parties failed, it began in bob",
+        f"  root cause    {cause}",
+        f"  bob           {how}",
+        f"                log: {logs / 'bob.log'}",
+        "  alice, carol  ended well",
     ]
 
 
-def test_of_several_failures_the_first_in_time_counts(tmp_path: Path) -> None:
+def test_of_several_failures_the_first_in_time_counts(tmp_path: Path, logs: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     text = """
         import os, sys
@@ -168,24 +181,13 @@ def test_of_several_failures_the_first_in_time_counts(tmp_path: Path) -> None:
     """
     result = simulate(tmp_path, text)
     assert result.returncode == 5
-    assert "fed: 2 of 2 parties failed, bob first" in result.stderr
-
-
-def test_the_others_are_ended_when_their_grace_is_over(tmp_path: Path) -> None:
-    text = """
-        import os, signal, sys
-        if os.environ["FED_PARTY"] == "bob":
-            sys.exit(3)
-        signal.pause()
-    """
-    result = simulate(tmp_path, text, "--grace", "0")
-    assert result.returncode == 3
-    assert result.stderr.splitlines() == [
-        "fed: ending alice, still running 0 s after bob failed",
-        "fed: 1 of 2 parties failed, bob first",
-        "fed:   alice  exit 130 (SIGINT), told to end",
-        "fed:   bob    exit 3",
+    assert result.stderr.splitlines()[-5:-1] == [
+        "fed: 2 of 2 parties failed, it began in bob",
+        "  root cause  party 'bob' died with exit code 5, said nothing",
+        "  bob         died with exit code 5, said nothing",
+        f"              log: {logs / 'bob.log'}",
     ]
+    assert "alice       its program called sys.exit (exit 3)" in result.stderr
 
 
 REPORTS = """
@@ -202,7 +204,45 @@ REPORTS = """
 """
 
 
-def test_who_is_waited_for_and_where_it_began_are_shown(tmp_path: Path) -> None:
+def test_the_others_are_ended_when_their_grace_is_over(tmp_path: Path, logs: Path) -> None:
+    text = """
+        import os, signal, sys
+        if os.environ["FED_PARTY"] == "bob":
+            sys.exit(3)
+        signal.pause()
+    """
+    result = simulate(tmp_path, text, "--grace", "0")
+    assert result.returncode == 3
+    assert result.stderr.splitlines() == [
+        "fed: ending alice, still running 0 s after bob failed",
+        "fed: 1 of 2 parties failed, it began in bob",
+        "  root cause  the program of party 'bob' called sys.exit",
+        "  bob         left here (exit 3)",
+        f"              log: {logs / 'bob.log'}",
+        "  alice       still running, told to end (exit 130, SIGINT)",
+    ]
+
+
+def test_what_a_party_fails_of_when_it_is_told_to_end_is_not_the_root(tmp_path: Path) -> None:
+    text = (
+        REPORTS
+        + """
+    import signal, time
+    if os.environ["FED_PARTY"] == "bob":
+        os._exit(4)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        report("failed", root="KeyboardInterrupt at party 'alice'", src_party="alice", error_id="alice/1/1")
+        raise
+    """
+    )
+    result = simulate(tmp_path, text, "--grace", "0")
+    assert result.returncode == 4
+    assert "  root cause  party 'bob' died with exit code 4, said nothing\n" in result.stderr
+
+
+def test_who_is_waited_for_and_where_it_began_are_shown(tmp_path: Path, logs: Path) -> None:
     os.mkfifo(tmp_path / "a")
     os.mkfifo(tmp_path / "b")
     text = (
@@ -216,16 +256,25 @@ def test_who_is_waited_for_and_where_it_began_are_shown(tmp_path: Path) -> None:
     os.write(1, b"joined\\n")
     meet()
     if os.environ["FED_PARTY"] == "alice":
-        report("failed", root="ValueError in task #3 train", src_party="alice")
-    else:
-        report("failed", root="ValueError in task #3 train at party 'alice'", src_party="alice")
-    sys.exit(1)
+        report("failed", root="ValueError in task #3 train: bad", src_party="alice", error_id="alice/1/1")
+        meet()
+        raise ValueError("bad")
+    report("failed", root="ValueError in task #3 train", src_party="alice", error_id="alice/1/1")
+    meet()
+    sys.exit(9)
     """
     )
     result = simulate(tmp_path, text)
+    assert result.returncode == 1
     lines = result.stderr.splitlines()
     assert lines[0] == "fed: waiting for bob"
-    assert lines[-3].endswith("; it began in alice: ValueError in task #3 train")
+    assert lines[-5:] == [
+        "fed: 2 of 2 parties failed, it began in alice",
+        "  root cause  ValueError in task #3 train: bad",
+        "  alice       failed here (exit 1): its own traceback is above",
+        f"              log: {logs / 'alice.log'}",
+        "  bob         followed (exit 9): told by alice",
+    ]
     assert of("alice", result.stdout) == of("bob", result.stdout) == ["joined"]
 
 
@@ -399,6 +448,84 @@ def test_a_simulation_on_a_cluster_of_its_own_leaves_nothing(tmp_path: Path) -> 
     assert len(recorded) == 2
     assert of("alice", result.stdout)[-1] == "cpus 3.0"
     eventually(lambda: all(is_gone(pid) for pid in recorded))
+
+
+FAILS = """
+    import os, sys
+    import fed
+
+    @fed.remote
+    def train(how):
+        if how == "crash":
+            os._exit(1)
+        raise ValueError("canary-4711")
+
+    def main():
+        with fed.job():
+            if sys.argv[1] == "exit" and fed.party() == "alice":
+                sys.exit(3)
+            if sys.argv[1] == "driver" and fed.party() == "alice":
+                raise OSError("canary-4711")
+            fed.get(train.party("alice").options(max_retries=0).remote(sys.argv[1]))
+
+    main()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("how", "code", "kind", "at_alice", "at_bob"),
+    [
+        (
+            "task",
+            1,
+            "TASK",
+            ["in train", "ValueError: canary-4711", "fed: error: ValueError in task #0 train at party 'alice' [TASK, "],
+            "fed: error: ValueError in task #0 train at party 'alice' [",
+        ),
+        (
+            "crash",
+            1,
+            "WORKER_CRASHED",
+            ["fed: error: the worker of task #0 train at party 'alice' died: "],
+            "fed: error: the worker of task #0 train at party 'alice' died: ",
+        ),
+        ("exit", 3, "DRIVER", [], "fed: error: party 'alice' left before the end: its program called sys.exit ["),
+        (
+            "driver",
+            1,
+            "DRIVER",
+            ["in main", "OSError: canary-4711"],
+            "fed: error: party 'alice' left: its driver raised OSError [",
+        ),
+    ],
+)
+def test_a_failure_is_told_at_length_at_its_source_and_in_a_line_at_a_peer(
+    how: str, code: int, kind: str, at_alice: list[str], at_bob: str, tmp_path: Path, logs: Path
+) -> None:
+    script(tmp_path, FAILS)
+    result = fed("run", "script.py", "--simulate", "alice,bob", "--", how, cwd=tmp_path)
+    assert result.returncode == code
+    alice, bob = of("alice", result.stdout + result.stderr), of("bob", result.stdout + result.stderr)
+    for text in at_alice:
+        assert any(text in line for line in alice), alice
+    assert not [line for line in alice + bob if "raylet" in line or "ray.exceptions" in line]
+    assert bob[0].startswith(at_bob)
+    assert f" [{kind}, script.py:" in bob[0]
+    assert len(bob) == (1 if how == "exit" else 2)
+    if how != "exit":
+        # What bob is told to look for is in alice's log, with the details, and in no other place.
+        assert " in the log of party 'alice' under alice/" in bob[1]
+        entry = (logs / "alice.log").read_text().partition(f"failure {bob[1].rpartition(' ')[2]}")[2]
+        assert ("canary-4711" if how != "crash" else "WorkerCrashedError") in entry
+    assert "canary" not in "".join(bob) + (logs / "bob.log").read_text()
+    block = result.stderr.splitlines()[-5:]
+    assert block[0] == "fed: 2 of 2 parties failed, it began in alice"
+    assert block[1].startswith("  root cause  ")
+    assert block[2].startswith(
+        "  alice       left here (exit 3)" if how == "exit" else "  alice       failed here (exit 1)"
+    )
+    assert block[3:] == [f"              log: {logs / 'alice.log'}", "  bob         followed (exit 1): told by alice"]
 
 
 @pytest.mark.ray

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
 from fed.cli.terminal import COLOURS, Terminal
+from fed.cli.verdict import ROOT, Row
 
 
 class Tty(io.StringIO):
@@ -105,3 +107,56 @@ def test_there_are_more_parties_than_colours() -> None:
     lines = err.getvalue().splitlines()
     assert lines[0][:5] == lines[-1][:5]
     assert len({line.split("party")[0] for line in lines}) == len(COLOURS)
+
+
+PATH = "/home/somebody/.local/state/fedray/a-rather-long-name-of-a-script/alice-at-the-hospital.log"
+ROWS = [
+    Row(ROOT, (), ("the worker of task #1 train at party 'alice' died: it crashed, was killed, or ran out of memory",)),
+    Row("alice", ("alice",), ("failed here (exit 1)", f"log: {PATH}")),
+    Row("bob, carol", ("bob", "carol"), ("followed (exit 1): told by alice",)),
+    Row("4 parties", (), ("ended well",)),
+]
+
+
+def test_a_block_in_a_file_keeps_its_lines_whole() -> None:
+    err = io.StringIO()
+    Terminal(("alice", "bob", "carol"), io.StringIO(), err).block("3 of 7 parties failed", ROWS)
+    assert err.getvalue().splitlines() == [
+        "fed: 3 of 7 parties failed",
+        f"  root cause  {ROWS[0].lines[0]}",
+        "  alice       failed here (exit 1)",
+        f"              log: {PATH}",
+        "  bob, carol  followed (exit 1): told by alice",
+        "  4 parties   ended well",
+    ]
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR", ""])
+def test_a_block_on_a_terminal_is_wrapped_beside_its_labels(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    tty = Tty()
+    Terminal(("alice", "bob", "carol"), tty, tty).block("3 of 7 parties failed", ROWS)
+    shown = tty.getvalue()
+    assert ("\x1b[36malice\x1b[0m       failed" in shown) is (not variable)
+    assert ("\x1b[35mbob\x1b[0m, \x1b[32mcarol\x1b[0m  followed" in shown) is (not variable)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert lines == [
+        "fed: 3 of 7 parties failed",
+        "  root cause  the worker of task #1 train at party 'alice' died: it crashed, was",
+        "              killed, or ran out of memory",
+        "  alice       failed here (exit 1)",
+        "              log:",
+        # Longer than the line, and whole all the same.
+        f"              {PATH}",
+        "  bob, carol  followed (exit 1): told by alice",
+        "  4 parties   ended well",
+    ]
+
+
+def test_a_narrow_terminal_leaves_room_for_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    tty = Tty()
+    Terminal(("alice",), tty, tty).block("failed", [Row("alice", (), ("three words more",))])
+    assert tty.getvalue().splitlines()[1] == "  alice  three words more"

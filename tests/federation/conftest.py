@@ -79,6 +79,14 @@ class Driver:
 Start = Callable[..., dict[str, Driver]]
 
 
+@pytest.fixture(autouse=True)
+def logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where drivers that this test starts write their logs, rather than in the user's home."""
+    directory = tmp_path_factory.mktemp("logs")
+    monkeypatch.setenv("FED_LOG_DIR", str(directory))
+    return directory
+
+
 @pytest.fixture(scope="session")
 def credentials(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, TLSConfig]:
     return write_credentials(tmp_path_factory.mktemp("tls"), PARTIES)

@@ -1,0 +1,205 @@
+"""What a failed simulation comes down to: which party's failure was the root, and which parties merely followed.
+
+Laws:
+
+1. The root is the failure that most parties name; among equals, the one that was named first. The party where it
+   began describes it, since it knows most.
+2. If no party names one, the party that failed first is the root itself.
+3. Every party has one row, or shares one with those that ended in the same way.
+
+Pure: made of what the parties told (see `fed.cli.status`) and of their exit codes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fed.cli.account import printable
+from fed.cli.status import Report
+
+__all__ = ["Row", "Verdict"]
+
+ROOT: Final = "root cause"
+MAX_CHARS: Final = 300
+"""Of a message that a task's exception carries; all of it has been shown, or is in the log."""
+
+MAX_LABEL_CHARS: Final = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the block.
+
+    Attributes:
+        label: What stands before it.
+        parties: Those that the label names, if it does.
+        lines: What is said.
+    """
+
+    label: str
+    parties: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Root:
+    """The failure that a party names."""
+
+    key: str
+    source: str
+    type_name: str
+    text: str
+
+    @classmethod
+    def of(cls, detail: Mapping[str, Any]) -> _Root:
+        source, root = str(detail.get("src_party") or ""), str(detail.get("root") or "")
+        return cls(
+            # Texts differ between the parties, as not all may know all; without an id, the place has to do.
+            key=str(detail.get("error_id") or source),
+            source=source,
+            # Where it is not given, it is the word that a failure's text begins with.
+            type_name=str(detail.get("type") or root.partition(" ")[0]),
+            text=_first_line(str(detail.get("text") or root)),
+        )
+
+
+class Verdict:
+    """Listens to the parties, and judges in the end.
+
+    Args:
+        parties: Their names.
+    """
+
+    def __init__(self, parties: Sequence[str]) -> None:
+        self._parties = tuple(parties)
+        self._roots: dict[str, _Root] = {}
+        self._deaths: dict[str, Mapping[str, Any]] = {}
+        self._logs: dict[str, str] = {}
+
+    def told(self, party: str, report: Report) -> None:
+        """A party has told something. A second failure of its own is not the reason of its end."""
+        if report.event == "failed":
+            self._roots.setdefault(party, _Root.of(report.detail))
+        elif report.event == "died":
+            self._deaths.setdefault(party, report.detail)
+        elif report.event == "log":
+            self._logs[party] = str(report.detail.get("path") or "")
+
+    @property
+    def source(self) -> str | None:
+        """The party where it began, as the parties say; None if they say nothing."""
+        root = self._root()
+        return root.source if root is not None and root.source in self._parties else None
+
+    def rows(self, codes: Mapping[str, int], signalled: frozenset[str], first_failed: str) -> list[Row]:
+        """The block.
+
+        Args:
+            codes: The exit codes; those of a signal are 128 and its number.
+            signalled: The parties that were told to end.
+            first_failed: The party that failed first.
+        """
+        root = self._root()
+        source = self.source if root is not None else first_failed
+        text = root.text if root is not None and root.text else self._own_end(first_failed, codes[first_failed])
+        rows = [Row(ROOT, (), (text,))]
+        if source is not None:
+            rows.append(Row(source, (source,), self._at_source(source, codes[source], source in signalled, root)))
+        grouped: dict[str, list[str]] = {}
+        for party in self._parties:
+            if party != source:
+                how = self._elsewhere(party, codes[party], party in signalled, root)
+                grouped.setdefault(how, []).append(party)
+        for how, parties in grouped.items():
+            label = ", ".join(parties)
+            if len(label) > MAX_LABEL_CHARS and len(parties) > 1:
+                rows.append(Row(f"{len(parties)} parties", (), (how, label)))
+            else:
+                rows.append(Row(label, tuple(parties), (how,)))
+        return rows
+
+    def _root(self) -> _Root | None:
+        if not self._roots:
+            return None
+        key = Counter(root.key for root in self._roots.values()).most_common(1)[0][0]
+        named = {party: root for party, root in self._roots.items() if root.key == key}
+        first = next(iter(named.values()))
+        return named.get(first.source, first)
+
+    def _at_source(self, party: str, code: int, signalled: bool, root: _Root | None) -> tuple[str, ...]:
+        death = self._deaths.get(party, {})
+        log = self._logs.get(party)
+        logged = (f"log: {log}",) if log else ()
+        if signalled:
+            how = f"failed here, and was told to end ({exit_of(code)})"
+        elif death.get("type") == "KeyboardInterrupt":
+            how = f"was interrupted ({exit_of(code)})"
+        elif death.get("type") == "SystemExit" and (root is None or root.type_name == "SystemExit"):
+            # Not where its program merely says by it that it has seen a failure.
+            how = f"left here ({exit_of(code)})"
+        elif death.get("traceback"):
+            how = f"failed here ({exit_of(code)}): its own traceback is above"
+        elif death or party in self._roots:
+            how = f"failed here ({exit_of(code)})"
+        else:
+            how = _silent(code)
+        return (how, *logged)
+
+    def _elsewhere(self, party: str, code: int, signalled: bool, root: _Root | None) -> str:
+        named = self._roots.get(party)
+        if signalled:
+            return f"still running, told to end ({exit_of(code)})"
+        if named is not None and root is not None and named.key != root.key:
+            return f"named another root ({exit_of(code)}): {named.text}"
+        if code == 0:
+            return "ended well"
+        if named is not None and root is not None:
+            return f"followed ({exit_of(code)})" + (f": told by {root.source}" if root.source else "")
+        death = self._deaths.get(party)
+        if death is None:
+            return _silent(code)
+        if death.get("type") == "SystemExit":
+            return f"its program called sys.exit ({exit_of(code)})"
+        if death.get("type") == "KeyboardInterrupt":
+            return f"was interrupted ({exit_of(code)})"
+        text = _first_line(str(death.get("text") or "")) or f"its program raised {death.get('type')}"
+        return f"failed as well ({exit_of(code)}): {text}"
+
+    def _own_end(self, party: str, code: int) -> str:
+        """The root cause where no party names one: how the first one ended."""
+        death = self._deaths.get(party)
+        if death is None:
+            return f"party {party!r} {_silent(code)}"
+        if death.get("type") == "SystemExit":
+            return f"the program of party {party!r} called sys.exit"
+        if death.get("type") == "KeyboardInterrupt":
+            return f"party {party!r} was interrupted"
+        return _first_line(str(death.get("text") or "")) or f"{death.get('type')} in the program of party {party!r}"
+
+
+def exit_of(code: int) -> str:
+    """An exit code, with the name of the signal that it stands for."""
+    if code > 128:
+        with contextlib.suppress(ValueError):
+            return f"exit {code}, {signal.Signals(code - 128).name}"
+    return f"exit {code}"
+
+
+def _silent(code: int) -> str:
+    """How a process ended that could tell nothing."""
+    if code == 0:
+        return "ended well"
+    if code > 128:
+        with contextlib.suppress(ValueError):
+            return f"died of signal {code - 128} ({signal.Signals(code - 128).name}), said nothing"
+    return f"died with exit code {code}, said nothing"
+
+
+def _first_line(text: str) -> str:
+    line = next(iter(printable(text).strip().splitlines()), "")
+    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"
