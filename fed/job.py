@@ -442,7 +442,9 @@ class Job:
     @property
     def interruption(self) -> BaseException | None:
         """What the driver was interrupted by, if the job did that because it failed."""
-        return self._interruption() if self._interrupter.fired else None
+        if not self._interrupter.fired or self._root_error is None:
+            return None
+        return self._interruption(self._coordinator.book.settle(), self._root_error)
 
     def validate(self) -> None:
         """Check the laws of the core. Raises RuntimeError where one is broken."""
@@ -693,24 +695,26 @@ class Job:
     def _settle(self, book: FailureBook) -> FailureReport:
         """The job has latched: wait for the root, let go of everyone who waits, wake the driver."""
         with self._lock:
-            if not self.changed.wait_for(lambda: book.settled, VOTES_S) and self._coordinator.book is book:
+            if not self.changed.wait_for(lambda: book.settled, VOTES_S) and self._is_current(book):
                 self._carry_out(self._coordinator.out_of_time())
             root, failures = book.settle(), book.all
-            current = self._coordinator.book is book
-            cause = self._root_cause if root.src_party == self.party and current else None
+            cause = self._root_cause if root.src_party == self.party and self._is_current(book) else None
         error = error_of(root, self.party, cause, self.config.exceptions)
+        interruption = self._interruption(root, error)
         with self._lock:
-            current = self._coordinator.book is book
-            if current:
+            # The driver may be in the next epoch already, which has its own root or none.
+            if self._is_current(book):
                 self._root_error = error
                 self.changed.notify_all()
                 # A receiver that is still in the last epoch would let go of the wrong ones.
                 self.changed.wait_for(lambda: self._proxies_ready, START_S)
-        if current:
-            if self._proxies is not None:
-                self._proxies.abort(root)
-            if self.config.interrupt_driver and not self._life.told and not self._life.leaving:
-                self._interrupter.interrupt(self._interruption())
+            # With the lock, which the driver needs to be told of the root: it cannot be told in between. What is sent
+            # here is received in signal context, which takes no lock.
+            if self._is_current(book) and not (self._life.told or self._life.leaving) and self.config.interrupt_driver:
+                self._interrupter.interrupt(interruption)
+            abort = self._is_current(book)
+        if abort and self._proxies is not None:
+            self._proxies.abort(root)
         self._log_event(
             "failed",
             {
@@ -727,11 +731,14 @@ class Job:
         )
         return FailureReport(self.party, root, failures, error)
 
-    def _interruption(self) -> JobInterrupted:
-        root = self._coordinator.book.settle()
-        error = JobInterrupted(str(aborted(root)), root)
-        error.__cause__ = self._root_error
-        return error
+    def _is_current(self, book: FailureBook) -> bool:
+        return self._coordinator.book is book
+
+    @staticmethod
+    def _interruption(root: Failure, error: FailureError) -> JobInterrupted:
+        interruption = JobInterrupted(str(aborted(root)), root)
+        interruption.__cause__ = error
+        return interruption
 
     # Leaving
 
