@@ -229,13 +229,10 @@ def _party_lost(failure: Failure, _: str) -> str:
 
 
 def _party_left(failure: Failure, _: str) -> str:
-    known = failure.detail or failure.message
+    known = failure.detail or failure.message or "its program was over while others still waited for it"
     # Some who note it say when it was, others why.
-    if known.startswith("before "):
-        return f"{_party(failure)} left {known}: every party must run the same program to its end"
-    return f"{_party(failure)} left before the end: " + (
-        known or "its program was over while others still waited for it; every party must run the same program"
-    )
+    when = f" {known}" if known.startswith("before ") else f" before the end: {known}"
+    return f"{_party(failure)} left{when}; every party must run the same program"
 
 
 def _driver(failure: Failure, _: str) -> str:

@@ -103,14 +103,13 @@ SENTENCES = [
     ),
     (
         Kind.PARTY_LEFT,
-        {"task": "", "detail": "its program called sys.exit"},
-        "party 'alice' left before the end: its program called sys.exit",
+        {"task": "", "detail": "call #0 differs"},
+        "party 'alice' left before the end: call #0 differs; every party must run the same program",
     ),
     (
         Kind.PARTY_LEFT,
         {"task": "", "detail": "before it delivered what this party waits for"},
-        "party 'alice' left before it delivered what this party waits for: every party must run the same program to "
-        "its end",
+        "party 'alice' left before it delivered what this party waits for; every party must run the same program",
     ),
     (
         Kind.DRIVER,

@@ -8,9 +8,9 @@ event        detail                                           meaning
 ===========  ===============================================  =================================================
 ``waiting``  ``{"for": ["bob", "carol"]}``                    `fed.init` waits for these parties
 ``joined``   ``{}``                                           every party is ready
-``failed``   ``{"root": "...", "src_party": "alice",          the job failed, and this is why. Of ``error_id`` on all
-             "error_id": "...", "kind": "TASK",               may be missing; ``text``, if there, says for people
-             "here": true, "text": "..."}``                   what ``root`` says
+``failed``   ``{"root": "...", "src_party": "alice",          the job failed, and this is why. What follows
+             "error_id": "...", "kind": "TASK",               ``src_party`` may be missing. ``text`` is what the
+             "type": "ValueError", "text": "..."}``           driver is told, if the record has it as ``exc_info``
 ``closed``   ``{}``                                           the job is over
 ===========  ===============================================  =================================================
 
@@ -34,6 +34,8 @@ import logging
 import os
 from collections.abc import Mapping
 from typing import Any, Final
+
+from fed.errors import FedError
 
 __all__ = ["Report", "StatusHandler", "decode", "encode", "report_of"]
 
@@ -62,7 +64,11 @@ def report_of(record: logging.LogRecord) -> Report | None:
     event, detail = getattr(record, "fed_event", None), getattr(record, "fed_detail", None)
     if not isinstance(event, str):
         return None
-    return Report(event, detail if isinstance(detail, Mapping) else {})
+    known = dict(detail) if isinstance(detail, Mapping) else {}
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, FedError):
+        known.setdefault("text", str(error))
+    return Report(event, known)
 
 
 def encode(report: Report) -> bytes:

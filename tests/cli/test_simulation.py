@@ -521,7 +521,7 @@ def test_a_failure_is_told_at_length_at_its_source_and_in_a_line_at_a_peer(
     assert "canary" not in "".join(bob) + (logs / "bob.log").read_text()
     block = result.stderr.splitlines()[-5:]
     assert block[0] == "fed: 2 of 2 parties failed, it began in alice"
-    assert block[1].startswith("  root cause  ")
+    assert block[1].startswith(f"  root cause  {at_bob.removeprefix('fed: error: ').rstrip(' [')}")
     assert block[2].startswith(
         "  alice       left here (exit 3)" if how == "exit" else "  alice       failed here (exit 1)"
     )
