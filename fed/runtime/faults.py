@@ -116,14 +116,25 @@ def fault_of(error: BaseException) -> tuple[Fault, BaseException]:
             # wrapper says is a text that was made in the worker.
             fault = _with_trace(fault, worker.text_of(error))
         return fault, cause
-    if isinstance(cause, ray.exceptions.RayTaskError):
-        # Ray kept nothing of the user's exception but a text, which shows more than a message may.
-        return _with_trace(Fault(kind, "RayTaskError"), worker.text_of(cause)), cause
     reason: Any = getattr(cause, "client_exc", None)
     if isinstance(cause, ray.exceptions.RaySystemError) and issubclass(type(reason), BaseException):
         # A value whose own code raised while it was unpickled.
         return _with_trace(worker.fault_of_user_error(reason), str(cause.traceback_str)), reason
+    if isinstance(cause, ray.exceptions.RayTaskError):
+        # Ray kept nothing of the user's exception but a text.
+        return _with_trace(Fault(kind, "RayTaskError"), worker.text_of(cause)), cause
+    if _quotes_trace(cause):
+        return _with_trace(Fault(kind, name), worker.text_of(cause)), cause
     return Fault(kind, name, message=worker.without_colours(worker.text_of(cause))), cause
+
+
+def _quotes_trace(error: Any) -> bool:
+    """Whether the text of one of Ray's exceptions quotes a traceback, which shows more than a message may."""
+    return bool(
+        type(error).__name__ == "UnserializableException"
+        or getattr(error, "actor_init_failed", False)
+        or getattr(error, "traceback_str", None)
+    )
 
 
 def _with_trace(fault: Fault, text: str) -> Fault:

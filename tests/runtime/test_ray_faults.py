@@ -515,6 +515,26 @@ def test_what_a_constructor_raises_is_told_by_every_method(runtime: Runtime, cls
     runtime.kill(actor)
 
 
+def test_a_constructor_whose_argument_failed(runtime: Runtime) -> None:
+    class Fed:
+        def __init__(self, value: object) -> None:
+            pass
+
+        def method(self) -> int:
+            return 1
+
+    failed = runtime.submit(task(raise_from), call())
+    actor, created = runtime.create(ActorBody(Fed, "Fed", {}), call(failed.results[0]))
+    # Ray says no more than that the actor never began; whoever submitted it knows which argument failed.
+    expected = (Kind.ACTOR_DIED, "ActorDiedError") if is_ray(runtime) else (Kind.TASK, "ReduceDropsVariables")
+    for ref in (created, runtime.call(actor, "method", call(), {}).done):
+        fault = fault_at(runtime, ref)
+        assert named(fault) == expected
+        assert "in raise_from" in fault.traceback
+        assert "in raise_from" not in fault.message
+    runtime.kill(actor)
+
+
 def test_a_constructor_that_exits_is_one_that_raises(runtime: Runtime) -> None:
     class Broken:
         def __init__(self) -> None:
@@ -936,6 +956,10 @@ def test_what_cannot_be_provoked_is_told_by_kind(name: str, made_from: Any, kind
     outcome = resolved(error)
     assert named(outcome.fault) == (kind, name)
     assert outcome.error is error
+    # A text goes where its content may be shown: a traceback is not a message.
+    assert outcome.fault is not None
+    assert bool(outcome.fault.traceback) == (name == "UnserializableException")
+    assert bool(outcome.fault.message) != bool(outcome.fault.traceback)
     wrapped = ray.exceptions.RayTaskError("task", "Traceback ...", error, "process", 1, "address")
     assert resolved(wrapped.as_instanceof_cause()).fault == outcome.fault
 
