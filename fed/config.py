@@ -70,6 +70,8 @@ ENVIRONMENT_PREFIX: Final = "FED_"
 RUN_PREFIX: Final = "FED_RUN_"
 DEFAULT_JOB_VARIABLE: Final = "FED_RUN_JOB"
 CONFIG_VARIABLE: Final = "FED_CONFIG"
+LOG_DIR_VARIABLE: Final = "FED_LOG_DIR"
+"""Read by the command line, and known here, since a script may also be started without it."""
 EXPOSURES: Final = ("type", "message", "trace")
 MAX_CHUNK_BYTES: Final = 1024**3
 """A chunk travels in one protobuf message, which cannot exceed 2 GiB."""
@@ -635,8 +637,9 @@ def _from_environment(environ: Mapping[str, str], directory: Path) -> dict[str, 
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name in _ARGUMENTS_ONLY:
             raise ConfigError(f"{variable}: {name} cannot stand in a variable: pass it to fed.init as an argument")
-        if variable not in slots and variable != CONFIG_VARIABLE:
-            raise _unknown("variable", variable, [*slots, CONFIG_VARIABLE], "environment")
+        known = [*slots, CONFIG_VARIABLE, LOG_DIR_VARIABLE]
+        if variable not in known:
+            raise _unknown("variable", variable, known, "environment")
         if variable in slots and environ[variable]:
             slot = slots[variable]
             value = _read(slot, environ[variable])

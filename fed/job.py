@@ -473,9 +473,9 @@ class Job:
         """See `fed.epoch.Desk.raise_if_latched`."""
         if not self._life.latched:
             return
-        # Not longer than the votes take, and the root error is nothing to be late for.
+        # Not longer than the votes take. Nor may this wait outlive the thread that is to end it.
         with self._lock:
-            self.changed.wait_for(lambda: self._root_error is not None)
+            self.changed.wait_for(lambda: self._root_error is not None or self._cleanup.ended)
             first = self._life.tell()
             root = self._coordinator.book.settle()
         if self._root_error is None or not first:

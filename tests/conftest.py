@@ -45,6 +45,8 @@ def _no_file_left() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ft-") as folder:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("TMPDIR", folder)
+        # The logs of the parties.
+        patch.setenv("XDG_STATE_HOME", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
         left = sorted(path.name for path in Path(folder).iterdir() if path.name.startswith("fed-"))

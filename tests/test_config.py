@@ -377,6 +377,10 @@ def test_every_scalar_option_has_a_variable(field: dataclasses.Field[Any], tmp_p
     assert getattr(load(arguments, {f"FED_{field.name.upper()}": text}, tmp_path), field.name) == expected
 
 
+def test_the_directory_of_the_logs_is_no_option_and_known_all_the_same(tmp_path: Path) -> None:
+    assert load(GIVEN, {"FED_LOG_DIR": "x"}, tmp_path).party == GIVEN["party"]
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("1", True), ("True", True), ("ON", True), ("0", False), ("false", False), ("no", False)]
 )

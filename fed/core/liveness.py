@@ -1,0 +1,145 @@
+"""Who is still there: one lease for each peer, renewed by whatever is heard of it.
+
+::
+
+    AWAITED ── heard ──► ALIVE ◄── heard ── SUSPECT
+                           │                   ▲ │
+                           └── half the lease ─┘ └── the whole lease ──► LOST
+    any but LOST ── left ──► LEFT
+
+Laws:
+
+1. Any frame is a sign of life, so a long transfer or a driver in a heavy computation is never taken for dead.
+2. LOST and LEFT are for ever: the dead stay dead [E40, E41].
+3. Quick evidence (a refused connection, a new incarnation) shortens the wait and never decides alone, since a proxy
+   may just be restarting: there is always `restart_s` for that.
+4. A party that was itself stopped for a while has heard nobody, and that says nothing about the others: when it is
+   late in looking at the clock, every lease begins anew.
+
+All times are seconds on one monotonic clock, which the caller reads.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+__all__ = ["Change", "Health", "Liveness"]
+
+RESTART_S: Final = 5.0
+"""What a killed proxy may need until it is heard again: Ray notices, starts a worker, and the peers greet anew."""
+
+
+class Health(enum.Enum):
+    """What is known of a peer."""
+
+    AWAITED = "AWAITED"
+    ALIVE = "ALIVE"
+    SUSPECT = "SUSPECT"
+    LOST = "LOST"
+    LEFT = "LEFT"
+
+
+class Change(NamedTuple):
+    """A peer's health has changed.
+
+    Attributes:
+        peer: Whose.
+        health: What it is now.
+        silent_s: For how long nothing was heard of it.
+    """
+
+    peer: str
+    health: Health
+    silent_s: float
+
+
+class _Lease:
+    __slots__ = ("deadline", "health", "heard")
+
+    def __init__(self) -> None:
+        self.health = Health.AWAITED
+        self.heard = 0.0
+        self.deadline = 0.0
+
+
+class Liveness:
+    """The leases of all peers. Not thread-safe.
+
+    Args:
+        peers: Whose.
+        lease_s: How long one may be silent.
+        restart_s: How long a proxy may take to restart; what quick evidence shortens the wait to.
+    """
+
+    def __init__(self, peers: Iterable[str], lease_s: float, restart_s: float = RESTART_S) -> None:
+        self._lease_s = lease_s
+        self._restart_s = min(restart_s, lease_s)
+        self._leases = {peer: _Lease() for peer in sorted(peers)}
+        self._due: float | None = None
+
+    def health(self, peer: str) -> Health:
+        """What is known of a peer."""
+        return self._leases[peer].health
+
+    def heard(self, peer: str, now: float) -> Change | None:
+        """A frame of a peer has come."""
+        lease = self._leases[peer]
+        before, lease_heard = lease.health, lease.heard
+        if before in (Health.LOST, Health.LEFT):
+            return None
+        lease.health, lease.heard, lease.deadline = Health.ALIVE, now, now + self._lease_s
+        return Change(peer, Health.ALIVE, now - lease_heard) if before is Health.SUSPECT else None
+
+    def evidence(self, peer: str, now: float) -> None:
+        """Something says that a peer may be dead."""
+        lease = self._leases[peer]
+        if lease.health in (Health.ALIVE, Health.SUSPECT):
+            lease.deadline = min(lease.deadline, max(lease.heard, now) + self._restart_s)
+
+    def left(self, peer: str) -> None:
+        """A peer has said goodbye: nothing more is expected of it."""
+        lease = self._leases[peer]
+        if lease.health is not Health.LOST:
+            lease.health = Health.LEFT
+
+    def due(self) -> float | None:
+        """When to call `tick` next; None: when somebody was heard."""
+        times = [self._next(lease) for lease in self._leases.values() if lease.health in (Health.ALIVE, Health.SUSPECT)]
+        self._due = min(times, default=None)
+        return self._due
+
+    def tick(self, now: float) -> list[Change]:
+        """Time has passed."""
+        if self._due is not None and now > self._due + self._lease_s / 4:
+            self._renew(now)
+            return []
+        changes = []
+        for peer, lease in self._leases.items():
+            if lease.health not in (Health.ALIVE, Health.SUSPECT) or now < self._next(lease):
+                continue
+            lost = now >= lease.deadline
+            lease.health = Health.LOST if lost else Health.SUSPECT
+            changes.append(Change(peer, lease.health, now - lease.heard))
+        return changes
+
+    def validate(self) -> None:
+        """Check the laws; run at the teardown of tests.
+
+        Raises:
+            RuntimeError: A law is broken.
+        """
+        for peer, lease in self._leases.items():
+            if lease.health in (Health.ALIVE, Health.SUSPECT) and lease.deadline < lease.heard + self._restart_s:
+                raise RuntimeError(f"{peer!r} would be lost before a proxy of its could restart")
+
+    def _next(self, lease: _Lease) -> float:
+        if lease.health is Health.SUSPECT:
+            return lease.deadline
+        return lease.heard + (lease.deadline - lease.heard) / 2
+
+    def _renew(self, now: float) -> None:
+        for lease in self._leases.values():
+            if lease.health in (Health.ALIVE, Health.SUSPECT):
+                lease.health, lease.heard, lease.deadline = Health.ALIVE, now, now + self._lease_s
