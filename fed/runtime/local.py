@@ -140,15 +140,26 @@ class LocalRuntime(Runtime):
         """Copies of the values."""
         return [_fetched(position, ref) for position, ref in enumerate(refs)]
 
-    def restart_sender(self) -> None:
-        """Kill the sender, as far as anybody can tell, and start another, as Ray does. Returns at once."""
-        if self._proxies is not None and not self._closed:
-            self._proxies.restart_sender()
+    def restart_sender(self) -> Ref:
+        """Kill the sender, as far as anybody can tell, and start another, as Ray does.
 
-    def restart_receiver(self) -> None:
-        """Kill the receiver, as far as anybody can tell, and start another, as Ray does. Returns at once."""
+        Resolves to None when the other one is in its place, or when there is none any more.
+        """
+        return self._restarted(lambda proxies: proxies.restart_sender())
+
+    def restart_receiver(self) -> Ref:
+        """Kill the receiver, as far as anybody can tell, and start another, as Ray does.
+
+        Resolves to None when the other one is in its place, or when there is none any more.
+        """
+        return self._restarted(lambda proxies: proxies.restart_receiver())
+
+    def _restarted(self, restart: Callable[[_LocalProxies], Ref]) -> Ref:
         if self._proxies is not None and not self._closed:
-            self._proxies.restart_receiver()
+            return restart(self._proxies)
+        nothing: _Future = concurrent.futures.Future()
+        nothing.set_result(_Blob.of(None))
+        return nothing
 
     def close(self) -> None:
         """End the threads. Idempotent. Warns of user code that does not end, which no thread can be made to do."""
@@ -255,16 +266,29 @@ class _LoopActor(_Actor):
     def __init__(self, name: str, body: ActorBody, call: Call) -> None:
         super().__init__(body)
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._over = False
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
         self._loop.call_soon_threadsafe(self._construct, call)
 
     def call(self, method: str, call: Call) -> Submission:
         results, done = _promises(call.returns)
-        try:
-            asyncio.run_coroutine_threadsafe(self._run(method, call, results, done), self._loop)
-        except RuntimeError:
-            _settle(results, done, lambda: _raise(ActorKilledError(f"actor {self.name} was killed")))
+
+        def refuse() -> None:
+            if not done.done():
+                _settle(results, done, lambda: _raise(ActorKilledError(f"actor {self.name} was killed")))
+
+        running = None
+        # The lock keeps a call from being posted to the loop behind its end.
+        with self._lock:
+            if not self._over:
+                running = asyncio.run_coroutine_threadsafe(self._run(method, call, results, done), self._loop)
+        if running is None:
+            refuse()
+        else:
+            # One that is cancelled before its first step has not settled anything.
+            running.add_done_callback(lambda _: refuse())
         return Submission(tuple(results), done)
 
     def kill(self) -> None:
@@ -278,6 +302,8 @@ class _LoopActor(_Actor):
 
     def _serve(self) -> None:
         self._loop.run_forever()
+        with self._lock:
+            self._over = True
         self._loop.run_until_complete(_end_tasks())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
@@ -381,8 +407,8 @@ class _Host(Generic[P]):
             calls = tuple(self._calls)
             for call in calls:
                 call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
             await self._proxy.close()
+            await asyncio.gather(*calls, return_exceptions=True)
             self._proxy = self._make()
             if self._start is not None and (trouble := await self._start(self._proxy)) is not None:
                 logger.error("a proxy that was restarted cannot begin: %s", trouble)
@@ -491,11 +517,11 @@ class _LocalProxies(Proxies):
 
         return [self._run(close(), pending=False)]
 
-    def restart_sender(self) -> None:
-        self._run(self._sender.restart(), pending=False)
+    def restart_sender(self) -> Ref:
+        return self._run(self._sender.restart(), pending=False)
 
-    def restart_receiver(self) -> None:
-        self._run(self._receiver.restart(), pending=False)
+    def restart_receiver(self) -> Ref:
+        return self._run(self._receiver.restart(), pending=False)
 
     def stop(self) -> None:
         """End the event loop and its thread."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import os
 import socket
 import sys
@@ -17,9 +18,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fed import config as options
 from fed.api import shutdown
@@ -31,13 +32,31 @@ from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Sender
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
+from fed.testing.faults import FaultPlan, FaultRun
+from fed.testing.injection import FaultyLink, FaultyListener, FaultyReceiver, FaultyRuntime, FaultySender, Injector
 from fed.transport.contract import Link, Listener
 from fed.transport.memory import MemoryNetwork
 
 __all__ = ["Simulation", "simulate"]
 
+END_S: Final = 10.0
+"""How long programs that did not end in time may take to end, once the faults that may have kept them are over."""
+
+
 Place = Callable[[str], Mapping[str, Any]]
-Transport = Callable[[Config], tuple[Listener, Mapping[str, Link]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Transport:
+    """What connects the parties.
+
+    Attributes:
+        listener: Makes the way in to the party that has these options.
+        links: Makes its ways out.
+    """
+
+    listener: Callable[[Config], Listener]
+    links: Callable[[Config], Mapping[str, Link]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +90,7 @@ def simulate(
     transport: Literal["memory", "grpc"] = "memory",
     timeout_s: float = 60.0,
     check: bool = True,
+    faults: FaultPlan | None = None,
     **arguments: Any,
 ) -> Simulation:
     """Run a federated program in all its parties at once.
@@ -82,6 +102,7 @@ def simulate(
         transport: ``memory``, or ``grpc`` on loopback with mutual TLS and certificates made for the occasion.
         timeout_s: Seconds for the whole program.
         check: Raise the error of a party. Otherwise they are in `Simulation.errors`.
+        faults: What is to go wrong. Where this raises, the plan and what it injected are printed to stderr.
         **arguments: Arguments of `fed.init` for every party. Those of the program itself are stronger, but for who
             and where the parties are.
 
@@ -90,7 +111,7 @@ def simulate(
 
     Raises:
         FedTimeoutError: The time is up; says where in the program each party stands.
-        UsageError: The parties are not named properly.
+        UsageError: The parties are not named properly, or the faults name others.
         Exception: With `check`, what the party raised where the failure began, else the first one's error.
     """
     names = list(parties)
@@ -99,10 +120,18 @@ def simulate(
     values: dict[str, Any] = {}
     errors: dict[str, BaseException] = {}
     with contextlib.ExitStack() as stack:
+        run = None
+        if faults is not None:
+            run = faults.begin(names)
+            stack.callback(run.end)
         place, connect = _in_memory(names) if transport == "memory" else _over_grpc(names, stack)
 
         def play(party: str) -> None:
-            set_job_factory(lambda given: _job(party, {**arguments, **given, **place(party)}, connect))
+            def make_job(given: Mapping[str, Any]) -> Job:
+                placed = {**arguments, **given, **place(party)}
+                return _job(party, placed, connect, None if run is None else Injector(run, party))
+
+            set_job_factory(make_job)
             try:
                 try:
                     values[party] = main()
@@ -125,52 +154,70 @@ def simulate(
             thread.join(max(0.0, deadline - time.monotonic()))
         hung = {name: thread for name, thread in threads.items() if thread.is_alive()}
         if hung:
-            raise FedTimeoutError(
-                f"the simulation did not end within {timeout_s:g} s\n" + "\n".join(map(_standing, hung.values()))
-            )
+            standing = "\n".join(map(_standing, hung.values()))
+            if run is not None:
+                _let_go(run, hung.values())
+            _tell_of(faults)
+            raise FedTimeoutError(f"the simulation did not end within {timeout_s:g} s\n{standing}")
     simulation = Simulation(values, errors)
     if check and errors:
+        _tell_of(faults)
         raise _origin(errors)
     return simulation
 
 
-def _job(party: str, arguments: Mapping[str, Any], connect: Transport) -> Job:
+def _job(party: str, arguments: Mapping[str, Any], connect: _Transport, injector: Injector | None = None) -> Job:
     # Neither the environment nor a file has a say: a test means the same wherever it runs.
     given = {"job": "simulation", **arguments, "party": party}
     given.pop("config", None)
+    handler = given.get("failure_handler")
+    if injector is not None and callable(handler):
+        given["failure_handler"] = injector.failure_handler(handler)
     config = options.load(given, {}, Path(os.devnull))
     incarnation = new_incarnation()
     hello = hello_of(config, incarnation)
-    listener, links = connect(config)
     codec = DataCodec(config.types)
+    # Made anew for every life of a proxy, which ends with its connections.
+    make_sender: Callable[..., Sender] = Sender
+    make_receiver: Callable[..., Receiver] = Receiver
+    if injector is not None:
+        make_sender = functools.partial(FaultySender, injector)
+        make_receiver = functools.partial(FaultyReceiver, injector)
 
     def sender() -> Sender:
-        return Sender(hello, links, codec, small_object_bytes=config.small_object_bytes)
+        links = connect.links(config)
+        if injector is not None:
+            links = {peer: FaultyLink(link, injector) for peer, link in links.items()}
+        return make_sender(hello, links, codec, small_object_bytes=config.small_object_bytes)
 
     def receiver() -> Receiver:
-        return Receiver(
+        listener = connect.listener(config)
+        return make_receiver(
             hello,
-            listener,
+            listener if injector is None else FaultyListener(listener, injector),
             codec,
             max_stored_bytes=config.receive_buffer_bytes,
             max_object_bytes=config.max_object_bytes,
         )
 
-    return Job(config, LocalRuntime(party, sender, receiver), incarnation)
+    if injector is None:
+        return Job(config, LocalRuntime(party, sender, receiver), incarnation)
+    # Of the number of a call the runtime is not told: it is the last one given when it is asked to run the call.
+    job: Job = Job(config, FaultyRuntime(injector, sender, receiver, lambda: job._running().calls - 1), incarnation)
+    return job
 
 
-def _in_memory(names: Sequence[str]) -> tuple[Place, Transport]:
+def _in_memory(names: Sequence[str]) -> tuple[Place, _Transport]:
     network = MemoryNetwork()
     # Never connected to, but every party has an address, and a program may read it.
     addresses = {name: Address("127.0.0.1", port) for port, name in enumerate(names, start=1)}
+    return lambda _: {"addresses": addresses, "tls": None, "listen": None}, _Transport(
+        listener=lambda config: network.listener(config.party),
+        links=lambda config: {peer: network.link(config.party, peer) for peer in config.peers},
+    )
 
-    def connect(config: Config) -> tuple[Listener, Mapping[str, Link]]:
-        return network.listener(config.party), {peer: network.link(config.party, peer) for peer in config.peers}
 
-    return lambda _: {"addresses": addresses, "tls": None, "listen": None}, connect
-
-
-def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[Place, Transport]:
+def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[Place, _Transport]:
     # Imported here because a simulation in memory needs neither.
     from fed.transport.certificates import write_credentials
     from fed.transport.grpc import GrpcLink, GrpcListener
@@ -179,15 +226,18 @@ def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[Place
     credentials = write_credentials(directory / "tls", names)
     addresses = dict(zip(names, free_addresses(len(names)), strict=True))
 
-    def connect(config: Config) -> tuple[Listener, Mapping[str, Link]]:
-        listener = GrpcListener(config.party, config.addresses[config.party], config.tls, parties=config.parties)
-        links = {
+    def listener(config: Config) -> Listener:
+        return GrpcListener(config.party, config.addresses[config.party], config.tls, parties=config.parties)
+
+    def links(config: Config) -> Mapping[str, Link]:
+        return {
             peer: GrpcLink(config.party, peer, config.addresses[peer], config.tls, config.chunk_bytes)
             for peer in config.peers
         }
-        return listener, links
 
-    return lambda party: {"addresses": addresses, "tls": credentials[party], "listen": None}, connect
+    return lambda party: {"addresses": addresses, "tls": credentials[party], "listen": None}, _Transport(
+        listener, links
+    )
 
 
 def free_addresses(count: int) -> list[Address]:
@@ -205,6 +255,20 @@ def _origin(errors: Mapping[str, BaseException]) -> BaseException:
         if not isinstance(error, (RemoteError, JobAborted, PartyLeftError)):
             return error
     return next(iter(errors.values()))
+
+
+def _let_go(run: FaultRun, threads: Iterable[threading.Thread]) -> None:
+    """End the faults, and give the programs that they may have kept the time to end: no thread is to be left."""
+    run.end()
+    deadline = time.monotonic() + END_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _tell_of(faults: FaultPlan | None) -> None:
+    """What is needed to repeat a failure. To stderr, which every test runner shows with the failure itself."""
+    if faults is not None:
+        print(faults, file=sys.stderr)
 
 
 def _standing(thread: threading.Thread) -> str:

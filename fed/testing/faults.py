@@ -1,0 +1,498 @@
+"""What is to go wrong in a simulation: which fault, at which place, when.
+
+Laws:
+
+1. A fault does what a real network, machine or program does, and nothing else: what one place cannot suffer is
+   refused when the plan is written (`PLACES`).
+2. Whether a fault strikes depends on the plan, its seed and on what happens at the place: never on which thread came
+   first. Two runs of one program in which the same things happen suffer the same faults.
+3. What a fault makes wait, waits no longer than the simulation.
+
+The plan only decides. What it decides is done by the wrappers in `fed.testing.injection`, so that the library itself
+knows nothing of faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import dataclasses
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from fed.core.failure import Kind
+from fed.errors import FedTimeoutError, UsageError
+from fed.testing.gates import Gates
+from fed.transport.contract import NoticeKind, TransportError
+
+__all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "Injection", "Strike"]
+
+Place = Literal["produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
+Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
+Loss = Literal["WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED"]
+
+_LOSSES: Final = ("WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED")
+
+
+class PlaceRules(NamedTuple):
+    """What may be said of a place.
+
+    Attributes:
+        filters: By what, besides the party, its happenings can be told apart.
+        actions: What can go wrong there.
+    """
+
+    filters: tuple[str, ...]
+    actions: tuple[str, ...]
+
+
+PLACES: Final[Mapping[str, PlaceRules]] = {
+    "produce": PlaceRules(("call", "task"), ("raises", "kill", "hang", "delay")),
+    "push": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay")),
+    "connect": PlaceRules(("peer",), ("raises", "kill", "hang", "delay", "drop")),
+    "send": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
+    "receive": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
+    "deliver": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay")),
+    "broadcast": PlaceRules(("peer", "call", "kind"), ("kill", "hang", "delay", "drop", "duplicate")),
+    "handler": PlaceRules((), ("raises", "hang", "delay")),
+}
+"""Every place, and the law of what can go wrong there. ``docs/testing.md`` says what each means."""
+
+
+class Injection(NamedTuple):
+    """A fault that struck.
+
+    Attributes:
+        place: Where.
+        action: What happened.
+        party: In which party.
+        peer: Towards or from which peer, where the place has one.
+        call: Number of the fed call that it concerned, where the place has one.
+        task: Name of the task, at ``produce``.
+        kind: Kind of the notice, at ``broadcast``.
+    """
+
+    place: str
+    action: str
+    party: str
+    peer: str | None = None
+    call: int | None = None
+    task: str | None = None
+    kind: str | None = None
+
+    def __str__(self) -> str:
+        details = [f"peer {self.peer}" if self.peer is not None else ""]
+        details.append(f"call {self.call}" if self.call is not None else "")
+        details += [one for one in (self.task, self.kind) if one is not None]
+        named = ", ".join(one for one in details if one)
+        return f"{self.party}: {self.place} {self.action}" + (f" ({named})" if named else "")
+
+
+class Happening(NamedTuple):
+    """Something that happens at a place, and may be struck.
+
+    Attributes:
+        place: Where.
+        party: In which party.
+        peer: See `Injection`, and likewise the next three.
+        call: Of which fed call.
+        task: Of which name.
+        kind: Of which kind.
+        slot: Tells apart the several things that one call makes.
+    """
+
+    place: str
+    party: str
+    peer: str | None = None
+    call: int | None = None
+    task: str | None = None
+    kind: str | None = None
+    slot: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """One fault of a plan."""
+
+    number: int
+    place: str
+    wanted: Mapping[str, object]
+    nth: int | None
+    probability: float
+    action: str = ""
+    error: BaseException | type[BaseException] | None = None
+    seconds: float | None = None
+    gate: str | None = None
+    loss: Kind = Kind.WORKER_CRASHED
+
+    def concerns(self, happening: Happening) -> bool:
+        return self.place == happening.place and all(
+            getattr(happening, name) == value for name, value in self.wanted.items()
+        )
+
+    def __str__(self) -> str:
+        chosen = [f"{name}={value!r}" for name, value in self.wanted.items()]
+        chosen += [f"nth={self.nth}"] if self.nth is not None else []
+        return f"at({', '.join([repr(self.place), *chosen])})"
+
+
+class FaultPlan:
+    """What is to go wrong in a simulation. Give it to `fed.testing.simulate` as ``faults``.
+
+    ::
+
+        plan = FaultPlan(seed=7)
+        plan.at("produce", party="alice", call=3).raises(ValueError("boom"))
+        plan.at("send", party="alice", peer="bob", nth=2).drop()
+        simulate(main, parties=["alice", "bob"], faults=plan)
+
+    Where several faults concern one happening, the one that was planned first strikes. A plan may be used for several
+    simulations, one after the other, and each begins anew. When one fails, the plan and what it injected are printed
+    to stderr, so that the failure can be repeated.
+
+    Args:
+        seed: Decides where the faults with a `Fault.probability` strike.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed: Final = seed
+        self._rules: list[_Rule] = []
+        self._unfinished: dict[int, _Rule] = {}
+        self._numbers = 0
+        self._run = FaultRun(self)
+
+    def at(
+        self,
+        place: Place,
+        *,
+        party: str | None = None,
+        peer: str | None = None,
+        call: int | None = None,
+        task: str | None = None,
+        kind: str | None = None,
+        nth: int | None = None,
+    ) -> Fault:
+        """Choose where something is to go wrong. What, is for the method called on the result.
+
+        Args:
+            place: ``produce``, ``push``, ``connect``, ``send``, ``receive``, ``deliver``, ``broadcast`` or ``handler``.
+            party: In this party only.
+            peer: Towards or from this peer only.
+            call: For this fed call only: they are numbered from 0 in the order of the program, `fed.get` included.
+            task: For the task of this name only, for example ``train``, ``Model.__init__`` or ``Model.fit``.
+            kind: For notices of this kind only, for example ``FAILURE``.
+            nth: Only the first, second, ... time, from 1, that all the above holds; counted for each party, and for
+                each of its peers, by itself. Without it every time.
+
+        Raises:
+            UsageError: There is no such place, or the place has no such thing to choose by.
+        """
+        if place not in PLACES:
+            raise UsageError(f"no place {place!r} for a fault: there are {', '.join(PLACES)}")
+        given = {"party": party, "peer": peer, "call": call, "task": task, "kind": kind}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        known = ("party", *PLACES[place].filters)
+        for name, value in wanted.items():
+            if name not in known:
+                raise UsageError(f"what happens at {place!r} has no {name}: choose by {', '.join((*known, 'nth'))}")
+            _check(name, value)
+        if nth is not None:
+            _check("nth", nth)
+        self._numbers += 1
+        rule = _Rule(self._numbers, place, wanted, nth, 1.0)
+        self._unfinished[rule.number] = rule
+        return Fault(self._finish, rule)
+
+    def release(self, gate: str | None = None) -> None:
+        """Let go what waits at a gate, now and later. From any thread.
+
+        Args:
+            gate: The name given to `Fault.hang` or `Fault.delay`. None: everything that waits because of this plan.
+
+        Raises:
+            UsageError: No fault of the plan has a gate of this name.
+        """
+        if gate is not None:
+            self._check_gate(gate)
+        self._run.gates.open(gate)
+
+    def wait_until_reached(self, gate: str, timeout_s: float = 10.0) -> None:
+        """Wait until something waits at a gate. From any thread; not for the end of the wait.
+
+        Args:
+            gate: The name given to `Fault.hang` or `Fault.delay`.
+            timeout_s: Seconds.
+
+        Raises:
+            UsageError: No fault of the plan has a gate of this name.
+            FedTimeoutError: Nothing came there in time.
+        """
+        self._check_gate(gate)
+        if not self._run.gates.reached(gate, timeout_s):
+            raise FedTimeoutError(f"nothing reached the gate {gate!r} within {timeout_s:g} s")
+
+    @property
+    def injected(self) -> tuple[Injection, ...]:
+        """What struck in the current simulation, or in the last one, in the order in which it did."""
+        return tuple(self._run.injected)
+
+    def __str__(self) -> str:
+        injected = self.injected
+        lines = [f"fault plan with seed {self.seed}: {len(injected)} injected", *map(str, injected)]
+        return "\n  ".join(lines)
+
+    def begin(self, parties: Iterable[str]) -> FaultRun:
+        """Begin a simulation. Called by `fed.testing.simulate`.
+
+        Raises:
+            UsageError: A fault names a party that does not take part, or was left unfinished; or the plan is in use.
+        """
+        names = tuple(parties)
+        for rule in self._rules:
+            for role in ("party", "peer"):
+                named = rule.wanted.get(role)
+                if named is not None and named not in names:
+                    raise UsageError(f"the fault {rule} names {named!r}: there are {', '.join(names)}")
+        for rule in self._unfinished.values():
+            raise UsageError(f"the fault {rule} does nothing: call one of {_methods(rule.place)} on it")
+        if self._run.running:
+            raise UsageError("the fault plan is in use: give each simulation one of its own")
+        self._run = FaultRun(self, self._rules)
+        return self._run
+
+    def _finish(self, rule: _Rule) -> None:
+        if self._unfinished.pop(rule.number, None) is None:
+            raise UsageError(f"the fault {rule} has an effect already: call plan.at again for another one")
+        self._rules.append(rule)
+        # In the order of `at`, which is what the reader of a plan sees.
+        self._rules.sort(key=lambda one: one.number)
+
+    def _check_gate(self, gate: str) -> None:
+        gates = sorted({rule.gate for rule in self._rules if rule.gate is not None})
+        if gate not in gates:
+            raise UsageError(f"no gate {gate!r} in the fault plan: there are {', '.join(gates) or 'none'}")
+
+
+class Fault:
+    """A place that was chosen. Each method but `probability` says what goes wrong there, and completes the fault.
+
+    Which of them are possible depends on the place, see the table in ``docs/testing.md``. All raise UsageError for
+    one that is not. Made by `FaultPlan.at`.
+    """
+
+    __slots__ = ("_finish", "_rule")
+
+    def __init__(self, finish: Callable[[_Rule], None], rule: _Rule) -> None:
+        self._finish = finish
+        self._rule = rule
+
+    def probability(self, share: float) -> Fault:
+        """Strike with this probability only, by the seed of the plan.
+
+        Args:
+            share: Above 0, and up to 1.
+        """
+        _check("probability", share)
+        return Fault(self._finish, dataclasses.replace(self._rule, probability=float(share)))
+
+    def raises(self, error: BaseException | type[BaseException]) -> None:
+        """An exception: instead of the task's body, out of the proxy's call, or in the failure handler.
+
+        Args:
+            error: What is raised. At ``connect`` one of `fed.transport.contract`, which is all that a link may raise.
+        """
+        allowed = {"connect": TransportError, "handler": BaseException}.get(self._rule.place, Exception)
+        kind = error if isinstance(error, type) else type(error)
+        if not issubclass(kind, allowed):
+            raise UsageError(f"{self._rule.place!r} raises a subclass of {allowed.__name__}, not {kind.__name__}")
+        self._complete("raises", error=error)
+
+    def kill(self, kind: Loss | None = None) -> None:
+        """The worker, or the proxy, is killed; the proxy is started anew, as Ray does.
+
+        Args:
+            kind: At ``produce``, for a task: what the runtime finds. ``WORKER_CRASHED`` (default), ``OUT_OF_MEMORY``,
+                ``OBJECT_LOST`` or ``CANCELLED``. An actor that is killed is ACTOR_DIED.
+        """
+        if kind is not None and self._rule.place != "produce":
+            raise UsageError(f"the kind of a kill is for 'produce', not for {self._rule.place!r}")
+        if kind is not None and kind not in _LOSSES:
+            raise UsageError(f"a task cannot be killed by {kind!r}: there are {', '.join(_LOSSES)}")
+        self._complete("kill", loss=Kind[kind or "WORKER_CRASHED"])
+
+    def hang(self, until: str | None = None) -> None:
+        """It does not go on, and nothing behind it does, until `FaultPlan.release` or the end of the simulation.
+
+        Args:
+            until: Name of a gate for `FaultPlan.release`.
+        """
+        self._complete("hang", gate=until)
+
+    def delay(self, seconds: float | None = None, *, until: str | None = None) -> None:
+        """It happens later, and what is behind it overtakes it.
+
+        Args:
+            seconds: How much later.
+            until: Instead: the name of a gate for `FaultPlan.release`.
+        """
+        if (seconds is None) == (until is None):
+            raise UsageError("a delay takes seconds, or until=... with the name of a gate")
+        if seconds is not None:
+            _check("seconds", seconds)
+        self._complete("delay", seconds=seconds, gate=until)
+
+    def drop(self) -> None:
+        """It is lost, and the connection with it, as with TCP: the sender connects again and sends again."""
+        self._complete("drop")
+
+    def duplicate(self) -> None:
+        """It comes twice."""
+        self._complete("duplicate")
+
+    def reorder(self) -> None:
+        """It comes after the next one, or a moment later if there is no next one."""
+        self._complete("reorder")
+
+    def corrupt(self) -> None:
+        """Some of its bytes are changed on the way, and cannot be decoded."""
+        self._complete("corrupt")
+
+    def _complete(self, action: str, **values: Any) -> None:
+        place = self._rule.place
+        if action not in PLACES[place].actions:
+            raise UsageError(f"{action!r} is not possible at {place!r}: there are {_methods(place)}")
+        self._finish(dataclasses.replace(self._rule, action=action, **values))
+
+
+class Strike:
+    """A fault that strikes something that happens."""
+
+    __slots__ = ("_run", "happening", "rule")
+
+    def __init__(self, run: FaultRun, rule: _Rule, happening: Happening) -> None:
+        self._run = run
+        self.rule = rule
+        self.happening = happening
+
+    @property
+    def action(self) -> str:
+        """What happens; one of the actions of the place."""
+        return self.rule.action
+
+    def note(self) -> None:
+        """Count it among what was injected."""
+        self._run.note(Injection(self.happening.place, self.action, *self.happening[1:6]))
+
+    def error(self) -> BaseException:
+        """What a fault that raises, raises."""
+        error = self.rule.error
+        if error is None:
+            raise RuntimeError(f"a fault that should {self.action} has no error")
+        # One exception may be raised many times, and must not carry the frames of all of them.
+        return error() if isinstance(error, type) else error.with_traceback(None)
+
+    def block(self) -> bool:
+        """Let a thread wait as long as the fault says. Returns whether it is to go on."""
+        future = self._run.gates.wait(self.happening.party, self.rule.gate)
+        try:
+            return future.result(self.rule.seconds)
+        except concurrent.futures.TimeoutError:
+            return True
+        finally:
+            future.cancel()
+
+    async def pause(self) -> bool:
+        """Let a coroutine wait as long as the fault says. Returns whether it is to go on."""
+        future = asyncio.wrap_future(self._run.gates.wait(self.happening.party, self.rule.gate))
+        try:
+            await asyncio.wait({future}, timeout=self.rule.seconds)
+            return future.result() if future.done() else True
+        finally:
+            future.cancel()
+
+
+class FaultRun:
+    """A plan in one simulation: what has struck, and what waits. From any thread.
+
+    Args:
+        plan: The plan.
+        rules: Its faults, in order. None: the run is one that never begins.
+    """
+
+    def __init__(self, plan: FaultPlan, rules: Iterable[_Rule] | None = None) -> None:
+        self._seed = plan.seed
+        self._rules: dict[str, list[_Rule]] = {}
+        for rule in rules or ():
+            self._rules.setdefault(rule.place, []).append(rule)
+        self._lock = threading.Lock()
+        # How often each fault has met its conditions: in a party and towards a peer, and for one thing in all.
+        self._times: collections.Counter[Any] = collections.Counter()
+        self.running = rules is not None
+        self.gates = Gates()
+        self.injected: list[Injection] = []
+        self.breakers: dict[tuple[str, str], Callable[[], None]] = {}
+        """How to break the connection from one party to another; the links enter it."""
+
+    def watches(self, place: Place) -> bool:
+        """Whether anything can go wrong at a place."""
+        return place in self._rules
+
+    def strike(self, happening: Happening) -> Strike | None:
+        """The fault that strikes what happens, if one does."""
+        struck = None
+        with self._lock:
+            for rule in self._rules.get(happening.place, ()) if self.running else ():
+                # Each counts for itself, so that a fault that is added to a plan moves no other.
+                if rule.concerns(happening) and self._chosen(rule, happening) and struck is None:
+                    struck = rule
+        return None if struck is None else Strike(self, struck, happening)
+
+    def note(self, injection: Injection) -> None:
+        """A fault has struck."""
+        with self._lock:
+            self.injected.append(injection)
+
+    def end(self) -> None:
+        """The simulation is over: nothing strikes or waits any more."""
+        self.running = False
+        self.gates.end()
+
+    def _chosen(self, rule: _Rule, happening: Happening) -> bool:
+        if rule.nth is not None:
+            pair = (rule.number, happening.party, happening.peer)
+            self._times[pair] += 1
+            if self._times[pair] != rule.nth:
+                return False
+        if rule.probability >= 1:
+            return True
+        # By what it is and how often it came, not by what came before it: that would depend on threads.
+        self._times[rule.number, happening] += 1
+        drawn = random.Random(f"{self._seed} {rule.number} {tuple(happening)} {self._times[rule.number, happening]}")  # noqa: S311
+        return drawn.random() < rule.probability
+
+
+def _number(value: object, least: float, *, whole: bool) -> bool:
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and value >= least  # type: ignore[operator]
+
+
+_CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "call": (lambda value: _number(value, 0, whole=True), "a whole number from 0"),
+    "nth": (lambda value: _number(value, 1, whole=True), "a whole number from 1"),
+    "seconds": (lambda value: _number(value, 0, whole=False), "a number of seconds from 0"),
+    "probability": (lambda value: _number(value, 0, whole=False) and 0 < value <= 1, "a number above 0, up to 1"),
+    "kind": (lambda value: value in NoticeKind.__members__, f"one of {', '.join(NoticeKind.__members__)}"),
+}
+
+
+def _check(name: str, value: object) -> None:
+    accepts, expected = _CHECKS.get(name, (lambda one: isinstance(one, str), "a string"))
+    if not accepts(value):
+        raise UsageError(f"{name} of a fault: expected {expected}, found {value!r}")
+
+
+def _methods(place: str) -> str:
+    return ", ".join(PLACES[place].actions)
