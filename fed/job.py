@@ -865,24 +865,30 @@ class Job:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
         if self._proxies is None:
             return
+        # One budget for all that a failed party waits for: votes, the goodbyes of the others, and what it tells them.
+        until = time.monotonic() + FAREWELL_S
         self._await_root()
         with self._lock:
             clean = not self._life.latched
             self._said_goodbye = True
             self._carry_out(self._coordinator.goodbye())
-        budget_s = max(0.0, self._leave_by - time.monotonic()) if clean and not self._in_haste else FAREWELL_S
-        if self._joined_at or self._refused:
-            # One that was refused stays a moment too, or the other would find nobody and never learn why.
-            self._wait_leaving(lambda: not self._life.busy or (clean and self._life.latched), budget_s)
-        if clean and self._life.latched:
-            # It has finished, but others failed: now it leaves because of that.
-            self._await_root()
-            with self._lock:
-                self._carry_out(self._coordinator.goodbye())
-            clean = False
+        if clean:
+            budget_s = self._leave_by - time.monotonic() if not self._in_haste else FAREWELL_S
+            self._wait_leaving(lambda: not self._life.busy or self._life.latched, budget_s)
+            until = time.monotonic() + FAREWELL_S
+            if self._life.latched:
+                # It has finished, but others failed: now it leaves because of that.
+                self._await_root()
+                with self._lock:
+                    self._carry_out(self._coordinator.goodbye())
         with self._lock:
-            still = self._life.busy if clean and not self._in_haste else ()
-        self._wait_leaving(lambda: not self._telling, FAREWELL_S, patient=True)
+            failed = self._life.latched
+            still = self._life.busy if not failed and not self._in_haste else ()
+            # One that was refused stays a moment too, or the other would find nobody and never learn why.
+            awaited = failed and (self._joined_at > 0 or self._refused)
+        self._wait_leaving(
+            lambda: not self._telling and not (awaited and self._life.busy), until - time.monotonic(), patient=True
+        )
         if still:
             logger.warning(
                 "left after %g s (drain_timeout_s) although these had not finished: %s",
