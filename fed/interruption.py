@@ -205,19 +205,20 @@ class Interrupter:
         with self.inside:
             # In this order: what comes between the two is deferred by the handler as usual.
             self._runs = 0
+            recalled = 0
             self._settling = True
             try:
                 # Only a moment: senders hold it for some instructions, and block in none of them. When we have it,
                 # a signal was sent in full or never will be.
                 with self._sending:
                     self._void()
-                self._recall()
+                recalled = self._recall()
                 # The handler runs for what was delivered, and not yet handled, before another one is put in place.
                 if signal.getsignal(signal.SIGINT) is self._handler:
                     signal.signal(signal.SIGINT, self.inside.previous)
             finally:
                 self._settling = False
-                if self._runs > 0:
+                if self._runs > recalled:
                     self.inside.deferred = True
 
     def interrupt(self, error: BaseException) -> bool:
@@ -282,7 +283,8 @@ class Interrupter:
         self._handled.put(None)
 
     def _reachable(self) -> bool:
-        # The main thread may enter a fed call, or get another handler, right after this. The handler looks again.
+        # The main thread may enter a fed call right after this, for which the handler looks again; or the user may put
+        # a handler there, which then takes ours for a Ctrl-C: nothing in Python can send a signal to one handler only.
         return self._active and not self.inside.depth and signal.getsignal(signal.SIGINT) is self._handler
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -296,18 +298,19 @@ class Interrupter:
             error = self._error
             # This run may be for a Ctrl-C, with ours right behind it.
             self._runs = 1
+            recalled = 0
             self._settling = True
             try:
                 self._due.clear()
                 self._handled.put(None)
-                self._recall()
+                recalled = self._recall()
             finally:
                 self._settling = False
             if error is not None and self._active and not inside.depth:
                 inside.deferred = False
                 self._fired = True
                 raise error
-            if self._runs <= 0:
+            if self._runs <= recalled:
                 return
         if self._active and inside.depth and not inside.deferred:
             inside.deferred = True
@@ -322,8 +325,8 @@ class Interrupter:
             inside.depth = 0
             raise
 
-    def _recall(self) -> None:
-        """Make the signals that were sent arrive here or nowhere, and leave them out of `_runs`.
+    def _recall(self) -> int:
+        """Make the signals that were sent arrive here or nowhere.
 
         Called while settling, when nothing is due any more. What was sent was delivered to this thread before SIGINT
         is blocked, and then blocking it runs the handler, if that has not run yet [1]; or it waits behind the block.
@@ -331,11 +334,14 @@ class Interrupter:
         one signal takes ours if it is there. If a Ctrl-C is taken instead, ours is one of the runs, and that run
         stands for the Ctrl-C: all that matters is how many there were.
 
+        Returns:
+            How many of the counted runs were not for a Ctrl-C. To subtract it here could undo a count of the handler's.
+
         [1] CPython, Modules/signalmodule.c: "if signals was unblocked, signals handlers have been called".
         [2] Linux, kernel/signal.c, `dequeue_signal`. Of each there is one at most.
         """
         if not self._sent:
-            return
+            return 0
         # Known before anything is blocked, so that the handler of another signal may raise anywhere below.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
@@ -345,7 +351,7 @@ class Interrupter:
             # sent again just when that began. That is assumed, since it cannot be known: rather is a Ctrl-C of the
             # same instant lost than ours taken for one.
             ours = 1 if signal.SIGINT in mask else min(len(self._sent), 2)
-            self._runs += (taken is not None) - ours
+            return ours - (taken is not None)
         finally:
             self._sent.clear()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
