@@ -372,6 +372,7 @@ class Config:
             thread can be.
         init_timeout_s: Seconds that `fed.init` and `fed.reset` wait for the other parties.
         drain_timeout_s: Seconds that a regular `fed.shutdown` waits for undelivered results and for the others.
+        lease_s: Seconds of silence after which a party is lost. Every party should have the same.
         max_object_bytes: Largest object this party accepts. None: no limit.
         receive_buffer_bytes: Bytes of objects held that nobody waits for yet; more stay with their owners.
         max_pending_receives: Receives that may be outstanding; a fed call then waits for some to arrive.
@@ -407,6 +408,7 @@ class Config:
     interrupt_driver: bool = dataclasses.field(default=True, metadata=_option(_FLAG))
     init_timeout_s: float = dataclasses.field(default=120.0, metadata=_option(_SECONDS))
     drain_timeout_s: float = dataclasses.field(default=600.0, metadata=_option(_SECONDS))
+    lease_s: float = dataclasses.field(default=15.0, metadata=_option(_SECONDS))
     max_object_bytes: int | None = dataclasses.field(default=None, metadata=_option(_optional(_BYTES)))
     receive_buffer_bytes: int = dataclasses.field(default=256 * 1024 * 1024, metadata=_option(_BYTES))
     max_pending_receives: int = dataclasses.field(default=1000, metadata=_option(_COUNT))
@@ -419,6 +421,7 @@ class Config:
             object.__setattr__(self, field.name, rule.checked(getattr(self, field.name), field.name))
         self._check_parties()
         self._check_secrecy()
+        self._check_times()
 
     def _check_parties(self) -> None:
         if self.party not in self.addresses:
@@ -433,6 +436,15 @@ class Config:
             for name in self.expose_errors:
                 if name not in self.addresses:
                     raise _unknown("party", name, self.parties, "expose_errors")
+
+    def _check_times(self) -> None:
+        # Whoever waits must wait longer than it takes to find that it waits in vain [E38].
+        for name in ("init_timeout_s", "drain_timeout_s"):
+            if getattr(self, name) < self.lease_s:
+                raise ConfigError(
+                    f"{name} ({getattr(self, name):g}) is below lease_s ({self.lease_s:g}): it would run out before a "
+                    "party that is gone is known to be lost; make it longer, or the lease shorter"
+                )
 
     def _check_secrecy(self) -> None:
         if self.tls is not None or self.insecure:

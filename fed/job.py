@@ -261,6 +261,7 @@ class Job:
             if time.monotonic() >= deadline:
                 raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
             self._log_event("waiting", {"for": list(still)})
+        self._runtime.watch(self._proxies.outcast(), self._cast_out)
         with self._lock:
             self._life.joined()
         self._joined_at = time.monotonic()
@@ -616,8 +617,27 @@ class Job:
                 self._root_cause = None
         elif event.kind is PeerEventKind.DISAGREED:
             self._disagreed[event.peer] = event.reason
+        elif event.kind is PeerEventKind.LOST:
+            detail = f"nothing was heard of it for {event.silent_s:.1f} s (lease_s is {self.config.lease_s:g})"
+            self._lose(event.peer, detail)
         elif event.failure is not None and event.epoch == self._coordinator.epoch:
             self.learn(event.failure)
+
+    def _lose(self, peer: str, detail: str) -> None:
+        """A peer is gone, or has given us up. The lock is held."""
+        failure = self.new_failure(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail))
+        self._carry_out(self._coordinator.lost(peer, dataclasses.replace(failure, src_party=peer)))
+
+    def _cast_out(self, outcome: Outcome) -> None:
+        """On the runtime's callback thread: a peer refuses this party, after it had joined."""
+        if outcome.fault is not None or self._proxies is None:
+            return
+        with self._lock:
+            leaving = self._life.leaving
+            if not leaving:
+                self._lose(outcome.value.peer, outcome.value.reason)
+        if not leaving:
+            self._runtime.watch(self._proxies.outcast(), self._cast_out)
 
     # On the error-queue thread
 

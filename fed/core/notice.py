@@ -11,6 +11,7 @@ JOURNAL   calls, texts       the calls themselves, from number `calls` on: the d
 RESET     calls, digest      the party is ready for the epoch after this one
 GOODBYE   failure or         the party leaves: because of a failure, or
           calls, digest      because its program has ended, after this many calls
+PING      nothing            the party is there, and has had nothing else to say for a while
 ========  =================  ==========================================================================
 """
 
@@ -35,6 +36,7 @@ class NoticeKind(enum.Enum):
     JOURNAL = "JOURNAL"
     RESET = "RESET"
     GOODBYE = "GOODBYE"
+    PING = "PING"
 
 
 @dataclasses.dataclass(frozen=True)

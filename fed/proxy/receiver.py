@@ -12,10 +12,12 @@ import collections
 import dataclasses
 import enum
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from fed.core.failure import Failure, Fault, Kind, Poison
+from fed.core.liveness import Health, Liveness
 from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
 from fed.object import ObjectId
 from fed.proxy.greeting import disagreement
@@ -60,6 +62,8 @@ class PeerEventKind(enum.Enum):
     """A peer's greeting was refused."""
     FAILURE = "FAILURE"
     """Something went wrong here, in taking in an object."""
+    LOST = "LOST"
+    """A peer has been silent for longer than its lease."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +77,7 @@ class PeerEvent:
         reason: For DISAGREED: a sentence.
         failure: For FAILURE.
         epoch: For FAILURE: that of the object.
+        silent_s: For LOST: for how long nothing was heard of it.
     """
 
     kind: PeerEventKind
@@ -81,6 +86,7 @@ class PeerEvent:
     reason: str = ""
     failure: Failure | None = None
     epoch: int = 0
+    silent_s: float = 0.0
 
 
 class ReceiverStatistics(NamedTuple):
@@ -116,6 +122,7 @@ class Receiver:
         codec: Bytes to values.
         max_stored_bytes: Limit for objects that nobody waits for yet.
         max_object_bytes: Objects beyond this are refused. None: no limit.
+        lease_s: How long a peer may be silent, in seconds.
     """
 
     def __init__(
@@ -126,6 +133,7 @@ class Receiver:
         *,
         max_stored_bytes: int,
         max_object_bytes: int | None = None,
+        lease_s: float = math.inf,
     ) -> None:
         self._hello = hello
         self._listener = listener
@@ -143,6 +151,8 @@ class Receiver:
         self._ready: set[str] = set()
         self._epoch = 0
         self._stale_notices = 0
+        self._liveness = Liveness([peer for peer in hello.parties if peer != hello.party], lease_s)
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -157,6 +167,8 @@ class Receiver:
         """Stop listening; the port is free when this returns. Idempotent."""
         self._closed = True
         self._news.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
         await self._listener.close()
 
     async def receive(self, keys: Sequence[Key], confirmed: Iterable[Key] = ()) -> Received:
@@ -236,13 +248,19 @@ class Receiver:
         return ReceiverStatistics(self._table.statistics(), self._stale_notices)
 
     def validate(self) -> None:
-        """Check the table's laws. Raises RuntimeError where one is broken."""
+        """Check the laws of the table and of the leases. Raises RuntimeError where one is broken."""
         self._table.validate()
+        self._liveness.validate()
 
     # What follows is called by the listener (`fed.transport.contract.Handler`).
 
     def on_hello(self, peer: str, hello: Hello) -> Hello:
         """Accept or refuse a greeting; the driver is told of a refusal, since its own join will fail by it."""
+        if self._liveness.health(peer) is Health.LOST:
+            raise Refusal(
+                f"party {self._hello.party!r} has given party {peer!r} up: it had heard nothing of it for longer than "
+                "the lease"
+            )
         reason = disagreement(self._hello, hello)
         if reason is not None:
             self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))
@@ -254,20 +272,24 @@ class Receiver:
                     f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined"
                 )
             self._incarnations[peer] = hello.incarnation
+        self._heard(peer)
         return self._hello
 
     def on_stream(self, peer: str, send_acks: Callable[[Sequence[Ack]], None]) -> None:
         """Send this peer's acknowledgements there from now on."""
+        self._heard(peer)
         self._acks[peer] = send_acks
 
     def on_parcels(self, peer: str, parcels: Sequence[Parcel]) -> None:
         """Take in objects that arrived whole."""
+        self._heard(peer)
         for parcel in parcels:
             key = Key(peer, parcel.id)
             self._carry_out(key, self._table.arrived(key, parcel, parcel.nbytes))
 
     def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
         """Decide whether a large object may come."""
+        self._heard(peer)
         key = Key(peer, object_id)
         arrival = self._table.offered(key, nbytes)
         self._carry_out(key, arrival)
@@ -284,20 +306,48 @@ class Receiver:
         order in which they were told. After a goodbye without a failure nothing ends: what the peer had sent may
         still be on its way, and whether it left too early is for the driver to judge.
         """
+        self._heard(peer)
+        if notice.kind is NoticeKind.PING or self._liveness.health(peer) is Health.LOST:
+            return
         if self._is_stale(notice):
             self._stale_notices += 1
             return
         if notice.kind is NoticeKind.READY:
             self._ready.add(peer)
-        elif notice.failure is not None and notice.kind is NoticeKind.GOODBYE:
-            for resolution in self._table.left(peer, notice.failure):
-                _resolve(resolution.ticket, notice.failure)
+        elif notice.kind is NoticeKind.GOODBYE:
+            self._liveness.left(peer)
+            if notice.failure is not None:
+                for resolution in self._table.left(peer, notice.failure):
+                    _resolve(resolution.ticket, notice.failure)
         elif notice.failure is not None:
             # A LATCHED names no objects.
             for object_id in notice.objects:
                 key = Key(peer, object_id)
                 self._carry_out(key, self._table.failed(key, notice.failure))
         self._tell_driver(PeerEvent(PeerEventKind.NOTICE, peer, notice))
+
+    def _heard(self, peer: str) -> None:
+        """A frame of a peer has come, whatever is in it: it is there."""
+        now = asyncio.get_running_loop().time()
+        change = self._liveness.heard(peer, now)
+        if change is not None:
+            logger.info("party %r is heard again, after %.1f s", peer, change.silent_s)
+        if self._alarm is None:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due = self._liveness.due()
+        self._alarm = None
+        if due is not None and due < math.inf and not self._closed:
+            self._alarm = asyncio.get_running_loop().call_at(due, self._look_at_leases)
+
+    def _look_at_leases(self) -> None:
+        for change in self._liveness.tick(asyncio.get_running_loop().time()):
+            if change.health is Health.LOST:
+                self._tell_driver(PeerEvent(PeerEventKind.LOST, change.peer, silent_s=change.silent_s))
+            else:
+                logger.info("nothing was heard of party %r for %.1f s", change.peer, change.silent_s)
+        self._set_alarm()
 
     def _is_stale(self, notice: Notice) -> bool:
         return notice.epoch < self._epoch and notice.kind not in _OF_THE_PROCESS

@@ -13,7 +13,8 @@ import asyncio
 import collections
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from fed.core.failure import Failure, Fault, Kind
@@ -26,6 +27,7 @@ from fed.transport.contract import (
     Link,
     LinkStatistics,
     Notice,
+    NoticeKind,
     Parcel,
     PeerRefused,
     PeerUnreachable,
@@ -44,6 +46,9 @@ BATCH_BYTES: Final = 256 * 1024
 
 UPLOADS_PER_PEER: Final = 2
 """Streams to one peer at once: one fills the link, the second keeps it filled while the first one ends."""
+
+PINGS_PER_LEASE: Final = 5
+"""How often a party that has nothing to say is heard within a lease: some of them may be lost, or late."""
 
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
@@ -104,11 +109,24 @@ class Sender:
         links: The way out to each peer.
         codec: Values to bytes.
         small_object_bytes: Objects up to this size travel in batches.
+        lease_s: How long this party may be silent before its peers give it up.
     """
 
-    def __init__(self, hello: Hello, links: Mapping[str, Link], codec: Codec, *, small_object_bytes: int) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        links: Mapping[str, Link],
+        codec: Codec,
+        *,
+        small_object_bytes: int,
+        lease_s: float = math.inf,
+    ) -> None:
         self._codec = codec
-        self._peers = {peer: _Peer(link, hello, small_object_bytes) for peer, link in links.items()}
+        self._outcast: asyncio.Queue[JoinProblem] = asyncio.Queue()
+        self._peers = {
+            peer: _Peer(link, hello, small_object_bytes, lease_s, self._outcast.put_nowait)
+            for peer, link in links.items()
+        }
 
     async def connect(self, timeout_s: float) -> list[JoinProblem]:
         """Greet every peer, waiting for those that are not up yet.
@@ -204,6 +222,10 @@ class Sender:
         outcomes = await asyncio.gather(*(self._peers[name].tell(notices[name], timeout_s) for name in names))
         return {name: outcome for name, outcome in zip(names, outcomes, strict=True) if outcome}
 
+    async def outcast(self) -> JoinProblem:
+        """Wait until a peer that had joined refuses this party for good, and return why; never returns otherwise."""
+        return await self._outcast.get()
+
     def forget(self, peer: str, failure: Failure | None) -> None:
         """A peer has left, because of a failure or because it had finished: it will acknowledge nothing more."""
         self._peers[peer].forget(failure)
@@ -266,7 +288,17 @@ class _Watch:
 class _Peer:
     """One peer as the sender sees it: its link, its outbox, and whether the link is up."""
 
-    def __init__(self, link: Link, hello: Hello, small_object_bytes: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        hello: Hello,
+        small_object_bytes: int,
+        lease_s: float,
+        refused: Callable[[JoinProblem], None],
+    ) -> None:
+        self._ping_s = lease_s / PINGS_PER_LEASE
+        self._tell_refused = refused
+        self._pinging = False
         self.link = link
         self.outbox: Outbox[Parcel] = Outbox()
         self._hello = hello
@@ -410,6 +442,9 @@ class _Peer:
         if self._reading is not None:
             self._reading.cancel()
         self._reading = self._spawn(self._read_receipts())
+        if not self._pinging and self._ping_s < math.inf:
+            self._pinging = True
+            self._spawn(self._ping())
         self.flush()
 
     def _down(self) -> None:
@@ -419,13 +454,31 @@ class _Peer:
             self._spawn(self._rejoin())
 
     async def _rejoin(self) -> None:
+        level = logging.WARNING
         while True:
             problem = await self.join(CONNECT_ATTEMPT_S)
             if problem is None:
                 return
-            logger.warning("party %r cannot be reached, trying on: %s", self.link.peer, problem.reason)
             if problem.final:
-                await asyncio.sleep(LAST_RETRY_S)
+                # It had joined, and will have nothing more to do with us: no use to go on asking.
+                self._tell_refused(problem)
+                return
+            logger.log(level, "party %r cannot be reached, trying on: %s", self.link.peer, problem.reason)
+            level = logging.DEBUG
+
+    async def _ping(self) -> None:
+        """Be heard: the lease runs out in silence, and there may be nothing to say."""
+        ping = Notice(NoticeKind.PING, 0)
+        while True:
+            await asyncio.sleep(self._ping_s)
+            if not self._connected.is_set():
+                continue
+            try:
+                await self.link.tell(ping, timeout_s=self._ping_s)
+            except PeerUnreachable:
+                self._down()
+            except (PeerRefused, PeerUntrusted) as error:
+                logger.debug("party %r refuses to be pinged: %s", self.link.peer, error)
 
     async def _send_queued(self) -> None:
         try:

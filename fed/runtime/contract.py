@@ -169,6 +169,10 @@ class Proxies(abc.ABC):
         """Resolves to a list of `fed.proxy.receiver.PeerEvent` as soon as there is one; to none once closed."""
 
     @abc.abstractmethod
+    def outcast(self) -> Ref:
+        """Resolves to a `fed.proxy.sender.JoinProblem` when a peer that had joined refuses this party for good."""
+
+    @abc.abstractmethod
     def statistics(self) -> Ref:
         """Resolves to a mapping from peer to `fed.transport.contract.LinkStatistics`."""
 

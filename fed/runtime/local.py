@@ -502,6 +502,9 @@ class _LocalProxies(Proxies):
         # Not among the pending: it ends by itself, with nothing, when the receiver closes.
         return self._run(self._receiver.call(lambda receiver: receiver.events()), pending=False)
 
+    def outcast(self) -> Ref:
+        return self._run(self._sender.call(lambda sender: sender.outcast()))
+
     def statistics(self) -> Ref:
         async def statistics(sender: Sender) -> Any:
             return sender.statistics()

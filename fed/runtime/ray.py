@@ -172,7 +172,13 @@ def build_sender(config: Config, hello: Hello) -> Sender:
         peer: GrpcLink(config.party, peer, config.addresses[peer], config.tls, config.chunk_bytes)
         for peer in config.peers
     }
-    return Sender(hello, links, DataCodec(config.types), small_object_bytes=config.small_object_bytes)
+    return Sender(
+        hello,
+        links,
+        DataCodec(config.types),
+        small_object_bytes=config.small_object_bytes,
+        lease_s=config.lease_s,
+    )
 
 
 def build_receiver(config: Config, hello: Hello) -> Receiver:
@@ -184,6 +190,7 @@ def build_receiver(config: Config, hello: Hello) -> Receiver:
         DataCodec(config.types),
         max_stored_bytes=config.receive_buffer_bytes,
         max_object_bytes=config.max_object_bytes,
+        lease_s=config.lease_s,
     )
 
 
@@ -213,6 +220,10 @@ class FedSender:
     async def reset(self, epoch: int) -> None:
         """See `fed.proxy.sender.Sender.reset`."""
         self._sender.reset(epoch)
+
+    async def outcast(self) -> Any:
+        """See `fed.proxy.sender.Sender.outcast`."""
+        return await self._sender.outcast()
 
     async def statistics(self) -> Any:
         """See `fed.proxy.sender.Sender.statistics`."""
@@ -315,6 +326,9 @@ class _RayProxies(Proxies):
 
     def events(self) -> Ref:
         return self._receiver.events.remote()
+
+    def outcast(self) -> Ref:
+        return self._sender.outcast.remote()
 
     def statistics(self) -> Ref:
         return self._sender.statistics.remote()

@@ -188,7 +188,7 @@ def _job(party: str, arguments: Mapping[str, Any], connect: _Transport, injector
         links = connect.links(config)
         if injector is not None:
             links = {peer: FaultyLink(link, injector) for peer, link in links.items()}
-        return make_sender(hello, links, codec, small_object_bytes=config.small_object_bytes)
+        return make_sender(hello, links, codec, small_object_bytes=config.small_object_bytes, lease_s=config.lease_s)
 
     def receiver() -> Receiver:
         listener = connect.listener(config)
@@ -198,6 +198,7 @@ def _job(party: str, arguments: Mapping[str, Any], connect: _Transport, injector
             codec,
             max_stored_bytes=config.receive_buffer_bytes,
             max_object_bytes=config.max_object_bytes,
+            lease_s=config.lease_s,
         )
 
     if injector is None:

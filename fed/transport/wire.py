@@ -113,6 +113,7 @@ _NOTICE_KINDS: Final[Mapping[NoticeKind, int]] = {
     NoticeKind.JOURNAL: pb.NOTICE_KIND_JOURNAL,
     NoticeKind.RESET: pb.NOTICE_KIND_RESET,
     NoticeKind.GOODBYE: pb.NOTICE_KIND_GOODBYE,
+    NoticeKind.PING: pb.NOTICE_KIND_PING,
 }
 _RECEIPTS: Final[Mapping[Receipt, int]] = {
     Receipt.DELIVERED: pb.RECEIPT_DELIVERED,
@@ -139,6 +140,7 @@ _MUST: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.JOURNAL: frozenset({"texts"}),
     NoticeKind.RESET: frozenset(),
     NoticeKind.GOODBYE: frozenset(),
+    NoticeKind.PING: frozenset(),
 }
 _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.READY: frozenset(),
@@ -148,6 +150,7 @@ _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.JOURNAL: frozenset({"calls"}),
     NoticeKind.RESET: frozenset({"calls", "digest"}),
     NoticeKind.GOODBYE: frozenset({"failure", "calls", "digest"}),
+    NoticeKind.PING: frozenset(),
 }
 
 _M = TypeVar("_M", bound=Message)
