@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from fed.core.failure import Failure, Fault, Kind
+from fed.core.idset import IdSet
 from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan, PlannedObject, Step
 from fed.core.rendezvous import Key
@@ -180,6 +181,9 @@ class Epoch:
         self._receiving: set[Entry] = set()
         self._pushing = 0
         self._unconfirmed: list[Key] = []
+        # What the receiver would have to know again if it were killed; and what peers would have to be told again.
+        self._arrived: dict[str, IdSet] = {}
+        self._told_failed: dict[str, dict[ObjectId, Failure]] = {}
 
     @property
     def calls(self) -> int:
@@ -401,7 +405,18 @@ class Epoch:
         self._pushing += len(consumers)
         self._desk.push([Push(self, entry, consumer) for consumer in consumers])
 
+    @property
+    def arrived(self) -> Mapping[str, IdSet]:
+        """What has come from other parties in this epoch, by owner. With the lock."""
+        return self._arrived
+
+    def tell_again(self, peer: str) -> None:
+        """Tell a peer again which objects will never come. With the lock."""
+        for object_id, failure in self._told_failed.get(peer, {}).items():
+            self._desk.tell(peer, Notice(NoticeKind.FAILURE, self.number, failure, (object_id,)))
+
     def _tell_failed(self, consumer: str, failure: Failure, entry: Entry) -> None:
+        self._told_failed.setdefault(consumer, {})[entry.id] = failure
         self._desk.tell(consumer, Notice(NoticeKind.FAILURE, self.number, failure, (entry.id,)))
 
     # On the data-sending thread
@@ -455,6 +470,7 @@ class Epoch:
                 if failure is None:
                     self._finish(self._ready(entry))
                     self._unconfirmed.append(Key(entry.party, entry.id))
+                    self._arrived.setdefault(entry.party, IdSet()).add(entry.id)
                 else:
                     self._finish(self._fail(entry, failure, None))
                     self._desk.learn(failure)

@@ -17,6 +17,7 @@ or take another lock, so there is no order of locks to keep. A signal handler ta
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import functools
 import importlib.metadata
@@ -29,7 +30,7 @@ from typing import Any, Final, NamedTuple
 
 from fed.cleanup import CleanupManager, FailureReport, run_steps
 from fed.config import Config
-from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Switched, Tell
+from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Repeat, Switched, Tell
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
@@ -46,6 +47,7 @@ from fed.errors import (
 from fed.interruption import Interrupter
 from fed.object import FedObject, ObjectId
 from fed.proxy.receiver import PeerEvent, PeerEventKind
+from fed.proxy.sender import SenderEventKind
 from fed.raising import aborted, error_of, init_error
 from fed.runtime.arguments import Packed
 from fed.runtime.body import text_of
@@ -84,6 +86,12 @@ MAX_UNREAD: Final = 1000
 
 class _Events(NamedTuple):
     """For the data-sending thread: what peers told."""
+
+    outcome: Outcome
+
+
+class _SenderEvents(NamedTuple):
+    """For the data-sending thread: what the sender has to say."""
 
     outcome: Outcome
 
@@ -177,6 +185,8 @@ class Job:
         self._root_cause: BaseException | None = None
         self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
         self._disagreed: dict[str, str] = {}
+        # Who will acknowledge nothing more, and why, as the proxies have been told.
+        self._gone: dict[str, Failure | None] = {}
         self._telling = 0
         self._progress_due = False
         # These three belong to the error-queue thread.
@@ -192,7 +202,7 @@ class Job:
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
-        self._data: QueueThread[Push | _Events | _Confirm | Gone] = QueueThread(
+        self._data: QueueThread[Push | _Events | _SenderEvents | _Confirm | Gone] = QueueThread(
             f"fed-{config.party}-data", self._handle_data, self._thread_failed, idle=self._flush_confirmations
         )
         self._errors: QueueThread[_Tell | _Told | _Wake | _Called] = QueueThread(
@@ -261,7 +271,7 @@ class Job:
             if time.monotonic() >= deadline:
                 raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
             self._log_event("waiting", {"for": list(still)})
-        self._runtime.watch(self._proxies.outcast(), self._cast_out)
+        self._listen_to_sender()
         with self._lock:
             self._life.joined()
         self._joined_at = time.monotonic()
@@ -379,8 +389,7 @@ class Job:
                 f"{', '.join(unready)}"
             )
         deadline = time.monotonic() + START_S
-        failure = Failure(f"{self.party}/reset", Kind.CANCELLED, self.party, "EpochOver")
-        for done in self._running_proxies().reset(self._coordinator.epoch, failure):
+        for done in self._running_proxies().reset(self._coordinator.epoch, _epoch_over(self.party)):
             self._result_of(done, deadline, "the proxies to begin the next epoch")
         while self._past_cleanups:
             self._end_cleanup(self._past_cleanups.pop())
@@ -533,7 +542,10 @@ class Job:
             elif isinstance(one, Latched):
                 self._cleanup.trigger()
             elif isinstance(one, Gone):
+                self._gone[one.peer] = one.failure
                 self._data.post(one)
+            elif isinstance(one, Repeat):
+                self._running().tell_again(one.peer)
             elif isinstance(one, Switched):
                 self._switch(one.epoch)
         if instructions:
@@ -571,7 +583,7 @@ class Job:
 
     # On the data-sending thread
 
-    def _handle_data(self, items: list[Push | _Events | _Confirm | Gone]) -> None:
+    def _handle_data(self, items: list[Push | _Events | _SenderEvents | _Confirm | Gone]) -> None:
         epoch = self._running()
         pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
         for item in items:
@@ -580,6 +592,8 @@ class Job:
                     pushes.setdefault(item.entry.id, (item.entry, []))[1].append(item.consumer)
             elif isinstance(item, _Events):
                 self._handle_events(item.outcome)
+            elif isinstance(item, _SenderEvents):
+                self._handle_sender_events(item.outcome)
             elif isinstance(item, Gone):
                 self._running_proxies().forget(item.peer, item.failure)
         ready = list(pushes.values())
@@ -604,6 +618,8 @@ class Job:
             return
         if outcome.value:
             self._listen()
+        if any(event.kind is PeerEventKind.RESTARTED for event in outcome.value):
+            self._restore_receiver()
         with self._lock:
             for event in outcome.value:
                 self._handle_event(event)
@@ -628,16 +644,42 @@ class Job:
         failure = self.new_failure(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail))
         self._carry_out(self._coordinator.lost(peer, dataclasses.replace(failure, src_party=peer)))
 
-    def _cast_out(self, outcome: Outcome) -> None:
-        """On the runtime's callback thread: a peer refuses this party, after it had joined."""
-        if outcome.fault is not None or self._proxies is None:
+    def _listen_to_sender(self) -> None:
+        events = self._running_proxies().sender_events()
+        self._runtime.watch(events, lambda outcome: self._data.post(_SenderEvents(outcome)))
+
+    def _handle_sender_events(self, outcome: Outcome) -> None:
+        if outcome.fault is not None or not outcome.value:
             return
+        self._listen_to_sender()
+        for event in outcome.value:
+            with self._lock:
+                leaving = self._life.leaving
+                if event.kind is SenderEventKind.OUTCAST and not leaving:
+                    self._lose(event.peer, event.reason)
+                gone = dict(self._gone)
+                epoch = self._coordinator.epoch
+            if event.kind is SenderEventKind.RESTARTED:
+                logger.warning("the sender proxy of party %r was killed and lives again", self.party)
+                proxies = self._running_proxies()
+                proxies.reset(epoch, _epoch_over(self.party))
+                for peer, failure in gone.items():
+                    proxies.forget(peer, failure)
+
+    def _restore_receiver(self) -> None:
+        """The receiver was killed and lives again: have it know what it knew, and the others tell what it was told."""
+        logger.warning("the receiver proxy of party %r was killed and lives again", self.party)
+        proxies = self._running_proxies()
         with self._lock:
-            leaving = self._life.leaving
-            if not leaving:
-                self._lose(outcome.value.peer, outcome.value.reason)
-        if not leaving:
-            self._runtime.watch(self._proxies.outcast(), self._cast_out)
+            epoch = self._running()
+            arrived = copy.deepcopy(dict(epoch.arrived))
+            left = {peer: failure for peer, failure in self._gone.items() if failure is not None}
+            root = self._coordinator.book.root if self._root_error is not None else None
+            self._carry_out(self._coordinator.again())
+        proxies.reset(epoch.number, _epoch_over(self.party))
+        proxies.restore(epoch.number, arrived, left)
+        if root is not None:
+            proxies.abort(root)
 
     # On the error-queue thread
 
@@ -994,6 +1036,11 @@ class Job:
 def new_incarnation() -> str:
     """A name for one life of a driver, unlike any other."""
     return secrets.token_hex(8)
+
+
+def _epoch_over(party: str) -> Failure:
+    """What those get who still wait for an object of an epoch that is over; nobody looks at it."""
+    return Failure(f"{party}/reset", Kind.CANCELLED, party, "EpochOver")
 
 
 def _exposures(config: Config) -> dict[str, Exposure]:

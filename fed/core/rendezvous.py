@@ -36,13 +36,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 # Python 3.10 has no generic NamedTuple of its own.
 from typing_extensions import NamedTuple
 
 from fed.core.failure import Failure
+from fed.core.idset import IdSet
 from fed.object import ObjectId
 
 __all__ = ["Arrival", "Key", "Rendezvous", "Reply", "Resolution", "Statistics"]
@@ -158,7 +159,9 @@ class Rendezvous(Generic[T, P]):
         self._max_stored = max_stored_bytes
         self._max_object = max_object_bytes
         self._entries: dict[Key, _Entry] = {}
-        self._delivered: dict[str, set[ObjectId]] = {}
+        # Of one epoch, by owner: the current one, or a later one that has begun here before the reset was heard of.
+        self._delivered: dict[str, IdSet] = {}
+        self._delivered_epoch = 0
         self._stored_bytes = 0
         self._epoch = 0
         self._aborted: _Over | None = None
@@ -179,9 +182,8 @@ class Rendezvous(Generic[T, P]):
         if entry is None:
             self._entries[key] = _Entry(_State.AWAITED, ticket)
             # Waited for once more although it was delivered: the value was lost on this side of the border.
-            known = self._delivered.get(key.peer)
-            if known is not None and key.id in known:
-                known.discard(key.id)
+            if self._was_delivered(key):
+                self._delivered[key.peer].discard(key.id)
                 return Arrival(reply=Reply.WANTED)
             return _NOTHING
         if entry.state is _State.STORED:
@@ -244,8 +246,7 @@ class Rendezvous(Generic[T, P]):
             return _NOTHING
         entry = self._entries.get(key)
         if entry is None or entry.state is _State.DEFERRED:
-            known = self._delivered.get(key.peer)
-            if known is None or key.id not in known:
+            if not self._was_delivered(key):
                 if entry is not None:
                     self._free(entry)
                 self._entries[key] = _Entry(_State.FAILED, failure=failure)
@@ -266,9 +267,33 @@ class Rendezvous(Generic[T, P]):
         if entry is not None:
             self._free(entry)
             del self._entries[key]
-        self._delivered.setdefault(key.peer, set()).add(key.id)
+        self._begin_delivered(key.id.epoch)
+        self._delivered.setdefault(key.peer, IdSet()).add(key.id)
         self._delivered_count += 1
         return Arrival(reply=Reply.DELIVERED)
+
+    def restore(self, epoch: int, delivered: Mapping[str, IdSet]) -> list[Key]:
+        """This table takes the place of one that is gone: what that one had delivered.
+
+        Args:
+            epoch: The epoch of these.
+            delivered: The objects, by owner.
+
+        Returns:
+            Those of them that have come again already: they are to be acknowledged.
+        """
+        self._begin_delivered(epoch)
+        again = []
+        for peer, ids in delivered.items():
+            self._delivered[peer] = ids
+            for key in [key for key in self._entries if key.peer == peer and key.id.epoch == epoch and key.id in ids]:
+                # One that is waited for anew is wanted, whatever was delivered before.
+                if self._entries[key].state in (_State.AWAITED, _State.HANDED, _State.FAILED):
+                    ids.discard(key.id)
+                else:
+                    self._free(self._entries.pop(key))
+                    again.append(key)
+        return again
 
     def abort(self, failure: Failure) -> tuple[Resolution[T, P], ...]:
         """Let go of every waiter of the current epoch, and of every one to come in it."""
@@ -294,8 +319,7 @@ class Rendezvous(Generic[T, P]):
         resolutions = self._let_go(failure, lambda key: key.id.epoch < epoch)
         for key in [key for key in self._entries if key.id.epoch < epoch]:
             self._free(self._entries.pop(key))
-        for peer, known in self._delivered.items():
-            self._delivered[peer] = {object_id for object_id in known if object_id.epoch >= epoch}
+        self._begin_delivered(epoch)
         return resolutions
 
     def left(self, peer: str, failure: Failure) -> tuple[Resolution[T, P], ...]:
@@ -333,16 +357,17 @@ class Rendezvous(Generic[T, P]):
                 raise RuntimeError(f"{key}: a payload is kept in state {entry.state.name}")
             if (entry.failure is not None) != (entry.state is _State.FAILED):
                 raise RuntimeError(f"{key}: a failure is kept in state {entry.state.name}")
-            if key.id in self._delivered.get(key.peer, ()):
+            if self._was_delivered(key):
                 raise RuntimeError(f"{key}: delivered and in the table")
             if entry.state is _State.AWAITED and (self._over(key.id) is not None or key.peer in self._left):
                 raise RuntimeError(f"{key}: awaited after an abort, or from a peer that left")
             if entry.state is _State.AWAITED and key.id.epoch > self._epoch:
                 raise RuntimeError(f"{key}: awaited in an epoch after the current one, {self._epoch}")
-        names = [key.id for key in self._entries] + [name for known in self._delivered.values() for name in known]
-        for object_id in names:
-            if self._is_past(object_id):
-                raise RuntimeError(f"{object_id} of epoch {object_id.epoch} is kept in epoch {self._epoch}")
+        for key in self._entries:
+            if self._is_past(key.id):
+                raise RuntimeError(f"{key} of epoch {key.id.epoch} is kept in epoch {self._epoch}")
+        if self._delivered and self._delivered_epoch < self._floor():
+            raise RuntimeError(f"what was delivered in epoch {self._delivered_epoch} is kept in epoch {self._epoch}")
         if self._aborted is not None and not self._floor() <= self._aborted.epoch <= self._epoch:
             raise RuntimeError(f"an abort of epoch {self._aborted.epoch} is kept in epoch {self._epoch}")
 
@@ -351,7 +376,7 @@ class Rendezvous(Generic[T, P]):
         if self._is_past(key.id):
             self._stale += 1
             return Arrival(reply=Reply.DELIVERED)
-        if key.id in self._delivered.get(key.peer, ()):
+        if self._was_delivered(key):
             self._duplicates += 1
             return Arrival(reply=Reply.DELIVERED)
         entry = self._entries.get(key)
@@ -364,6 +389,15 @@ class Rendezvous(Generic[T, P]):
         if self._max_object is not None and nbytes > self._max_object:
             return Arrival(reply=Reply.REFUSED)
         return None
+
+    def _was_delivered(self, key: Key) -> bool:
+        known = self._delivered.get(key.peer)
+        return known is not None and key.id.epoch == self._delivered_epoch and key.id in known
+
+    def _begin_delivered(self, epoch: int) -> None:
+        if epoch > self._delivered_epoch:
+            self._delivered_epoch = epoch
+            self._delivered.clear()
 
     def _let_go(self, failure: Failure, whom: Callable[[Key], bool]) -> tuple[Resolution[T, P], ...]:
         resolutions = []

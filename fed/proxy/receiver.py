@@ -13,10 +13,11 @@ import dataclasses
 import enum
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from fed.core.failure import Failure, Fault, Kind, Poison
+from fed.core.idset import IdSet
 from fed.core.liveness import Health, Liveness
 from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
 from fed.object import ObjectId
@@ -42,7 +43,7 @@ logger = logging.getLogger("fed.receiver")
 INLINE_HEADER_BYTES: Final = 64 * 1024
 """Headers up to this size are decoded on the event loop (well below a millisecond), larger ones on a thread."""
 
-_OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
+_OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE, NoticeKind.AGAIN})
 """Notices about a peer's process, which lives through the epochs: they are never out of date."""
 
 _RECEIPTS: Final = {
@@ -64,6 +65,8 @@ class PeerEventKind(enum.Enum):
     """Something went wrong here, in taking in an object."""
     LOST = "LOST"
     """A peer has been silent for longer than its lease."""
+    RESTARTED = "RESTARTED"
+    """The receiver was killed, and lives again; what it had been told is gone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +204,29 @@ class Receiver:
                 values.append(value)
                 failures.append(None)
         return Received(tuple(values), tuple(failures))
+
+    def revive(self) -> None:
+        """Take the place of a receiver that was killed: have the driver say again what it was told.
+
+        Waiters come again by themselves, since the runtime repeats the calls that were pending, and so do objects,
+        since their owners send again what was not acknowledged.
+        """
+        self._tell_driver(PeerEvent(PeerEventKind.RESTARTED, self._hello.party))
+
+    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+        """What the driver knows, for a receiver that lives again.
+
+        Args:
+            epoch: The current one.
+            delivered: What it has taken in, by owner: these objects are acknowledged when they come again.
+            left: Peers that have left because of a failure, or are lost.
+        """
+        for key in self._table.restore(epoch, delivered):
+            self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
+        for peer, failure in left.items():
+            self._liveness.left(peer)
+            for resolution in self._table.left(peer, failure):
+                _resolve(resolution.ticket, failure)
 
     def confirm(self, keys: Iterable[Key]) -> None:
         """Acknowledge objects: their values are safe in this party's object store."""

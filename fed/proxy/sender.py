@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import enum
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +38,7 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["Delivery", "JoinProblem", "Pushed", "Sender", "Undelivered"]
+__all__ = ["Delivery", "JoinProblem", "Pushed", "Sender", "SenderEvent", "SenderEventKind", "Undelivered"]
 
 logger = logging.getLogger("fed.sender")
 
@@ -101,6 +102,29 @@ class JoinProblem(NamedTuple):
     final: bool
 
 
+class SenderEventKind(enum.Enum):
+    """What the driver hears from its sender."""
+
+    RESTARTED = "RESTARTED"
+    """It was killed, and lives again; what it had been told is gone."""
+    OUTCAST = "OUTCAST"
+    """A peer that had joined refuses this party for good."""
+
+
+class SenderEvent(NamedTuple):
+    """Something that the driver is to know of.
+
+    Attributes:
+        kind: What it is.
+        peer: For OUTCAST: who.
+        reason: For OUTCAST: a sentence.
+    """
+
+    kind: SenderEventKind
+    peer: str = ""
+    reason: str = ""
+
+
 class Sender:
     """The sending end of one party.
 
@@ -122,10 +146,11 @@ class Sender:
         lease_s: float = math.inf,
     ) -> None:
         self._codec = codec
-        self._outcast: asyncio.Queue[JoinProblem] = asyncio.Queue()
+        self._events: collections.deque[SenderEvent] = collections.deque()
+        self._news = asyncio.Event()
+        self._closed = False
         self._peers = {
-            peer: _Peer(link, hello, small_object_bytes, lease_s, self._outcast.put_nowait)
-            for peer, link in links.items()
+            peer: _Peer(link, hello, small_object_bytes, lease_s, self._tell_driver) for peer, link in links.items()
         }
 
     async def connect(self, timeout_s: float) -> list[JoinProblem]:
@@ -222,9 +247,27 @@ class Sender:
         outcomes = await asyncio.gather(*(self._peers[name].tell(notices[name], timeout_s) for name in names))
         return {name: outcome for name, outcome in zip(names, outcomes, strict=True) if outcome}
 
-    async def outcast(self) -> JoinProblem:
-        """Wait until a peer that had joined refuses this party for good, and return why; never returns otherwise."""
-        return await self._outcast.get()
+    def revive(self) -> None:
+        """Take the place of a sender that was killed: greet everyone again, and have the driver say what it was told.
+
+        The calls that were pending are repeated by the runtime; what they push goes out when a peer has answered.
+        """
+        self._tell_driver(SenderEvent(SenderEventKind.RESTARTED))
+        for peer in self._peers.values():
+            peer.revive()
+
+    async def events(self) -> list[SenderEvent]:
+        """Wait until there is something to tell the driver, and return all of it in order; nothing once closed."""
+        while not self._events and not self._closed:
+            self._news.clear()
+            await self._news.wait()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def _tell_driver(self, event: SenderEvent) -> None:
+        self._events.append(event)
+        self._news.set()
 
     def forget(self, peer: str, failure: Failure | None) -> None:
         """A peer has left, because of a failure or because it had finished: it will acknowledge nothing more."""
@@ -245,6 +288,8 @@ class Sender:
 
     async def close(self) -> None:
         """Close every link. Idempotent."""
+        self._closed = True
+        self._news.set()
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
 
     def validate(self) -> None:
@@ -294,11 +339,12 @@ class _Peer:
         hello: Hello,
         small_object_bytes: int,
         lease_s: float,
-        refused: Callable[[JoinProblem], None],
+        tell_driver: Callable[[SenderEvent], None],
     ) -> None:
         self._ping_s = lease_s / PINGS_PER_LEASE
-        self._tell_refused = refused
+        self._tell_driver = tell_driver
         self._pinging = False
+        self._revived = False
         self.link = link
         self.outbox: Outbox[Parcel] = Outbox()
         self._hello = hello
@@ -344,6 +390,10 @@ class _Peer:
                 self._incarnation = welcome.incarnation
                 self._up()
                 return None
+
+    def revive(self) -> None:
+        self._revived = True
+        self._spawn(self._rejoin())
 
     def receipt(self, object_id: ObjectId) -> _Receipt | None:
         """The receipt of an object that was put before or need not be put at all, None of any other."""
@@ -400,7 +450,7 @@ class _Peer:
                 return str(error)
             except PeerUnreachable as error:
                 # One that never answered will not now, since nobody greets it any more.
-                hopeless = self._left or self._closed or self._incarnation is None
+                hopeless = self._left or self._closed or (self._incarnation is None and not self._revived)
                 if hopeless or loop.time() + retry_s >= deadline:
                     return str(error)
                 if self._connected.is_set():
@@ -461,7 +511,7 @@ class _Peer:
                 return
             if problem.final:
                 # It had joined, and will have nothing more to do with us: no use to go on asking.
-                self._tell_refused(problem)
+                self._tell_driver(SenderEvent(SenderEventKind.OUTCAST, self.link.peer, problem.reason))
                 return
             logger.log(level, "party %r cannot be reached, trying on: %s", self.link.peer, problem.reason)
             level = logging.DEBUG

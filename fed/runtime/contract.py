@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fed.core.failure import Failure, Fault
+from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.proxy.sender import Delivery
 from fed.runtime.arguments import Shape
@@ -169,8 +170,12 @@ class Proxies(abc.ABC):
         """Resolves to a list of `fed.proxy.receiver.PeerEvent` as soon as there is one; to none once closed."""
 
     @abc.abstractmethod
-    def outcast(self) -> Ref:
-        """Resolves to a `fed.proxy.sender.JoinProblem` when a peer that had joined refuses this party for good."""
+    def sender_events(self) -> Ref:
+        """Resolves to a list of `fed.proxy.sender.SenderEvent` as soon as there is one; to none once closed."""
+
+    @abc.abstractmethod
+    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+        """Tell a receiver that lives again what it knew; see `fed.proxy.receiver.Receiver.restore`."""
 
     @abc.abstractmethod
     def statistics(self) -> Ref:

@@ -22,6 +22,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 import cloudpickle
 
 from fed.core.failure import Failure, Fault, Kind
+from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.receiver import Receiver
@@ -342,6 +343,8 @@ class _Proxy(Protocol):
 
     def validate(self) -> None: ...
 
+    def revive(self) -> None: ...
+
 
 class _Host(Generic[P]):
     """One proxy, and the calls of it that have not ended. Belongs to the event loop.
@@ -412,6 +415,7 @@ class _Host(Generic[P]):
             self._proxy = self._make()
             if self._start is not None and (trouble := await self._start(self._proxy)) is not None:
                 logger.error("a proxy that was restarted cannot begin: %s", trouble)
+            self._proxy.revive()
             self._alive.set()
 
     async def close(self) -> None:
@@ -502,8 +506,13 @@ class _LocalProxies(Proxies):
         # Not among the pending: it ends by itself, with nothing, when the receiver closes.
         return self._run(self._receiver.call(lambda receiver: receiver.events()), pending=False)
 
-    def outcast(self) -> Ref:
-        return self._run(self._sender.call(lambda sender: sender.outcast()))
+    def sender_events(self) -> Ref:
+        return self._run(self._sender.call(lambda sender: sender.events()), pending=False)
+
+    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+        # A copy, as by Ray: the receiver changes its own.
+        state = _Blob.of((epoch, delivered, left))
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.restore(*state.value()))
 
     def statistics(self) -> Ref:
         async def statistics(sender: Sender) -> Any:

@@ -18,6 +18,7 @@ import ray
 
 from fed.config import Config
 from fed.core.failure import Failure
+from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.receiver import Receiver
@@ -200,6 +201,8 @@ class FedSender:
     def __init__(self, config: Config, hello: Hello) -> None:
         keep_freed_memory()
         self._sender = build_sender(config, hello)
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            self._sender.revive()
 
     async def connect(self, timeout_s: float) -> Any:
         """See `fed.proxy.sender.Sender.connect`."""
@@ -221,9 +224,9 @@ class FedSender:
         """See `fed.proxy.sender.Sender.reset`."""
         self._sender.reset(epoch)
 
-    async def outcast(self) -> Any:
-        """See `fed.proxy.sender.Sender.outcast`."""
-        return await self._sender.outcast()
+    async def events(self) -> Any:
+        """See `fed.proxy.sender.Sender.events`."""
+        return await self._sender.events()
 
     async def statistics(self) -> Any:
         """See `fed.proxy.sender.Sender.statistics`."""
@@ -242,6 +245,8 @@ class FedReceiver:
         self._receiver = build_receiver(config, hello)
         # Started here because a restarted actor runs its constructor again, but no call that had completed.
         self._start = asyncio.ensure_future(self._listen())
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            self._receiver.revive()
 
     async def _listen(self) -> str | None:
         try:
@@ -258,6 +263,10 @@ class FedReceiver:
         """See `fed.proxy.receiver.Receiver.receive`; the failures come last."""
         received = await self._receiver.receive(keys, confirmed)
         return (*received.values, received.failures)
+
+    async def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+        """See `fed.proxy.receiver.Receiver.restore`."""
+        self._receiver.restore(epoch, delivered, left)
 
     async def confirm(self, keys: Sequence[Key]) -> None:
         """See `fed.proxy.receiver.Receiver.confirm`."""
@@ -327,8 +336,11 @@ class _RayProxies(Proxies):
     def events(self) -> Ref:
         return self._receiver.events.remote()
 
-    def outcast(self) -> Ref:
-        return self._sender.outcast.remote()
+    def sender_events(self) -> Ref:
+        return self._sender.events.remote()
+
+    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+        self._receiver.restore.remote(epoch, delivered, left)
 
     def statistics(self) -> Ref:
         return self._sender.statistics.remote()

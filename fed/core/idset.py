@@ -1,0 +1,56 @@
+"""A set of object ids of one epoch that costs about a bit for each call.
+
+Both ends of a delivery remember for a whole epoch what has been delivered. An object for itself takes a few hundred
+bytes; the calls are numbered, so a bit will do.
+"""
+
+from __future__ import annotations
+
+from fed.object import ObjectId
+
+__all__ = ["IdSet"]
+
+
+class IdSet:
+    """Ids of one epoch and one owner. Ids that differ in their stamp alone are taken for the same."""
+
+    __slots__ = ("_bits", "_count", "_slots")
+
+    def __init__(self) -> None:
+        # One bit for the first result of each call; the other results, which few calls have, by name.
+        self._bits = bytearray()
+        self._slots: set[tuple[int, int]] = set()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, object_id: ObjectId) -> bool:
+        if object_id.slot:
+            return (object_id.sequence, object_id.slot) in self._slots
+        place, bit = divmod(object_id.sequence, 8)
+        return place < len(self._bits) and bool(self._bits[place] >> bit & 1)
+
+    def add(self, object_id: ObjectId) -> None:
+        """Put an id in. Only for ids of this program's own calls: the memory grows with the largest number."""
+        if object_id in self:
+            return
+        self._count += 1
+        if object_id.slot:
+            self._slots.add((object_id.sequence, object_id.slot))
+            return
+        place, bit = divmod(object_id.sequence, 8)
+        if place >= len(self._bits):
+            self._bits.extend(bytes(max(place + 1, 2 * len(self._bits)) - len(self._bits)))
+        self._bits[place] |= 1 << bit
+
+    def discard(self, object_id: ObjectId) -> None:
+        """Take an id out, if it is in."""
+        if object_id not in self:
+            return
+        self._count -= 1
+        if object_id.slot:
+            self._slots.discard((object_id.sequence, object_id.slot))
+        else:
+            place, bit = divmod(object_id.sequence, 8)
+            self._bits[place] &= ~(1 << bit)
