@@ -181,9 +181,9 @@ class Epoch:
         self._receiving: set[Entry] = set()
         self._pushing = 0
         self._unconfirmed: list[Key] = []
-        # What the receiver would have to know again if it were killed; and what peers would have to be told again.
+        # What the receiver would have to know again if it were killed.
         self._arrived: dict[str, IdSet] = {}
-        self._told_failed: dict[str, dict[ObjectId, Failure]] = {}
+        self._missing: dict[Key, Failure] = {}
 
     @property
     def calls(self) -> int:
@@ -410,13 +410,16 @@ class Epoch:
         """What has come from other parties in this epoch, by owner. With the lock."""
         return self._arrived
 
-    def tell_again(self, peer: str) -> None:
-        """Tell a peer again which objects will never come. With the lock."""
-        for object_id, failure in self._told_failed.get(peer, {}).items():
-            self._desk.tell(peer, Notice(NoticeKind.FAILURE, self.number, failure, (object_id,)))
+    @property
+    def missing(self) -> Mapping[Key, Failure]:
+        """What other parties have told will never come, as far as nobody has waited for it yet. With the lock."""
+        return self._missing
+
+    def note_missing(self, peer: str, objects: Iterable[ObjectId], failure: Failure) -> None:
+        """A party tells that objects of it will never come. With the lock."""
+        self._missing.update((Key(peer, object_id), failure) for object_id in objects)
 
     def _tell_failed(self, consumer: str, failure: Failure, entry: Entry) -> None:
-        self._told_failed.setdefault(consumer, {})[entry.id] = failure
         self._desk.tell(consumer, Notice(NoticeKind.FAILURE, self.number, failure, (entry.id,)))
 
     # On the data-sending thread
@@ -465,6 +468,7 @@ class Epoch:
                 failures = outcome.value
             for entry, failure in zip(entries, failures, strict=True):
                 self._receiving.discard(entry)
+                self._missing.pop(Key(entry.party, entry.id), None)
                 if entry.state != PENDING:
                     continue
                 if failure is None:

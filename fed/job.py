@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 
 from fed.cleanup import CleanupManager, FailureReport, run_steps
 from fed.config import Config
-from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Repeat, Switched, Tell
+from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Switched, Tell
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
@@ -46,7 +46,7 @@ from fed.errors import (
 )
 from fed.interruption import Interrupter
 from fed.object import FedObject, ObjectId
-from fed.proxy.receiver import PeerEvent, PeerEventKind
+from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind
 from fed.proxy.sender import SenderEventKind
 from fed.raising import aborted, error_of, init_error
 from fed.runtime.arguments import Packed
@@ -189,6 +189,8 @@ class Job:
         self._gone: dict[str, Failure | None] = {}
         self._telling = 0
         self._progress_due = False
+        # Belongs to the data-sending thread.
+        self._handled: Handled | None = None
         # These three belong to the error-queue thread.
         self._untold: dict[str, list[_Tell]] = {}
         self._being_told: set[str] = set()
@@ -544,8 +546,6 @@ class Job:
             elif isinstance(one, Gone):
                 self._gone[one.peer] = one.failure
                 self._data.post(one)
-            elif isinstance(one, Repeat):
-                self._running().tell_again(one.peer)
             elif isinstance(one, Switched):
                 self._switch(one.epoch)
         if instructions:
@@ -606,7 +606,7 @@ class Job:
 
     def _listen(self) -> None:
         """Ask the receiver for what peers tell next."""
-        events = self._running_proxies().events()
+        events = self._running_proxies().events(self._handled)
         self._runtime.watch(events, lambda outcome: self._data.post(_Events(outcome)))
 
     def _handle_events(self, outcome: Outcome) -> None:
@@ -616,18 +616,25 @@ class Job:
                     fault = dataclasses.replace(outcome.fault, kind=Kind.INTERNAL, detail="the receiver proxy failed")
                     self.learn(self.new_failure(fault))
             return
-        if outcome.value:
-            self._listen()
-        if any(event.kind is PeerEventKind.RESTARTED for event in outcome.value):
+        batch: Batch = outcome.value
+        if not batch.events:
+            return
+        if any(event.kind is PeerEventKind.RESTARTED for event in batch.events):
             self._restore_receiver()
         with self._lock:
-            for event in outcome.value:
+            for event in batch.events:
                 self._handle_event(event)
             self.changed.notify_all()
+        # Asked for more only now: with that, those who told these learn that they are in safe hands.
+        self._handled = batch.upto
+        self._listen()
 
     def _handle_event(self, event: PeerEvent) -> None:
         if event.kind is PeerEventKind.NOTICE and event.notice is not None:
             latched = self._life.latched
+            notice, epoch = event.notice, self._running()
+            if notice.kind is NoticeKind.FAILURE and notice.failure is not None and notice.epoch == epoch.number:
+                epoch.note_missing(event.peer, notice.objects, notice.failure)
             self._carry_out(self._coordinator.heard(event.peer, event.notice))
             if self._life.latched and not latched:
                 self._root_cause = None
@@ -667,17 +674,17 @@ class Job:
                     proxies.forget(peer, failure)
 
     def _restore_receiver(self) -> None:
-        """The receiver was killed and lives again: have it know what it knew, and the others tell what it was told."""
+        """The receiver was killed and lives again: have it know what it knew."""
         logger.warning("the receiver proxy of party %r was killed and lives again", self.party)
         proxies = self._running_proxies()
         with self._lock:
             epoch = self._running()
             arrived = copy.deepcopy(dict(epoch.arrived))
+            missing = dict(epoch.missing)
             left = {peer: failure for peer, failure in self._gone.items() if failure is not None}
             root = self._coordinator.book.root if self._root_error is not None else None
-            self._carry_out(self._coordinator.again())
         proxies.reset(epoch.number, _epoch_over(self.party))
-        proxies.restore(epoch.number, arrived, left)
+        proxies.restore(epoch.number, arrived, missing, left)
         if root is not None:
             proxies.abort(root)
 

@@ -33,14 +33,11 @@ from fed.core.journal import Journal
 from fed.core.lifecycle import Lifecycle, State
 from fed.core.notice import Notice, NoticeKind
 
-__all__ = ["EXIT", "LEAVE", "Coordinator", "Gone", "Instruction", "Latched", "Repeat", "Settled", "Switched", "Tell"]
+__all__ = ["EXIT", "LEAVE", "Coordinator", "Gone", "Instruction", "Latched", "Settled", "Switched", "Tell"]
 
 LEAVE: Final = "fed.shutdown()"
 EXIT: Final = "sys.exit()"
 """The texts of a program's end, which is a call like any other: all parties must make it at the same place."""
-
-_ORDER: Final = (NoticeKind.READY, NoticeKind.LATCHED, NoticeKind.RESET, NoticeKind.GOODBYE)
-"""In which a party tells what it tells everyone, within one epoch."""
 
 MAX_EARLY: Final = 4096
 """Notices of a later epoch that are kept for it."""
@@ -70,19 +67,13 @@ class Gone(NamedTuple):
     failure: Failure | None
 
 
-class Repeat(NamedTuple):
-    """A peer may have lost what it was told: tell it again which objects of this party will never come."""
-
-    peer: str
-
-
 class Switched(NamedTuple):
     """The next epoch begins."""
 
     epoch: int
 
 
-Instruction = Tell | Latched | Settled | Gone | Repeat | Switched
+Instruction = Tell | Latched | Settled | Gone | Switched
 
 
 class Coordinator:
@@ -107,8 +98,6 @@ class Coordinator:
         self.journal = Journal(self._peers)
         self._early: list[tuple[str, Notice]] = []
         self.stale_notices = 0
-        # What was told to everyone, by kind, so that it can be told again.
-        self._said: dict[NoticeKind, Notice] = {}
 
     # Calls
 
@@ -168,8 +157,6 @@ class Coordinator:
         if kind is NoticeKind.READY:
             self.life.ready(peer)
             return []
-        if kind is NoticeKind.AGAIN:
-            return self._repeat(peer)
         if notice.epoch > self.epoch:
             if len(self._early) < MAX_EARLY:
                 self._early.append((peer, notice))
@@ -251,12 +238,7 @@ class Coordinator:
         else:
             calls, digest = self.journal.calls, self.journal.digest
             notice = Notice(NoticeKind.GOODBYE, self.epoch, calls=calls, digest=digest)
-        self._said[NoticeKind.GOODBYE] = notice
         return [Tell(peer, notice) for peer in self._peers]
-
-    def again(self) -> list[Instruction]:
-        """This party's receiver was killed, and with it what it had been told and had not passed on: ask for it."""
-        return [Tell(peer, Notice(NoticeKind.AGAIN, self.epoch)) for peer in self.life.attentive]
 
     def validate(self) -> None:
         """Check the laws; run at the teardown of tests.
@@ -278,8 +260,6 @@ class Coordinator:
         self, kind: NoticeKind, *, failure: Failure | None = None, calls: int = 0, digest: int = 0
     ) -> list[Instruction]:
         notice = Notice(kind, self.epoch, failure, calls=calls, digest=digest)
-        if kind is not NoticeKind.PROGRESS:
-            self._said[kind] = notice
         return [Tell(peer, notice) for peer in self.life.attentive]
 
     def _goodbye(self, peer: str, notice: Notice) -> list[Instruction]:
@@ -334,20 +314,10 @@ class Coordinator:
         fault = Fault(kind, name, detail=f"call #{difference.call} differs: {said}")
         return self.learn(self.new_failure(fault, sequence=difference.call))
 
-    def _repeat(self, peer: str) -> list[Instruction]:
-        """Tell a peer everything again that matters still, in the order in which it was told."""
-        said = sorted(self._said.values(), key=lambda notice: (notice.epoch, _ORDER.index(notice.kind)))
-        # The failures of single objects come in the middle, behind the vote and before a reset or a goodbye.
-        place = (self.epoch, _ORDER.index(NoticeKind.RESET))
-        before = [notice for notice in said if (notice.epoch, _ORDER.index(notice.kind)) < place]
-        after = said[len(before) :]
-        return [*(Tell(peer, one) for one in before), Repeat(peer), *(Tell(peer, one) for one in after)]
-
     def _switch_if_agreed(self) -> list[Instruction]:
         if not self.life.may_switch:
             return []
         self.epoch += 1
-        self._said.pop(NoticeKind.LATCHED, None)
         self.life.switched()
         self.book = FailureBook()
         self.journal = Journal(self._peers)

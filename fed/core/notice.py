@@ -12,7 +12,6 @@ RESET     calls, digest      the party is ready for the epoch after this one
 GOODBYE   failure or         the party leaves: because of a failure, or
           calls, digest      because its program has ended, after this many calls
 PING      nothing            the party is there, and has had nothing else to say for a while
-AGAIN     nothing            the party's receiver was killed: whatever it was told may be lost, and is to be told again
 ========  =================  ==========================================================================
 """
 
@@ -38,7 +37,6 @@ class NoticeKind(enum.Enum):
     RESET = "RESET"
     GOODBYE = "GOODBYE"
     PING = "PING"
-    AGAIN = "AGAIN"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import logging
 import math
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -36,15 +37,18 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["PeerEvent", "PeerEventKind", "Received", "Receiver", "ReceiverStatistics"]
+__all__ = ["Batch", "Handled", "PeerEvent", "PeerEventKind", "Received", "Receiver", "ReceiverStatistics"]
 
 logger = logging.getLogger("fed.receiver")
 
 INLINE_HEADER_BYTES: Final = 64 * 1024
 """Headers up to this size are decoded on the event loop (well below a millisecond), larger ones on a thread."""
 
-_OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE, NoticeKind.AGAIN})
+_OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
 """Notices about a peer's process, which lives through the epochs: they are never out of date."""
+
+_RENEWED: Final = frozenset({NoticeKind.PROGRESS, NoticeKind.JOURNAL})
+"""Notices that are told anew as long as they matter: one that is lost is missed by nobody."""
 
 _RECEIPTS: Final = {
     Reply.DELIVERED: Receipt.DELIVERED,
@@ -90,6 +94,30 @@ class PeerEvent:
     failure: Failure | None = None
     epoch: int = 0
     silent_s: float = 0.0
+
+
+class Handled(NamedTuple):
+    """How far the driver has come with the events of one life of the receiver.
+
+    Attributes:
+        life: Which.
+        number: How many events since its beginning.
+    """
+
+    life: str
+    number: int
+
+
+class Batch(NamedTuple):
+    """Events, in order.
+
+    Attributes:
+        upto: What to return with the next `Receiver.events` when these have been handled.
+        events: The events.
+    """
+
+    upto: Handled
+    events: tuple[PeerEvent, ...]
 
 
 class ReceiverStatistics(NamedTuple):
@@ -154,6 +182,10 @@ class Receiver:
         self._ready: set[str] = set()
         self._epoch = 0
         self._stale_notices = 0
+        # Of the events: how many there were, and who waits for which of them to be in safe hands.
+        self._life = secrets.token_hex(8)
+        self._told = 0
+        self._untaken: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
         self._liveness = Liveness([peer for peer in hello.parties if peer != hello.party], lease_s)
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -172,6 +204,8 @@ class Receiver:
         self._news.set()
         if self._alarm is not None:
             self._alarm.cancel()
+        for _, taken in self._untaken:
+            taken.cancel()
         await self._listener.close()
 
     async def receive(self, keys: Sequence[Key], confirmed: Iterable[Key] = ()) -> Received:
@@ -213,14 +247,25 @@ class Receiver:
         """
         self._tell_driver(PeerEvent(PeerEventKind.RESTARTED, self._hello.party))
 
-    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+    def restore(
+        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+    ) -> None:
         """What the driver knows, for a receiver that lives again.
 
         Args:
             epoch: The current one.
             delivered: What it has taken in, by owner: these objects are acknowledged when they come again.
+            failed: Objects that will never come.
             left: Peers that have left because of a failure, or are lost.
         """
+        now = asyncio.get_running_loop().time()
+        for peer in self._hello.parties:
+            if peer != self._hello.party:
+                # Whoever falls silent from here on is missed, also if this life never hears of it.
+                self._liveness.heard(peer, now)
+        self._set_alarm()
+        for key, failure in failed.items():
+            self._carry_out(key, self._table.failed(key, failure))
         for key in self._table.restore(epoch, delivered):
             self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
         for peer, failure in left.items():
@@ -259,15 +304,24 @@ class Receiver:
             elif event.failure is None or event.epoch >= self._epoch:
                 self._events.append(event)
 
-    async def events(self) -> list[PeerEvent]:
-        """Wait until there is something to tell, and return all of it in order; nothing once closed."""
+    async def events(self, handled: Handled | None = None) -> Batch:
+        """Wait until there is something to tell, and return all of it in order; nothing once closed.
+
+        Args:
+            handled: The last batch that is in safe hands: whoever told what is in it is told so.
+        """
+        if handled is not None and handled.life == self._life:
+            while self._untaken and self._untaken[0][0] <= handled.number:
+                _, taken = self._untaken.popleft()
+                if not taken.done():
+                    taken.set_result(None)
         # A reset may drop what this was woken for.
         while not self._events and not self._closed:
             self._news.clear()
             await self._news.wait()
-        events = list(self._events)
+        events = tuple(self._events)
         self._events.clear()
-        return events
+        return Batch(Handled(self._life, self._told), events)
 
     def statistics(self) -> ReceiverStatistics:
         """Counts so far."""
@@ -325,7 +379,7 @@ class Receiver:
         """Give back the room of an object that broke off."""
         self._table.offer_broken(Key(peer, object_id))
 
-    def on_notice(self, peer: str, notice: Notice) -> None:
+    def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
         """Take in what a peer tells: fail what it says will not come, and pass the notice on to the driver.
 
         Waits end here and not where the driver handles the event, because a failure and a goodbye arrive here in the
@@ -334,10 +388,10 @@ class Receiver:
         """
         self._heard(peer)
         if notice.kind is NoticeKind.PING or self._liveness.health(peer) is Health.LOST:
-            return
+            return None
         if self._is_stale(notice):
             self._stale_notices += 1
-            return
+            return None
         if notice.kind is NoticeKind.READY:
             self._ready.add(peer)
         elif notice.kind is NoticeKind.GOODBYE:
@@ -351,6 +405,12 @@ class Receiver:
                 key = Key(peer, object_id)
                 self._carry_out(key, self._table.failed(key, notice.failure))
         self._tell_driver(PeerEvent(PeerEventKind.NOTICE, peer, notice))
+        if notice.kind in _RENEWED:
+            return None
+        # Told to nobody but this process, it would be lost with it; so its peer keeps it until the driver has it.
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._untaken.append((self._told, taken))
+        return taken
 
     def _heard(self, peer: str) -> None:
         """A frame of a peer has come, whatever is in it: it is there."""
@@ -417,6 +477,7 @@ class Receiver:
         return failure
 
     def _tell_driver(self, event: PeerEvent) -> None:
+        self._told += 1
         self._events.append(event)
         self._news.set()
 

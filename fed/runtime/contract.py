@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from fed.core.failure import Failure, Fault
 from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
+from fed.proxy.receiver import Handled
 from fed.proxy.sender import Delivery
 from fed.runtime.arguments import Shape
 from fed.transport.contract import Notice
@@ -166,15 +167,21 @@ class Proxies(abc.ABC):
         """
 
     @abc.abstractmethod
-    def events(self) -> Ref:
-        """Resolves to a list of `fed.proxy.receiver.PeerEvent` as soon as there is one; to none once closed."""
+    def events(self, handled: Handled | None) -> Ref:
+        """Resolves to a `fed.proxy.receiver.Batch` as soon as there is something to tell; to an empty one once closed.
+
+        Args:
+            handled: The last batch that has been handled.
+        """
 
     @abc.abstractmethod
     def sender_events(self) -> Ref:
         """Resolves to a list of `fed.proxy.sender.SenderEvent` as soon as there is one; to none once closed."""
 
     @abc.abstractmethod
-    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+    def restore(
+        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+    ) -> None:
         """Tell a receiver that lives again what it knew; see `fed.proxy.receiver.Receiver.restore`."""
 
     @abc.abstractmethod

@@ -25,7 +25,7 @@ from fed.core.failure import Failure, Fault, Kind
 from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
-from fed.proxy.receiver import Receiver
+from fed.proxy.receiver import Handled, Receiver
 from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
@@ -502,16 +502,18 @@ class _LocalProxies(Proxies):
 
         return self._run(self._sender.call(reset_sender)), self._run(self._receiver.call(reset_receiver))
 
-    def events(self) -> Ref:
+    def events(self, handled: Handled | None) -> Ref:
         # Not among the pending: it ends by itself, with nothing, when the receiver closes.
-        return self._run(self._receiver.call(lambda receiver: receiver.events()), pending=False)
+        return self._run(self._receiver.call(lambda receiver: receiver.events(handled)), pending=False)
 
     def sender_events(self) -> Ref:
         return self._run(self._sender.call(lambda sender: sender.events()), pending=False)
 
-    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+    def restore(
+        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+    ) -> None:
         # A copy, as by Ray: the receiver changes its own.
-        state = _Blob.of((epoch, delivered, left))
+        state = _Blob.of((epoch, delivered, failed, left))
         self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.restore(*state.value()))
 
     def statistics(self) -> Ref:

@@ -21,7 +21,7 @@ from fed.core.failure import Failure
 from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
-from fed.proxy.receiver import Receiver
+from fed.proxy.receiver import Handled, Receiver
 from fed.proxy.sender import Delivery, Sender
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
@@ -264,9 +264,11 @@ class FedReceiver:
         received = await self._receiver.receive(keys, confirmed)
         return (*received.values, received.failures)
 
-    async def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
+    async def restore(
+        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+    ) -> None:
         """See `fed.proxy.receiver.Receiver.restore`."""
-        self._receiver.restore(epoch, delivered, left)
+        self._receiver.restore(epoch, delivered, failed, left)
 
     async def confirm(self, keys: Sequence[Key]) -> None:
         """See `fed.proxy.receiver.Receiver.confirm`."""
@@ -280,9 +282,9 @@ class FedReceiver:
         """See `fed.proxy.receiver.Receiver.reset`."""
         self._receiver.reset(epoch, failure)
 
-    async def events(self) -> Any:
+    async def events(self, handled: Handled | None) -> Any:
         """See `fed.proxy.receiver.Receiver.events`."""
-        return await self._receiver.events()
+        return await self._receiver.events(handled)
 
     async def close(self) -> None:
         """See `fed.proxy.receiver.Receiver.close`."""
@@ -333,14 +335,16 @@ class _RayProxies(Proxies):
     def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
         return self._sender.reset.remote(epoch), self._receiver.reset.remote(epoch, failure)
 
-    def events(self) -> Ref:
-        return self._receiver.events.remote()
+    def events(self, handled: Handled | None) -> Ref:
+        return self._receiver.events.remote(handled)
 
     def sender_events(self) -> Ref:
         return self._sender.events.remote()
 
-    def restore(self, epoch: int, delivered: Mapping[str, IdSet], left: Mapping[str, Failure]) -> None:
-        self._receiver.restore.remote(epoch, delivered, left)
+    def restore(
+        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+    ) -> None:
+        self._receiver.restore.remote(epoch, delivered, failed, left)
 
     def statistics(self) -> Ref:
         return self._sender.statistics.remote()

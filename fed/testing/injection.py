@@ -424,9 +424,8 @@ class _FaultyHandler:
         self._admitted.discard((peer, object_id))
         self._inner.on_offer_broken(peer, object_id)
 
-    def on_notice(self, peer: str, notice: Notice) -> None:
-        if not self._dead:
-            self._inner.on_notice(peer, notice)
+    def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
+        return None if self._dead else self._inner.on_notice(peer, notice)
 
     def die(self) -> None:
         """Take nothing in any more."""

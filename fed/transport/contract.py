@@ -20,6 +20,7 @@ All methods belong to one asyncio event loop, the one that `Listener.start` or `
 from __future__ import annotations
 
 import abc
+import asyncio
 import dataclasses
 import enum
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -182,8 +183,12 @@ class Handler(Protocol):
         """The stream of an admitted object broke before its end; what had arrived is gone."""
         ...
 
-    def on_notice(self, peer: str, notice: Notice) -> None:
-        """A notice arrived."""
+    def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
+        """A notice arrived.
+
+        Returns:
+            What resolves when it is safe, until when the peer is not told that it was taken; None if it is.
+        """
         ...
 
 

@@ -279,9 +279,19 @@ class MemoryListener(Listener):
         if self._handler is None or not connection.alive:
             reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
             return
-        for notice in notices:
-            self._handler.on_notice(connection.link.party, notice)
-        reply.succeed(None)
+        taken = [self._handler.on_notice(connection.link.party, notice) for notice in notices]
+        waiting = [one for one in taken if one is not None]
+        if not waiting:
+            reply.succeed(None)
+            return
+
+        def answer(all_taken: asyncio.Future[Any]) -> None:
+            if all_taken.cancelled() or all_taken.exception() is not None:
+                reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
+            else:
+                reply.succeed(None)
+
+        asyncio.gather(*waiting).add_done_callback(answer)
 
     def _count(self, **counts: int) -> None:
         added = {name: getattr(self._statistics, name) + count for name, count in counts.items()}

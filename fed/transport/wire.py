@@ -114,7 +114,6 @@ _NOTICE_KINDS: Final[Mapping[NoticeKind, int]] = {
     NoticeKind.RESET: pb.NOTICE_KIND_RESET,
     NoticeKind.GOODBYE: pb.NOTICE_KIND_GOODBYE,
     NoticeKind.PING: pb.NOTICE_KIND_PING,
-    NoticeKind.AGAIN: pb.NOTICE_KIND_AGAIN,
 }
 _RECEIPTS: Final[Mapping[Receipt, int]] = {
     Receipt.DELIVERED: pb.RECEIPT_DELIVERED,
@@ -142,7 +141,6 @@ _MUST: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.RESET: frozenset(),
     NoticeKind.GOODBYE: frozenset(),
     NoticeKind.PING: frozenset(),
-    NoticeKind.AGAIN: frozenset(),
 }
 _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.READY: frozenset(),
@@ -153,7 +151,6 @@ _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.RESET: frozenset({"calls", "digest"}),
     NoticeKind.GOODBYE: frozenset({"failure", "calls", "digest"}),
     NoticeKind.PING: frozenset(),
-    NoticeKind.AGAIN: frozenset(),
 }
 
 _M = TypeVar("_M", bound=Message)

@@ -56,7 +56,8 @@ def test_e40_a_party_that_falls_silent_is_lost_to_everyone_within_the_lease(netw
 
     def program() -> Any:
         one = held.party("carol").remote()
-        fed.get(identity.party("alice").remote(0))
+        # Carol has joined as well, or her task would not have run.
+        fed.get(identity.party("carol").remote(0))
         if fed.party() == "alice":
             cut_at.append(time.monotonic())
             isolate(network, "carol")
@@ -103,7 +104,7 @@ def test_a_driver_in_a_long_computation_is_not_taken_for_dead(network: MemoryNet
 
 def test_e41_a_party_that_comes_back_after_its_lease_is_told_that_it_was_given_up(network: MemoryNetwork) -> None:
     def program() -> Any:
-        fed.get(identity.party("alice").remote(0))
+        fed.get(identity.party("carol").remote(0))
         if fed.party() == "alice":
             isolate(network, "carol")
         return fed.get(identity.party("carol").remote(1))

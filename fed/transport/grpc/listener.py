@@ -178,7 +178,9 @@ class GrpcListener(Listener):
             notice = wire.decode_notice(request)
         except MalformedFrame as error:
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        handler.on_notice(peer, notice)
+        taken = handler.on_notice(peer, notice)
+        if taken is not None:
+            await taken
         return b""
 
     async def _exchange(self, _requests: object, context: Any) -> None:

@@ -33,7 +33,6 @@ class NoticeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOTICE_KIND_FAILURE: _ClassVar[NoticeKind]
     NOTICE_KIND_GOODBYE: _ClassVar[NoticeKind]
     NOTICE_KIND_PING: _ClassVar[NoticeKind]
-    NOTICE_KIND_AGAIN: _ClassVar[NoticeKind]
     NOTICE_KIND_LATCHED: _ClassVar[NoticeKind]
     NOTICE_KIND_PROGRESS: _ClassVar[NoticeKind]
     NOTICE_KIND_JOURNAL: _ClassVar[NoticeKind]
@@ -74,7 +73,6 @@ NOTICE_KIND_READY: NoticeKind
 NOTICE_KIND_FAILURE: NoticeKind
 NOTICE_KIND_GOODBYE: NoticeKind
 NOTICE_KIND_PING: NoticeKind
-NOTICE_KIND_AGAIN: NoticeKind
 NOTICE_KIND_LATCHED: NoticeKind
 NOTICE_KIND_PROGRESS: NoticeKind
 NOTICE_KIND_JOURNAL: NoticeKind
