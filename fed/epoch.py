@@ -177,6 +177,8 @@ class Epoch:
         self._over = False
         self._tasks: set[_Task] = set()
         self._constructing: dict[int, _Task] = {}
+        # Of the actors made here, by name: what stands for the construction. What failed in it fails every method.
+        self._constructions: dict[str, Entry] = {}
         self._receiving: set[Entry] = set()
         self._pushing = 0
         self._unconfirmed: list[Key] = []
@@ -227,19 +229,22 @@ class Epoch:
         def submit(call: Call) -> Any:
             actor, done = self._runtime.create(body, call)
             created.append(actor)
-            return (), done
+            return (done,), done
 
-        self._call(f"{body.name}.__init__", party, packed, 1, submit, results=0)
+        (construction,) = self._call(f"{body.name}.__init__", party, packed, 1, submit)
         sequence = self._plan.calls - 1
+        name = f"{self.number}#{sequence}"
+        if party == self._party:
+            self._constructions[name] = construction._entry
         if not created:
-            return None, f"{self.number}#{sequence}"
+            return None, name
         with self._lock:
             # None if it is made already, or has failed.
             task = next((one for one in self._tasks if one.sequence == sequence), None)
             if task is not None:
                 task.actor = id(created[0])
                 self._constructing[task.actor] = task
-        return created[0], f"{self.number}#{sequence}"
+        return created[0], name
 
     def call(
         self,
@@ -257,7 +262,9 @@ class Epoch:
         def submit(call: Call) -> Any:
             return self._runtime.call(actor, method, call, options)
 
-        return self._call(label, party, packed, returns, submit, of=f" of actor {name}")
+        return self._call(
+            label, party, packed, returns, submit, of=f" of actor {name}", after=self._constructions.get(name)
+        )
 
     def kill(self, actor: Any, name: str, party: str) -> None:
         """The end of an actor."""
@@ -268,6 +275,8 @@ class Epoch:
                 task = self._constructing.pop(id(actor), None)
                 if task is not None:
                     task.killed = True
+                    # Who calls it fails because of the kill, and does not wait for what becomes of the construction.
+                    self._finish(one for entry in task.results for one in self._ready(entry))
         if step.here:
             self._runtime.kill(actor)
 
@@ -320,26 +329,27 @@ class Epoch:
         returns: int,
         submit: Callable[[Call], Any],
         *,
-        results: int | None = None,
         of: str = "",
+        after: Entry | None = None,
     ) -> tuple[FedObject[Any], ...]:
         uses = [self._entry(one) for one in packed.objects]
-        count = returns if results is None else results
-        text = f"{label}.party({party!r}).remote({_arguments_text(packed)}){of}{'' if count == 1 else f' -> {count}'}"
+        suffix = "" if returns == 1 else f" -> {returns}"
+        text = f"{label}.party({party!r}).remote({_arguments_text(packed)}){of}{suffix}"
         step = self._plan.task(party, uses)
         with self._lock:
             stamp = self._desk.note(text)
         self._advance(step, uses)
         named = f"#{step.sequence} {label}"
         made = tuple(
-            Entry(self, ObjectId(self.number, step.sequence, slot, stamp), party, named) for slot in range(count)
+            Entry(self, ObjectId(self.number, step.sequence, slot, stamp), party, named) for slot in range(returns)
         )
         if step.here:
             values = tuple(value._entry.ref if type(value) is FedObject else value for value in packed.values)
             extras = tuple(one._entry.ref for one in packed.extras)
             shape = Shape(packed.keywords, len(extras), returns)
             call = Call((*values, *extras), None if shape == PLAIN else shape)
-            self._start(_Task(step.sequence, named, made, uses), lambda: submit(call))
+            depends = uses if after is None else [*uses, after]
+            self._start(_Task(step.sequence, named, made, depends), lambda: submit(call))
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
 
     def _start(self, task: _Task, submit: Callable[[], Any]) -> None:
@@ -457,7 +467,7 @@ class Epoch:
                     self._unconfirmed.append(Key(entry.party, entry.id))
                 else:
                     self._finish(self._fail(entry, failure, None))
-                    self._desk.learn(failure)
+                    self._learn_inherited(failure)
             if self._unconfirmed:
                 self._desk.confirm()
             self._lock.notify_all()
@@ -491,6 +501,12 @@ class Epoch:
         )
         self._desk.learn(failure)
         return failure
+
+    def _learn_inherited(self, failure: Failure) -> None:
+        """A failure is known because of something that came, or ended, after it."""
+        # A task of this party's own was known to have failed before, and may have been read since.
+        if failure.src_party != self._party or not failure.kind.symmetric:
+            self._desk.learn(failure)
 
     def _finish(self, tasks: Iterable[_Task]) -> None:
         """Tasks have ended and it is known why. The lock is held."""
@@ -544,6 +560,8 @@ class Epoch:
         inherited = fault.inherited or next((entry.failure for entry in task.uses if entry.failure is not None), None)
         if inherited is not None:
             cause = next((entry.cause for entry in task.uses if entry.failure is not None), None)
+            # This may be the first that is heard of it, and whoever is woken by it must find it known [E13].
+            self._learn_inherited(inherited)
             return inherited.relayed(self._party), cause
         failure = self._desk.new_failure(fault, task.label, task.sequence)
         cause = outcome.error

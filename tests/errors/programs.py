@@ -94,14 +94,32 @@ class Played(NamedTuple):
         return self.outcome.errors
 
 
+def here() -> str:
+    """The party whose thread this is, also before it has joined."""
+    return threading.current_thread().name.removeprefix("fed-")
+
+
 def play(
-    program: Callable[[], Any], *, parties: Sequence[str] = PARTIES, timeout_s: float = 20, **arguments: Any
+    program: Callable[[], Any],
+    *,
+    parties: Sequence[str] = PARTIES,
+    timeout_s: float = 20,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+    **arguments: Any,
 ) -> Played:
-    """Run a program, inside a job, in all parties. The laws of every job are checked when all have ended."""
+    """Run a program, inside a job, in all parties. The laws of every job are checked when all have ended.
+
+    Args:
+        program: It.
+        parties: Their names.
+        timeout_s: Seconds for the whole program.
+        own: Arguments of `fed.init` that only one party gives, by party.
+        **arguments: Arguments of `fed.testing.simulate`, and of `fed.init` for all parties.
+    """
     jobs: dict[str, Job] = {}
 
     def main() -> Any:
-        with fed.job():
+        with fed.job(**(own or {}).get(here(), {})):
             job = current_job()
             jobs[job.party] = job
             return program()
