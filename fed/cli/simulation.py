@@ -443,8 +443,8 @@ class _Watch:
         if first is None or self._unread:
             return
         count = sum(1 for party, code in codes.items() if code and party not in self._ending.signalled)
-        source = self._verdict.source or first
-        title = f"{count} of {len(self._parties)} parties failed, it began in {source}"
+        began = "their programs differ" if self._verdict.mutual else f"it began in {self._verdict.source or first}"
+        title = f"{count} of {len(self._parties)} parties failed, {began}"
         with contextlib.suppress(OSError):
             # Nobody reads it, and there is nothing left to be done.
             self._terminal.block(title, self._verdict.rows(codes, self._ending.signalled, first))
