@@ -199,6 +199,11 @@ class Epoch:
         return self._pushing
 
     @property
+    def receiving(self) -> int:
+        """How many objects of other parties are waited for."""
+        return len(self._receiving)
+
+    @property
     def drained(self) -> bool:
         """Whether every task here has ended, and everything that was to come or go has."""
         return not (self._tasks or self._pushing or self._receiving)

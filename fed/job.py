@@ -849,6 +849,10 @@ class Job:
         if epoch is None:
             return
         self._wait_leaving(lambda: self._life.latched or epoch.drained, self.config.drain_timeout_s)
+        if self._life.latched:
+            # The receives are let go as soon as the root is known; what waits for them is released with them [E27].
+            self._await_root()
+            self._wait_leaving(lambda: not epoch.receiving, FAREWELL_S)
         with self._lock:
             running, undelivered = epoch.running, epoch.undelivered
             drained = self._in_haste or self._life.latched or epoch.drained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -111,7 +112,7 @@ def test_e27_in_flight_work_reaches_zero_before_the_job_is_left() -> None:
     assert set(played.errors) == set(PARTIES)
     for job in played.jobs.values():
         # Nobody waits for an object any more: the receives were failed, and not merely forgotten.
-        assert not job._running()._receiving
+        assert job._running().receiving == 0
 
 
 def test_e28_every_step_runs_whatever_an_earlier_one_raised_and_what_they_raised_is_kept() -> None:
@@ -125,7 +126,9 @@ def test_e28_every_step_runs_whatever_an_earlier_one_raised_and_what_they_raised
             raise KeyboardInterrupt
 
     hurried: list[bool] = []
-    steps = collections.deque((str(number), lambda n=number: step(n)) for number in range(5))
+    steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque(
+        (str(number), functools.partial(step, number)) for number in range(5)
+    )
     raised = run_steps(steps, lambda: hurried.append(True))
     assert done == [0, 1, 2, 3, 4]
     assert [type(one) for one in raised] == [ValueError, KeyboardInterrupt]
