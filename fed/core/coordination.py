@@ -337,7 +337,9 @@ class Coordinator:
         # In the order of the names, so that both parties say the same, whoever finds it.
         said = ", ".join(f"party {party!r} called {calls[party]}" for party in sorted(calls))
         fault = Fault(kind, name, detail=f"call #{difference.call} differs: {said}")
-        return self.learn(self.new_failure(fault, sequence=difference.call))
+        failure = self.new_failure(fault, sequence=difference.call)
+        # Whoever finds it says who it was.
+        return self.learn(dataclasses.replace(failure, src_party=leavers[0]) if leavers else failure)
 
     def _switch_if_agreed(self) -> list[Instruction]:
         if not self.life.may_switch:
