@@ -627,8 +627,9 @@ def test_what_hangs_ends_with_the_simulation_and_the_plan_is_shown(capsys: pytes
 
 
 @pytest.mark.parametrize("place", ["produce", "push", "send", "receive", "deliver"])
-def test_a_party_that_is_through_waits_for_no_fault(place: Any) -> None:
-    """It hangs for ever, and the job fails of something else: the simulation is over at once."""
+def test_a_party_that_is_through_waits_for_no_fault(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs for ever, and the job fails of something else: that ends the simulation before its time."""
+    monkeypatch.setattr("fed.runtime.local.GRACE_S", 10 * LIMIT_S)
     plan = FaultPlan()
     plan.at(place).hang(until="gate")
 
