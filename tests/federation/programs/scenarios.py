@@ -19,6 +19,7 @@ import numpy as np
 import ray
 
 import fed
+from fed.place import current_job
 
 REPORTS: list[fed.FailureReport] = []
 """What the failure handler was given in this epoch."""
@@ -252,15 +253,16 @@ def count_on() -> None:
         fed.kill(counter)
 
 
-def until_interrupted_in_calls(_: str) -> None:
-    say("counting")
-    count_on()
+def until_interrupted_in_a_get(gate: str) -> None:
+    value = identity.party("alice").remote(1, gate)
+    say("waiting")
+    fed.get(value)
 
 
 def until_interrupted_in_the_end(gate: str) -> None:
     """Ends the program while a task runs: leaving waits for it."""
     identity.party("alice").remote(1, gate)
-    say("leaving")
+    say("waiting")
     sys.exit()
 
 
@@ -362,9 +364,18 @@ def what_a_reset_leaves(gate: str, failing_gate: str) -> Any:
 
 def pending_receives(gate: str) -> Any:
     """Receives are pending, and tasks wait for them, when another task fails."""
-    slow = [identity.party("dave").remote(step, gate if step == 0 else "") for step in range(20)]
-    waiting = [total.party(party).remote(*slow) for party in ("bob", "carol")]
-    return outcome(lambda: fed.get([*waiting, fail.party("alice").remote("canary-4711")]))
+
+    def calls() -> Any:
+        slow = [identity.party("dave").remote(step, gate if step == 0 else "") for step in range(20)]
+        waiting = [total.party(party).remote(*slow) for party in ("bob", "carol")]
+        return fed.get([*waiting, fail.party("alice").remote("canary-4711")])
+
+    error = outcome(calls)
+    deadline = time.monotonic() + 60
+    epoch = current_job()._running()
+    while not epoch.drained and fed.party() != "dave" and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return [error, epoch.drained]
 
 
 def two_fail(gates: dict[str, str]) -> Any:
