@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -29,6 +30,8 @@ from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, TaskBody
 
 __all__ = ["Desk", "Entry", "Epoch", "Push"]
+
+logger = logging.getLogger("fed.epoch")
 
 PENDING: Final = 0
 READY: Final = 1
@@ -282,6 +285,7 @@ class Epoch:
                     task.killed = True
                     # Who calls it fails because of the kill, and does not wait for what becomes of the construction.
                     self._finish(one for entry in task.results for one in self._ready(entry))
+        self._desk.raise_if_latched()
         if step.here:
             self._runtime.kill(actor)
 
@@ -358,6 +362,8 @@ class Epoch:
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
 
     def _start(self, task: _Task, submit: Callable[[], Any]) -> None:
+        # The job may have latched while the call was prepared [E21].
+        self._desk.raise_if_latched()
         with self._lock:
             self._tasks.add(task)
         try:
@@ -368,7 +374,7 @@ class Epoch:
             return
         for entry, ref in zip(task.results, refs, strict=True):
             entry.ref = ref
-        self._runtime.watch(task.done, functools.partial(self._task_done, task))
+        self._watch(task.done, functools.partial(self._task_done, task))
 
     def _entry(self, one: FedObject[Any]) -> Entry:
         entry: Entry = one._entry
@@ -401,7 +407,7 @@ class Epoch:
             for entry, ref in zip(entries, submission.results, strict=True):
                 entry.ref = ref
                 self._receiving.add(entry)
-        self._runtime.watch(submission.done, functools.partial(self._received, entries, submission.done))
+        self._watch(submission.done, functools.partial(self._received, entries, submission.done))
 
     def _need(self, entry: Entry, consumer: str) -> None:
         """A party needs an object of this one. The lock is held."""
@@ -427,7 +433,7 @@ class Epoch:
         done = self._proxies.push(deliveries, [entry.ref for entry, _ in ready])
         entries = {entry.id: entry for entry, _ in ready}
         count = sum(len(consumers) for _, consumers in ready)
-        self._runtime.watch(done, functools.partial(self._pushed, entries, count, done))
+        self._watch(done, functools.partial(self._pushed, entries, count, done))
 
     def flush_confirmations(self) -> None:
         """Confirm what has arrived and no receive has confirmed along the way."""
@@ -437,6 +443,20 @@ class Epoch:
             self._proxies.confirm(confirmed)
 
     # On the runtime's callback thread
+
+    def _watch(self, done: Ref, handle: Callable[[Outcome], None]) -> None:
+        """Have a callback called that may raise: whoever waits for what it was to do is let go with the job [E18]."""
+
+        def guarded(outcome: Outcome) -> None:
+            try:
+                handle(outcome)
+            except Exception as error:
+                logger.exception("a callback of party %r raised", self._party)
+                with self._lock:
+                    fault = Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error))
+                    self._desk.learn(self._desk.new_failure(fault))
+
+        self._runtime.watch(done, guarded)
 
     def _task_done(self, task: _Task, outcome: Outcome) -> None:
         with self._lock:
