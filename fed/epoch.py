@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -30,6 +31,8 @@ from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, TaskBody
 
 __all__ = ["Desk", "Entry", "Epoch", "Push"]
+
+logger = logging.getLogger("fed.epoch")
 
 PENDING: Final = 0
 READY: Final = 1
@@ -178,6 +181,8 @@ class Epoch:
         self._over = False
         self._tasks: set[_Task] = set()
         self._constructing: dict[int, _Task] = {}
+        # Of the actors made here, by name: what stands for the construction. What failed in it fails every method.
+        self._constructions: dict[str, Entry] = {}
         self._receiving: set[Entry] = set()
         self._pushing = 0
         self._unconfirmed: list[Key] = []
@@ -199,6 +204,11 @@ class Epoch:
     def undelivered(self) -> int:
         """How many results are on their way to other parties."""
         return self._pushing
+
+    @property
+    def receiving(self) -> int:
+        """How many objects of other parties are waited for."""
+        return len(self._receiving)
 
     @property
     def drained(self) -> bool:
@@ -231,19 +241,22 @@ class Epoch:
         def submit(call: Call) -> Any:
             actor, done = self._runtime.create(body, call)
             created.append(actor)
-            return (), done
+            return (done,), done
 
-        self._call(f"{body.name}.__init__", party, packed, 1, submit, results=0)
+        (construction,) = self._call(f"{body.name}.__init__", party, packed, 1, submit)
         sequence = self._plan.calls - 1
+        name = f"{self.number}#{sequence}"
+        if party == self._party:
+            self._constructions[name] = construction._entry
         if not created:
-            return None, f"{self.number}#{sequence}"
+            return None, name
         with self._lock:
             # None if it is made already, or has failed.
             task = next((one for one in self._tasks if one.sequence == sequence), None)
             if task is not None:
                 task.actor = id(created[0])
                 self._constructing[task.actor] = task
-        return created[0], f"{self.number}#{sequence}"
+        return created[0], name
 
     def call(
         self,
@@ -261,7 +274,9 @@ class Epoch:
         def submit(call: Call) -> Any:
             return self._runtime.call(actor, method, call, options)
 
-        return self._call(label, party, packed, returns, submit, of=f" of actor {name}")
+        return self._call(
+            label, party, packed, returns, submit, of=f" of actor {name}", after=self._constructions.get(name)
+        )
 
     def kill(self, actor: Any, name: str, party: str) -> None:
         """The end of an actor."""
@@ -272,6 +287,9 @@ class Epoch:
                 task = self._constructing.pop(id(actor), None)
                 if task is not None:
                     task.killed = True
+                    # Who calls it fails because of the kill, and does not wait for what becomes of the construction.
+                    self._finish(one for entry in task.results for one in self._ready(entry))
+        self._desk.raise_if_latched()
         if step.here:
             self._runtime.kill(actor)
 
@@ -324,29 +342,32 @@ class Epoch:
         returns: int,
         submit: Callable[[Call], Any],
         *,
-        results: int | None = None,
         of: str = "",
+        after: Entry | None = None,
     ) -> tuple[FedObject[Any], ...]:
         uses = [self._entry(one) for one in packed.objects]
-        count = returns if results is None else results
-        text = f"{label}.party({party!r}).remote({_arguments_text(packed)}){of}{'' if count == 1 else f' -> {count}'}"
+        suffix = "" if returns == 1 else f" -> {returns}"
+        text = f"{label}.party({party!r}).remote({_arguments_text(packed)}){of}{suffix}"
         step = self._plan.task(party, uses)
         with self._lock:
             stamp = self._desk.note(text)
         self._advance(step, uses)
         named = f"#{step.sequence} {label}"
         made = tuple(
-            Entry(self, ObjectId(self.number, step.sequence, slot, stamp), party, named) for slot in range(count)
+            Entry(self, ObjectId(self.number, step.sequence, slot, stamp), party, named) for slot in range(returns)
         )
         if step.here:
             values = tuple(value._entry.ref if type(value) is FedObject else value for value in packed.values)
             extras = tuple(one._entry.ref for one in packed.extras)
             shape = Shape(packed.keywords, len(extras), returns)
             call = Call((*values, *extras), None if shape == PLAIN else shape)
-            self._start(_Task(step.sequence, named, made, uses), lambda: submit(call))
+            depends = uses if after is None else [*uses, after]
+            self._start(_Task(step.sequence, named, made, depends), lambda: submit(call))
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
 
     def _start(self, task: _Task, submit: Callable[[], Any]) -> None:
+        # The job may have latched while the call was prepared [E21].
+        self._desk.raise_if_latched()
         with self._lock:
             self._tasks.add(task)
         try:
@@ -357,7 +378,7 @@ class Epoch:
             return
         for entry, ref in zip(task.results, refs, strict=True):
             entry.ref = ref
-        self._runtime.watch(task.done, functools.partial(self._task_done, task))
+        self._watch(task.done, functools.partial(self._task_done, task))
 
     def _entry(self, one: FedObject[Any]) -> Entry:
         entry: Entry = one._entry
@@ -390,7 +411,7 @@ class Epoch:
             for entry, ref in zip(entries, submission.results, strict=True):
                 entry.ref = ref
                 self._receiving.add(entry)
-        self._runtime.watch(submission.done, functools.partial(self._received, entries, submission.done))
+        self._watch(submission.done, functools.partial(self._received, entries, submission.done))
 
     def _need(self, entry: Entry, consumer: str) -> None:
         """A party needs an object of this one. The lock is held."""
@@ -430,7 +451,7 @@ class Epoch:
         done = self._proxies.push(deliveries, [entry.ref for entry, _ in ready])
         entries = {entry.id: entry for entry, _ in ready}
         count = sum(len(consumers) for _, consumers in ready)
-        self._runtime.watch(done, functools.partial(self._pushed, entries, count, done))
+        self._watch(done, functools.partial(self._pushed, entries, count, done))
 
     def flush_confirmations(self) -> None:
         """Confirm what has arrived and no receive has confirmed along the way."""
@@ -440,6 +461,20 @@ class Epoch:
             self._proxies.confirm(confirmed)
 
     # On the runtime's callback thread
+
+    def _watch(self, done: Ref, handle: Callable[[Outcome], None]) -> None:
+        """Have a callback called that may raise: whoever waits for what it was to do is let go with the job [E18]."""
+
+        def guarded(outcome: Outcome) -> None:
+            try:
+                handle(outcome)
+            except Exception as error:
+                logger.exception("a callback of party %r raised", self._party)
+                with self._lock:
+                    fault = Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error))
+                    self._desk.learn(self._desk.new_failure(fault))
+
+        self._runtime.watch(done, guarded)
 
     def _task_done(self, task: _Task, outcome: Outcome) -> None:
         with self._lock:
@@ -477,7 +512,7 @@ class Epoch:
                     self._arrived.setdefault(entry.party, IdSet()).add(entry.id)
                 else:
                     self._finish(self._fail(entry, failure, None))
-                    self._desk.learn(failure)
+                    self._learn_inherited(failure)
             if self._unconfirmed:
                 self._desk.confirm()
             self._lock.notify_all()
@@ -511,6 +546,12 @@ class Epoch:
         )
         self._desk.learn(failure)
         return failure
+
+    def _learn_inherited(self, failure: Failure) -> None:
+        """A failure is known because of something that came, or ended, after it."""
+        # A task of this party's own was known to have failed before, and may have been read since.
+        if failure.src_party != self._party or not failure.kind.symmetric:
+            self._desk.learn(failure)
 
     def _finish(self, tasks: Iterable[_Task]) -> None:
         """Tasks have ended and it is known why. The lock is held."""
@@ -564,6 +605,8 @@ class Epoch:
         inherited = fault.inherited or next((entry.failure for entry in task.uses if entry.failure is not None), None)
         if inherited is not None:
             cause = next((entry.cause for entry in task.uses if entry.failure is not None), None)
+            # This may be the first that is heard of it, and whoever is woken by it must find it known [E13].
+            self._learn_inherited(inherited)
             return inherited.relayed(self._party), cause
         failure = self._desk.new_failure(fault, task.label, task.sequence)
         cause = outcome.error

@@ -22,6 +22,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import logging
+import math
 import secrets
 import threading
 import time
@@ -73,6 +74,10 @@ FAREWELL_S: Final = 2.0
 
 START_S: Final = 60.0
 """How long the proxies may take to start; a Ray worker takes about a second."""
+
+SIGNAL_CHECK_S: Final = 1.0
+"""How often a wait looks up. Python can miss a signal that comes between its last look and the system call; a Ctrl-C
+would then wait for something else to happen."""
 
 STOP_S: Final = 5.0
 """How long a thread or proxy may take to end."""
@@ -918,6 +923,10 @@ class Job:
         if epoch is None:
             return
         self._wait_leaving(lambda: self._life.latched or epoch.drained, self.config.drain_timeout_s)
+        if self._life.latched:
+            # The receives are let go as soon as the root is known; what waits for them is released with them [E27].
+            self._await_root()
+            self._wait_leaving(lambda: not epoch.receiving, FAREWELL_S)
         with self._lock:
             running, undelivered = epoch.running, epoch.undelivered
             drained = self._in_haste or self._life.latched or epoch.drained
@@ -981,14 +990,17 @@ class Job:
 
     def _wait_for(self, predicate: Callable[[], object], timeout_s: float | None) -> None:
         """Wait on the driver's thread, without the lock. Ctrl-C is raised from here, and never with the lock held."""
-        limit = None if timeout_s is None else time.monotonic() + timeout_s
+        limit = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            left_s = None if limit is None else min(max(0.0, limit - time.monotonic()), threading.TIMEOUT_MAX)
+            left_s = max(0.0, limit - time.monotonic())
             with self._lock:
-                self.changed.wait_for(lambda: predicate() or self._interrupter.interrupted, left_s)
-            if not self._interrupter.interrupted:
+                met = self.changed.wait_for(
+                    lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
+                )
+            if self._interrupter.interrupted:
+                self._interrupter.deliver()
+            elif met or left_s <= SIGNAL_CHECK_S:
                 return
-            self._interrupter.deliver()
 
     def _wait_leaving(self, predicate: Callable[[], object], timeout_s: float, *, patient: bool = False) -> None:
         """Wait during the shutdown. A Ctrl-C cuts it short, and so does haste, unless it is worth some patience."""

@@ -115,4 +115,7 @@ class QueueThread(Generic[T]):
             step()
         except Exception as error:
             logger.exception("thread %s", self._thread.name)
-            self._failed(error)
+            try:
+                self._failed(error)
+            except Exception:
+                logger.exception("thread %s: the report of the above", self._thread.name)

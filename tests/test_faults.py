@@ -115,7 +115,7 @@ def test_the_table_in_the_documentation_is_this_one() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda plan: plan.at("sned"), "no place 'sned' for a fault: there are produce, push, connect, send"),
+        (lambda plan: plan.at("sned"), "no place 'sned' for a fault: there are driver, produce, push, connect, send"),
         (lambda plan: plan.at("produce", peer="bob"), "'produce' has no peer: choose by party, call, task, nth"),
         (lambda plan: plan.at("send", kind="READY"), "'send' has no kind: choose by party, peer, call, nth"),
         (lambda plan: plan.at("handler", call=1), "'handler' has no call"),
@@ -263,6 +263,49 @@ def test_two_runs_of_a_program_suffer_the_same() -> None:
 
 
 # What it does to a federation
+
+
+def test_a_driver_dies_before_a_call() -> None:
+    plan = FaultPlan()
+    plan.at("driver", party="carol", call=5).raises(KeyError("carol"))
+
+    def program() -> Any:
+        meet()
+        return crossing()
+
+    errors = play(program, plan).errors
+    assert set(errors) == set(PARTIES)
+    assert isinstance(errors["carol"], KeyError)
+    assert {type(errors[party]) for party in ("alice", "bob")} == {fed.PartyLeftError}
+    assert kinds(Simulation({}, {party: errors[party] for party in ("alice", "bob")})) == {Kind.DRIVER}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_drivers_that_are_out_of_step_come_to_the_same_end(seed: int) -> None:
+    def program() -> Any:
+        made = Counter.party("carol").remote(1)
+        counted = [made.add.remote(double.party(party).remote(crossing())) for party in PARTIES]
+        fed.kill(Waiter.party("alice").remote())
+        return fed.get(counted)
+
+    plan = FaultPlan(seed)
+    plan.at("driver").probability(0.3).delay(0.01)
+    # Each adds 28 to what is there.
+    assert list(play(program, plan).results.values()) == [[29, 57, 85]] * 3
+
+
+def test_a_driver_that_hangs_keeps_the_others_waiting_until_it_is_released() -> None:
+    plan = FaultPlan()
+    plan.at("driver", party="alice", call=0).hang(until="gate")
+
+    def program() -> Any:
+        if fed.party() == "bob":
+            plan.wait_until_reached("gate")
+            plan.release("gate")
+        return crossing()
+
+    assert dict(play(program, plan)) == dict.fromkeys(PARTIES, 14)
+    assert plan.injected == (Injection("driver", "hang", "alice", None, 0),)
 
 
 def test_a_task_that_raises_does_not_run() -> None:
@@ -508,6 +551,40 @@ def test_a_method_that_hangs_goes_on_when_it_is_released(actor: Any) -> None:
     assert play(program, plan).errors == {}
 
 
+def counting() -> Any:
+    return fed.get(Counter.party("alice").remote().add.remote(1))
+
+
+INJECTABLE: dict[Kind, tuple[Callable[[], Any], Callable[[FaultPlan], None]]] = {
+    Kind.TASK: (crossing, lambda plan: plan.at("produce", call=4).raises(ValueError)),
+    Kind.CANCELLED: (crossing, lambda plan: plan.at("produce", call=4).kill("CANCELLED")),
+    Kind.WORKER_CRASHED: (crossing, lambda plan: plan.at("produce", call=4).kill()),
+    Kind.OUT_OF_MEMORY: (crossing, lambda plan: plan.at("produce", call=4).kill("OUT_OF_MEMORY")),
+    Kind.ACTOR_DIED: (counting, lambda plan: plan.at("produce", task="Counter.add").kill()),
+    Kind.OBJECT_LOST: (crossing, lambda plan: plan.at("produce", call=4).kill("OBJECT_LOST")),
+    Kind.DELIVERY: (crossing, lambda plan: plan.at("send", call=4).corrupt()),
+    Kind.DRIVER: (crossing, lambda plan: plan.at("driver", party="carol", call=6).raises(KeyError)),
+    Kind.INTERNAL: (crossing, lambda plan: plan.at("push", call=4).raises(MemoryError)),
+}
+"""How to bring about each kind that comes from without; the others come from the program, or from its options."""
+
+
+@pytest.mark.parametrize("kind", INJECTABLE, ids=lambda kind: str(kind.name))
+def test_e24_each_kind_of_failure_is_injected_and_known_everywhere(kind: Kind) -> None:
+    program, add = INJECTABLE[kind]
+    plan = FaultPlan()
+    add(plan)
+    reports: list[Any] = []
+
+    def main() -> Any:
+        meet()
+        return program()
+
+    simulation = play(main, plan, failure_handler=reports.append)
+    assert {report.party: report.root.kind for report in reports} == dict.fromkeys(PARTIES, kind)
+    assert set(simulation.errors) == set(PARTIES)
+
+
 # Proxies that are killed
 
 
@@ -525,7 +602,8 @@ def test_a_receiver_that_is_killed_loses_no_object(place: Any, value: Any, trans
 
     plan = FaultPlan()
     plan.at(place, party="bob", peer="alice", nth=3).kill()
-    simulation = play(program, plan, transport=transport)
+    # What was confirmed to a receiver that is killed is not confirmed to the next one: its owner waits, and leaves.
+    simulation = play(program, plan, transport=transport, drain_timeout_s=2)
     assert dict(simulation) == dict.fromkeys(PARTIES, [2 * value] * 3)
     assert [(one.place, one.action, one.party) for one in plan.injected] == [(place, "kill", "bob")]
 
@@ -543,14 +621,15 @@ def test_what_hangs_ends_with_the_simulation_and_the_plan_is_shown(capsys: pytes
             fed.get(produce.party("bob").remote())
 
     with pytest.raises(fed.FedTimeoutError, match="fed-alice stands at"):
-        simulate(main, parties=["alice", "bob"], timeout_s=0.5, faults=plan)
+        simulate(main, parties=["alice", "bob"], timeout_s=3, faults=plan)
     assert capsys.readouterr().err == ("fault plan with seed 4711: 1 injected\n  bob: produce hang (call 0, produce)\n")
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("fed-")] == []
 
 
-@pytest.mark.parametrize("place", ["push", "send", "receive", "deliver"])
-def test_a_party_that_is_through_waits_for_no_fault(place: Any) -> None:
-    """It hangs for ever, and the job fails of something else: the simulation is over at once."""
+@pytest.mark.parametrize("place", ["produce", "push", "send", "receive", "deliver"])
+def test_a_party_that_is_through_waits_for_no_fault(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs for ever, and the job fails of something else: that ends the simulation before its time."""
+    monkeypatch.setattr("fed.runtime.local.GRACE_S", 10 * LIMIT_S)
     plan = FaultPlan()
     plan.at(place).hang(until="gate")
 

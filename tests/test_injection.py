@@ -317,14 +317,18 @@ def test_what_was_delayed_is_lost_with_its_connection() -> None:
     play(plan, scenario)
 
 
-def test_a_delayed_parcel_that_finds_no_connection_breaks_the_link() -> None:
+def test_a_delayed_parcel_that_cannot_be_sent_breaks_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = FaultPlan()
     at(plan, "send").delay(until="gate")
 
+    async def unreachable(parcels: Sequence[Parcel]) -> None:
+        raise PeerUnreachable("gone")
+
     async def scenario(world: FaultyWorld, link: Link) -> None:
+        assert isinstance(link, FaultyLink)
         acks = link.acks()
         await link.send([parcel(1)])
-        world.cut()
+        monkeypatch.setattr(link._inner, "send", unreachable)
         plan.release("gate")
         with pytest.raises(PeerUnreachable):
             await anext_of(acks)
@@ -593,7 +597,7 @@ DELIVERIES = [Delivery(KEY.id, ("bob",))]
 def test_a_receiver_that_is_killed_is_followed_by_one_that_gets_what_was_waited_for() -> None:
     with Pair() as pair:
         waiting = pair.proxies["bob"].receive([KEY], [])
-        pair.runtimes["bob"].restart_receiver()
+        assert pair.end("bob", pair.runtimes["bob"].restart_receiver()).fault is None
         pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", 7)])
         assert pair.end("bob", waiting.done) == Outcome((None,), None, None)
         assert pair.runtimes["bob"].fetch(waiting.results) == [7]
@@ -606,12 +610,15 @@ def test_a_receiver_that_is_killed_again_and_again_loses_nothing() -> None:
     with Pair() as pair:
         pushing = []
         waiting = []
+        restarts = []
         for number in range(20):
             key = Key("alice", ObjectId(0, number, 0))
             waiting.append((key, pair.proxies["bob"].receive([key], [])))
             pushing.append(pair.proxies["alice"].push([Delivery(key.id, ("bob",))], [pair.value("alice", number)]))
             if number % 5 == 0:
-                pair.runtimes["bob"].restart_receiver()
+                restarts.append(pair.runtimes["bob"].restart_receiver())
+        # What is confirmed to one that is being killed is not confirmed to the next one.
+        assert [pair.end("bob", done).fault for done in restarts] == [None] * 4
         for number, (key, one) in enumerate(waiting):
             assert pair.end("bob", one.done) == Outcome((None,), None, None)
             assert pair.runtimes["bob"].fetch(one.results) == [number]

@@ -61,8 +61,9 @@ def account_of(error: FedError, party: str, place: str = "", log: Path | None = 
         # The traceback ends with the message.
         text = sentence(failure.redacted(Exposure.TYPE), party) if shown and not refused else str(error)
         first, *rest = text.splitlines() or [""]
-        # What has many lines is as a rule Ray's. The log has all of it.
-        below = [f"    {line}" for line in rest] if log is None else [f"fed: log: {log}"]
+        # What has many lines is as a rule Ray's. The log has all of it; of programs that differ it has no more.
+        logged = log is not None and failure.kind is not Kind.DIVERGED
+        below = [f"fed: log: {log}"] if logged else [f"    {line}" for line in rest]
         return Account(shown, (f"fed: error: {first.rstrip(' :')} [{tags}]", *below))
     exposed = failure.traceback or (failure.message if "\n" in failure.message else "")
     # One line names the failure. What the message has beyond its first line is shown below.

@@ -317,6 +317,7 @@ class _Family:
                 except ValueError:
                     # The descriptor was the script's to write to, and it did. It says nothing that concerns us.
                     continue
+        self._events.put(_Closed(party))
 
     def _await_end(self, party: str, pid: int) -> None:
         # Left unreaped, so that its id, and with it the group's, stays its own until the group has been killed.
@@ -348,7 +349,8 @@ class _Watch:
         self._family = family
         self._events = events
         self._terminal = terminal
-        self._open_streams = 2 * len(parties)
+        # What it writes, and what it tells: the last word of a driver may come after its end.
+        self._open_streams = 3 * len(parties)
         self._drained_at: float | None = None
         self._waits: dict[str, frozenset[str]] = {}
         self._joined: set[str] = set()
@@ -441,8 +443,8 @@ class _Watch:
         if first is None or self._unread:
             return
         count = sum(1 for party, code in codes.items() if code and party not in self._ending.signalled)
-        source = self._verdict.source or first
-        title = f"{count} of {len(self._parties)} parties failed, it began in {source}"
+        began = "their programs differ" if self._verdict.mutual else f"it began in {self._verdict.source or first}"
+        title = f"{count} of {len(self._parties)} parties failed, {began}"
         with contextlib.suppress(OSError):
             # Nobody reads it, and there is nothing left to be done.
             self._terminal.block(title, self._verdict.rows(codes, self._ending.signalled, first))

@@ -5,7 +5,8 @@ Laws:
 1. The root is the failure that most parties name; among equals, the one that was named first. The party where it
    began describes it, since it knows most.
 2. If no party names one, the party that failed first is the root itself.
-3. Every party has one row, or shares one with those that ended in the same way.
+3. That programs differ is no party's own failure: it has a record of the one that noticed, and that one is not named.
+4. Every party has one row, or shares one with those that ended in the same way.
 
 Pure: made of what the parties told (see `fed.cli.status`) and of their exit codes.
 """
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from fed.cli.account import printable
 from fed.cli.status import Report
+from fed.core.failure import Kind
 
 __all__ = ["Row", "Verdict"]
 
@@ -54,17 +56,20 @@ class _Root:
     source: str
     type_name: str
     text: str
+    mutual: bool
 
     @classmethod
     def of(cls, detail: Mapping[str, Any]) -> _Root:
-        source, root = str(detail.get("src_party") or ""), str(detail.get("root") or "")
+        noted_by, root = str(detail.get("src_party") or ""), str(detail.get("root") or "")
+        mutual = detail.get("kind") == Kind.DIVERGED.value
         return cls(
             # Texts differ between the parties, as not all may know all; without an id, the place has to do.
-            key=str(detail.get("error_id") or source),
-            source=source,
+            key=str(detail.get("error_id") or noted_by),
+            source="" if mutual else noted_by,
             # Where it is not given, it is the word that a failure's text begins with.
             type_name=str(detail.get("type") or root.partition(" ")[0]),
             text=_first_line(str(detail.get("text") or root)),
+            mutual=mutual,
         )
 
 
@@ -95,6 +100,12 @@ class Verdict:
         """The party where it began, as the parties say; None if they say nothing."""
         root = self._root()
         return root.source if root is not None and root.source in self._parties else None
+
+    @property
+    def mutual(self) -> bool:
+        """Whether it is no party's own: their programs differ."""
+        root = self._root()
+        return root is not None and root.mutual
 
     def rows(self, codes: Mapping[str, int], signalled: frozenset[str], first_failed: str) -> list[Row]:
         """The block.
@@ -159,6 +170,8 @@ class Verdict:
         if code == 0:
             return "ended well"
         if named is not None and root is not None:
+            if root.mutual:
+                return f"failed ({exit_of(code)})"
             return f"followed ({exit_of(code)})" + (f": told by {root.source}" if root.source else "")
         death = self._deaths.get(party)
         if death is None:

@@ -20,6 +20,8 @@ Laws:
 4. A party whose program has ended (FINISHED) votes like any other; one that leaves because of a failure has told
    its vote before.
 5. After a latch nobody compares programs any more: who has failed calls less than who has not heard of it yet.
+6. Without a latch nobody leaves before it knows that every program was the same to its end: a peer whose program has
+   ended has FINISHED when this party has come as far, and has made the same calls [E43].
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from fed.core.failure import Failure, FailureBook, Fault, Kind
-from fed.core.journal import Journal
+from fed.core.journal import SEGMENT, Journal
 from fed.core.lifecycle import Lifecycle, State
 from fed.core.notice import Notice, NoticeKind
 
@@ -97,13 +99,16 @@ class Coordinator:
         self.book = FailureBook()
         self.journal = Journal(self._peers)
         self._early: list[tuple[str, Notice]] = []
+        # Peers whose programs have ended, each with the number of its calls; and whether this party's has.
+        self._ends: dict[str, int] = {}
+        self._ended = False
         self.stale_notices = 0
 
     # Calls
 
     def call(self, text: str) -> list[Instruction]:
         """The driver makes a fed call."""
-        return self._compared(self.journal.note(text))
+        return self._noted(text)
 
     def progress(self) -> list[Instruction]:
         """Tell everyone how far this party is; now and then, when there were calls."""
@@ -138,6 +143,8 @@ class Coordinator:
         if not ends_job or not self.life.latch():
             return []
         self.book.vote(self.party, failure)
+        for peer in self._ends:
+            self.life.finished(peer)
         told = self._tell_all(NoticeKind.LATCHED, failure=failure.relayed(self.party))
         return [*told, Latched(), *self._settle_if_complete()]
 
@@ -226,7 +233,8 @@ class Coordinator:
             return False, []
         if text is None or not running:
             return True, []
-        return True, self._compared(self.journal.note(text, same_as=LEAVE))
+        self._ended = True
+        return True, self._noted(text, same_as=LEAVE)
 
     def goodbye(self) -> list[Instruction]:
         """Say goodbye: with the root if the job has failed, else as one who has finished.
@@ -264,8 +272,10 @@ class Coordinator:
 
     def _goodbye(self, peer: str, notice: Notice) -> list[Instruction]:
         if notice.failure is None:
-            news = self.life.finished(peer)
-            return [Gone(peer, None), *self._hear_progress(peer, notice)] if news else []
+            if peer in self._ends:
+                return []
+            self._ends[peer] = notice.calls
+            return [Gone(peer, None), *self._hear_progress(peer, notice), *self._compare_ends()]
         failure = notice.failure
         if notice.epoch < self.epoch:
             # It left over something that is history here, and must not come back as news [E30].
@@ -288,6 +298,19 @@ class Coordinator:
             return []
         return self._compared([peer])
 
+    def _noted(self, text: str, *, same_as: str | None = None) -> list[Instruction]:
+        return [*self._compared(self.journal.note(text, same_as=same_as)), *self._compare_ends()]
+
+    def _compare_ends(self) -> list[Instruction]:
+        """Of the peers whose programs have ended, tell those that have finished from those that called more."""
+        longer = []
+        for peer, calls in self._ends.items():
+            if self.life.latched or self.journal.agrees(peer, calls):
+                self.life.finished(peer)
+            elif self._ended and calls > self.journal.calls:
+                longer.append(peer)
+        return self._compared(longer)
+
     def _compared(self, differing: Sequence[str]) -> list[Instruction]:
         """Digests differ: tell what was called here, so that the peer finds the first call that does."""
         told: list[Instruction] = []
@@ -301,10 +324,12 @@ class Coordinator:
         if self.life.latched:
             return []
         difference = self.journal.compare(notice.calls, notice.texts)
+        end = notice.calls + len(notice.texts)
+        if difference is None and len(notice.texts) >= SEGMENT and end < self.journal.calls:
+            # A long journal travels in parts: it is in a later one.
+            return self._compared([peer]) if self.journal.agree(peer, end) else []
         if difference is None:
-            detail = (
-                f"the programs of {self.party!r} and {peer!r} differ after call #{notice.calls + len(notice.texts)}"
-            )
+            detail = f"the programs of {self.party!r} and {peer!r} differ after call #{end}"
             return self.learn(self.new_failure(Fault(Kind.DIVERGED, "DivergenceError", detail=detail)))
         calls = {self.party: difference.mine, peer: difference.theirs}
         leavers = [party for party, text in calls.items() if text == EXIT]
@@ -312,7 +337,9 @@ class Coordinator:
         # In the order of the names, so that both parties say the same, whoever finds it.
         said = ", ".join(f"party {party!r} called {calls[party]}" for party in sorted(calls))
         fault = Fault(kind, name, detail=f"call #{difference.call} differs: {said}")
-        return self.learn(self.new_failure(fault, sequence=difference.call))
+        failure = self.new_failure(fault, sequence=difference.call)
+        # Whoever finds it says who it was.
+        return self.learn(dataclasses.replace(failure, src_party=leavers[0]) if leavers else failure)
 
     def _switch_if_agreed(self) -> list[Instruction]:
         if not self.life.may_switch:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["Difference", "Journal"]
+__all__ = ["SEGMENT", "Difference", "Journal"]
 
 DEPTH: Final = 65_536
 """Calls that are remembered while a peer has not said that it has come as far."""
@@ -115,6 +115,18 @@ class Journal:
         self._agreed[peer] = calls
         self._forget_agreed()
         return False
+
+    def agree(self, peer: str, calls: int) -> bool:
+        """A peer has told what it called, and up to this many calls it is the same. Returns whether that was news."""
+        if not self._agreed.get(peer, calls) < calls <= self.calls:
+            return False
+        self._agreed[peer] = calls
+        self._forget_agreed()
+        return True
+
+    def agrees(self, peer: str, calls: int) -> bool:
+        """Whether a peer is known to have made the same calls as this party up to this many."""
+        return self._agreed.get(peer, -1) >= calls
 
     def forget(self, peer: str) -> None:
         """A peer has left: what it agrees to matters no more."""

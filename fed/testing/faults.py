@@ -30,7 +30,7 @@ from fed.transport.contract import NoticeKind, TransportError
 
 __all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "Injection", "Strike"]
 
-Place = Literal["produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
+Place = Literal["driver", "produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
 Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
 Loss = Literal["WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED"]
 
@@ -50,6 +50,7 @@ class PlaceRules(NamedTuple):
 
 
 PLACES: Final[Mapping[str, PlaceRules]] = {
+    "driver": PlaceRules(("call",), ("raises", "hang", "delay")),
     "produce": PlaceRules(("call", "task"), ("raises", "kill", "hang", "delay")),
     "push": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay")),
     "connect": PlaceRules(("peer",), ("raises", "kill", "hang", "delay", "drop")),
@@ -178,7 +179,8 @@ class FaultPlan:
         """Choose where something is to go wrong. What, is for the method called on the result.
 
         Args:
-            place: ``produce``, ``push``, ``connect``, ``send``, ``receive``, ``deliver``, ``broadcast`` or ``handler``.
+            place: ``driver``, ``produce``, ``push``, ``connect``, ``send``, ``receive``, ``deliver``, ``broadcast`` or
+                ``handler``.
             party: In this party only.
             peer: Towards or from this peer only.
             call: For this fed call only: they are numbered from 0 in the order of the program, `fed.get` included.
@@ -299,12 +301,14 @@ class Fault:
         return Fault(self._finish, dataclasses.replace(self._rule, probability=float(share)))
 
     def raises(self, error: BaseException | type[BaseException]) -> None:
-        """An exception: instead of the task's body, out of the proxy's call, or in the failure handler.
+        """An exception: out of the fed call or the proxy's, instead of the task's body, or in the failure handler.
 
         Args:
             error: What is raised. At ``connect`` one of `fed.transport.contract`, which is all that a link may raise.
         """
-        allowed = {"connect": TransportError, "handler": BaseException}.get(self._rule.place, Exception)
+        allowed = {"connect": TransportError, "driver": BaseException, "handler": BaseException}.get(
+            self._rule.place, Exception
+        )
         kind = error if isinstance(error, type) else type(error)
         if not issubclass(kind, allowed):
             raise UsageError(f"{self._rule.place!r} raises a subclass of {allowed.__name__}, not {kind.__name__}")

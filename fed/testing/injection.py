@@ -1,4 +1,4 @@
-"""What does the faults of a plan to one party: wrappers around its links, listener, proxies, runtime and handler.
+"""What does the faults of a plan to one party: wrappers around its links, listener, proxies, runtime, job and handler.
 
 Each keeps the contract of what it wraps, so that the party cannot tell an injected fault from a real one. Where a
 fault has nothing to do, the call goes through.
@@ -21,6 +21,8 @@ from typing_extensions import override
 
 from fed.cleanup import FailureReport
 from fed.core.failure import Fault, Kind
+from fed.errors import FedTimeoutError
+from fed.job import Job
 from fed.object import ObjectId
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
@@ -43,7 +45,7 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["FaultyLink", "FaultyListener", "FaultyReceiver", "FaultyRuntime", "FaultySender", "Injector"]
+__all__ = ["FaultyJob", "FaultyLink", "FaultyListener", "FaultyReceiver", "FaultyRuntime", "FaultySender", "Injector"]
 
 T = TypeVar("T")
 
@@ -583,7 +585,6 @@ class FaultyRuntime(LocalRuntime):
         injector: The faults of its party.
         sender: As for `LocalRuntime`.
         receiver: Likewise.
-        call: Tells the number of the fed call that is being submitted.
     """
 
     def __init__(
@@ -591,11 +592,11 @@ class FaultyRuntime(LocalRuntime):
         injector: Injector,
         sender: Callable[[], Sender],
         receiver: Callable[[], Receiver],
-        call: Callable[[], int],
     ) -> None:
         super().__init__(injector.party, sender, receiver)
         self._injector = injector
-        self._call_number = call
+        # Set by whoever makes the job, which numbers the calls.
+        self.number: Callable[[], int] = lambda: 0
         # The actors are kept, so that the id of one is never that of another.
         self._bodies: dict[int, tuple[Any, ActorBody]] = {}
         # What killed workers raise, by its text, and as what the runtime finds it.
@@ -661,7 +662,7 @@ class FaultyRuntime(LocalRuntime):
         super().close()
 
     def _strike(self, task: str) -> Strike | None:
-        return self._injector.strike("produce", note=False, call=self._call_number(), task=task)
+        return self._injector.strike("produce", note=False, call=self.number(), task=task)
 
     def _kill(self, kind: Kind) -> Exception:
         """What a worker that is killed raises, since a thread cannot be killed."""
@@ -719,6 +720,62 @@ def _unbound(name: str, found: Callable[..., Any]) -> Callable[..., Any]:
         return getattr(self, name)(*args, **kwargs)
 
     return call
+
+
+# The driver
+
+
+class FaultyJob(Job):
+    """A job whose driver suffers when it makes a fed call.
+
+    Args:
+        injector: The faults of its party.
+        *arguments: Of the job.
+        **options: Likewise.
+    """
+
+    def __init__(self, injector: Injector, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._injector = injector
+
+    @override
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        self._before_call()
+        return super().run(*arguments, **options)
+
+    @override
+    def create(self, *arguments: Any, **options: Any) -> Any:
+        self._before_call()
+        return super().create(*arguments, **options)
+
+    @override
+    def call(self, *arguments: Any, **options: Any) -> Any:
+        self._before_call()
+        return super().call(*arguments, **options)
+
+    @override
+    def kill(self, *arguments: Any, **options: Any) -> Any:
+        self._before_call()
+        return super().kill(*arguments, **options)
+
+    @override
+    def get(self, *arguments: Any, **options: Any) -> Any:
+        self._before_call()
+        return super().get(*arguments, **options)
+
+    @property
+    def calls(self) -> int:
+        """How many fed calls the driver has made in this epoch."""
+        return self._running().calls
+
+    def _before_call(self) -> None:
+        strike = self._injector.strike("driver", call=self.calls)
+        if strike is None:
+            return
+        if strike.action == "raises":
+            raise strike.error()
+        if not strike.block():
+            raise FedTimeoutError("the simulation was over before an injected fault let the driver go on")
 
 
 # What happens to parcels

@@ -33,7 +33,15 @@ from fed.proxy.sender import Sender
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
 from fed.testing.faults import FaultPlan, FaultRun
-from fed.testing.injection import FaultyLink, FaultyListener, FaultyReceiver, FaultyRuntime, FaultySender, Injector
+from fed.testing.injection import (
+    FaultyJob,
+    FaultyLink,
+    FaultyListener,
+    FaultyReceiver,
+    FaultyRuntime,
+    FaultySender,
+    Injector,
+)
 from fed.transport.contract import Link, Listener
 from fed.transport.memory import MemoryNetwork
 
@@ -203,8 +211,10 @@ def _job(party: str, arguments: Mapping[str, Any], connect: _Transport, injector
 
     if injector is None:
         return Job(config, LocalRuntime(party, sender, receiver), incarnation)
-    # Of the number of a call the runtime is not told: it is the last one given when it is asked to run the call.
-    job: Job = Job(config, FaultyRuntime(injector, sender, receiver, lambda: job._running().calls - 1), incarnation)
+    runtime = FaultyRuntime(injector, sender, receiver)
+    job = FaultyJob(injector, config, runtime, incarnation)
+    # The runtime is not told the number of a call. It is the last one given when the runtime is asked to run it.
+    runtime.number = lambda: job.calls - 1
     return job
 
 

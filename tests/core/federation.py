@@ -330,6 +330,9 @@ class Federation:
                 assert wait.outcomes or not over, (party.name, wait)
             for key in party.table._entries:
                 assert key.id.epoch >= party.core.epoch, (party.name, key)
+        if not self.crashed and not any(party.core.life.latched for party in alive):
+            programs = {(party.core.epoch, party.core.journal.calls, party.core.journal.digest) for party in alive}
+            assert len(programs) == 1, "different programs ended as if they were one"
         if not self.crashed:
             assert not self.impatient, "somebody waited for a goodbye that did not come"
             for epoch in {epoch for party in alive for epoch in party.roots}:

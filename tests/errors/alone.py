@@ -1,0 +1,264 @@
+"""Programs in which one party has the main thread of a process for itself: it alone gets signals, and an exit code.
+
+Each is a function of this module, run in a new interpreter: ``python -m tests.errors.alone asleep``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import fed
+from fed.place import current_job, set_job_factory
+from fed.testing.simulation import _in_memory, _job
+from tests.errors.programs import fail, identity, pass_through
+
+ROOT: Final = Path(__file__).parent.parent.parent
+LIMIT_S: Final = 100
+
+
+class Ended(NamedTuple):
+    """A program that has ended.
+
+    Attributes:
+        told: The last line that it printed, out of JSON; None without one.
+        code: Its exit code.
+        output: All that it printed.
+    """
+
+    told: Any
+    code: int
+    output: str
+
+
+def alone(program: Callable[..., None], *arguments: object) -> Ended:
+    """Run a program of this module in an interpreter of its own."""
+    command = [sys.executable, "-m", "tests.errors.alone", program.__name__, json.dumps(arguments)]
+    # One that hangs tells where.
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    lines = ended.stdout.splitlines()
+    told = json.loads(lines[-1]) if lines and lines[-1].startswith(("{", "[")) else None
+    return Ended(told, ended.returncode, ended.stdout + ended.stderr)
+
+
+class Others:
+    """The parties that have threads: they run a program, and what it raises is kept.
+
+    Args:
+        program: Theirs.
+        names: All parties; the first one has the main thread, and is made ready to join.
+        **arguments: Of every job.
+    """
+
+    def __init__(self, program: Callable[[], Any], names: Sequence[str], **arguments: Any) -> None:
+        self.errors: dict[str, BaseException] = {}
+        place, connect = _in_memory(names)
+
+        def prepare(party: str) -> None:
+            set_job_factory(lambda given: _job(party, {**arguments, **given, **place(party)}, connect))
+
+        def play(party: str) -> None:
+            prepare(party)
+            try:
+                with fed.job():
+                    program()
+            except BaseException as error:
+                self.errors[party] = error
+
+        prepare(names[0])
+        self._threads = [threading.Thread(target=play, args=(name,), daemon=True) for name in names[1:]]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """Wait for their ends, whatever interrupts the wait."""
+        limit = time.monotonic() + 30
+        for thread in self._threads:
+            while thread.is_alive() and time.monotonic() < limit:
+                try:
+                    thread.join(1)
+                except KeyboardInterrupt:
+                    continue
+            if thread.is_alive():
+                raise RuntimeError(f"{thread.name} hangs")
+
+
+def press() -> None:
+    """Ctrl-C, as the terminal sends it."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def waiting_in_fed(job: Any) -> bool:
+    """Whether the main thread waits inside a fed call."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return bool(job._interrupter.inside.depth) and frame is not None and frame.f_code.co_name == "wait"
+
+
+def spin_until(holds: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 30
+    while not holds() and time.monotonic() < limit:
+        pass
+
+
+# Programs
+
+
+def interrupted_in_get(rounds: int) -> None:
+    """Ctrl-C while the driver waits in `fed.get`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    told = []
+    for _ in range(rounds):
+        gate = threading.Event()
+        handled: list[tuple[str, bool]] = []
+
+        @fed.remote
+        def slow(gate: threading.Event = gate) -> None:
+            pass_through(gate)
+
+        def program() -> Any:
+            return fed.get(slow.party("bob").remote())
+
+        def handler(report: fed.FailureReport) -> None:
+            on_main = threading.current_thread() is threading.main_thread()
+            handled.append((report.party, on_main))  # noqa: B023 - likewise
+
+        others = Others(program, ["alice", "bob"], failure_handler=handler)
+        raised: BaseException | None = None
+        try:
+            with fed.job():
+                job = current_job()
+
+                def interrupt(job: Any = job) -> None:
+                    spin_until(lambda: waiting_in_fed(job))
+                    press()
+
+                threading.Thread(target=interrupt).start()
+                program()
+        except KeyboardInterrupt as error:
+            raised = error
+        free = job._lock.acquire(blocking=False)
+        # The task of bob's is let go when everyone has been told.
+        gate.set()
+        others.join()
+        told.append([type(raised).__name__, str(others.errors.get("bob")), sorted(handled), free])
+    print(json.dumps(told))
+
+
+def interrupted_at_random(rounds: int, seed: int) -> None:
+    """Ctrl-C at random moments of a job in which a task fails."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    choose = random.Random(seed)
+    counts: list[int] = []
+    raised: set[str] = set()
+    for _ in range(rounds):
+        handled: list[str] = []
+
+        def program() -> Any:
+            values = [identity.party("bob").remote(number) for number in range(5)]
+            fed.get(values)
+            return fed.get(fail.party("bob").remote())
+
+        def handler(report: fed.FailureReport) -> None:
+            handled.append(report.party)  # noqa: B023 - it has ended before the next round
+
+        others = Others(program, ["alice", "bob"], failure_handler=handler)
+        spins = choose.randrange(1_000_000)
+        joined = threading.Event()
+
+        def interrupt(spins: int = spins, joined: threading.Event = joined) -> None:
+            pass_through(joined)
+            for _ in range(spins):
+                pass
+            press()
+
+        presser = threading.Thread(target=interrupt)
+        presser.start()
+        try:
+            with fed.job():
+                joined.set()
+                program()
+        except BaseException as error:
+            raised.add(type(error).__name__)
+        # It may come so late that it falls in here, where it belongs to nobody.
+        while presser.is_alive():
+            try:
+                presser.join()
+            except KeyboardInterrupt:
+                continue
+        # A Ctrl-C between two steps of the `with` statement leaves the job open, as with any `with`.
+        fed.shutdown(KeyboardInterrupt())
+        others.join()
+        counts.append(handled.count("alice"))
+    print(json.dumps([counts, sorted(raised)]))
+
+
+def asleep(interrupt_driver: bool) -> None:
+    """The driver is outside fed when a peer's task fails."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    handled = threading.Event()
+
+    def program() -> None:
+        fail.party("bob").remote()
+
+    def handler(report: fed.FailureReport) -> None:
+        if report.party == "alice":
+            handled.set()
+
+    others = Others(program, ["alice", "bob"], failure_handler=handler, interrupt_driver=interrupt_driver)
+    steps: list[str] = []
+    try:
+        with fed.job():
+            program()
+            # Interrupted, it does not come to the end of this; else it does when the job is known to have failed.
+            (threading.Event() if interrupt_driver else handled).wait(30)
+            steps.append("woke by itself")
+            fed.get([])
+    except BaseException as error:
+        aborted, interrupt = isinstance(error, fed.JobAborted), isinstance(error, KeyboardInterrupt)
+        steps.append(f"{type(error).__name__} {aborted} {interrupt}")
+        steps.append(f"{type(error.__cause__).__name__}")
+        steps.append(str(error))
+    others.join()
+    print(json.dumps(steps))
+
+
+def exit_code(way: str) -> None:
+    """A handler that decides what the program ends with."""
+    others = Others(
+        lambda: fed.get(fail.party("bob").remote()), ["alice", "bob"], failure_handler=lambda _: sys.exit(7)
+    )
+    if way == "with":
+        try:
+            with fed.job():
+                fed.get(fail.party("bob").remote())
+        finally:
+            others.join()
+            threads = sorted(one.name for one in threading.enumerate() if one.name.startswith("fed-alice"))
+            print(json.dumps([threads, {name: type(error).__name__ for name, error in others.errors.items()}]))
+    else:
+        fed.init()
+        try:
+            fed.get(fail.party("bob").remote())
+        except fed.RemoteError:
+            try:
+                fed.shutdown()
+            finally:
+                others.join()
+                threads = sorted(one.name for one in threading.enumerate() if one.name.startswith("fed-alice"))
+                print(json.dumps([threads, {name: type(error).__name__ for name, error in others.errors.items()}]))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*json.loads(sys.argv[2]))

@@ -1,0 +1,166 @@
+"""Federations that play one scenario after another (`programs/scenarios.py`), and gates to hold their tasks at.
+
+To start a federation takes seconds, to begin a new epoch a moment. So what can be shown within a job is shown in one
+that goes on, and every scenario after a failure shows that there is a way back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import eventually
+from tests.federation.conftest import PROGRAMS, Driver
+
+ANSWER_S = 120.0
+"""How long anything may take that is to happen, on a machine that is very busy with other things too."""
+
+Environments = Callable[[], Mapping[str, Mapping[str, str]]]
+"""Makes, for each party, the variables that its driver is started with."""
+
+
+class Gate:
+    """A named pipe at which a task waits until it is opened for writing, and closed again."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = str(path)
+        self._descriptor: int | None = None
+
+    def reach(self) -> None:
+        """Wait until somebody waits here. He goes on waiting."""
+        assert eventually(self._opened, ANSWER_S), f"nobody came to {self.path}"
+
+    def open(self) -> None:
+        """Wait until somebody waits here, and let him go on."""
+        self.reach()
+        self.close()
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _opened(self) -> bool:
+        if self._descriptor is None:
+            # Fails as long as nobody has it open for reading.
+            with contextlib.suppress(OSError):
+                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        return self._descriptor is not None
+
+
+class Playing:
+    """A scenario that is being played."""
+
+    def __init__(self, drivers: Mapping[str, Driver], number: int) -> None:
+        self._drivers = drivers
+        self._number = number
+        self._seen = {party: len(driver.lines) for party, driver in drivers.items()}
+
+    def printed(self, party: str) -> list[str]:
+        """What a party has printed since the scenario began."""
+        return self._drivers[party].lines[self._seen[party] :]
+
+    def wait_for(self, line: str, parties: Sequence[str] = ()) -> None:
+        """Wait until parties (all, if none is named) have printed a line since the scenario began."""
+        for party in parties or tuple(self._drivers):
+            found = eventually(lambda party=party: line in self.printed(party), ANSWER_S)  # type: ignore[misc]
+            assert found, f"{party} did not print {line!r}:\n{self._drivers[party].output}"
+
+    def tell(self, party: str) -> None:
+        """Let a party go on that waits for a line of input."""
+        _write(self._drivers[party], "\n")
+
+    def tell_all(self) -> None:
+        """Let every party go on."""
+        for party in self._drivers:
+            self.tell(party)
+
+    def answers(self) -> dict[str, Any]:
+        """What came of it in each party, once the next epoch has begun in all of them."""
+        start = f"answer {self._number} "
+        found = {}
+        for party, driver in self._drivers.items():
+            driver.wait_for(start, ANSWER_S)
+            line = next(line for line in driver.lines if line.startswith(start))
+            found[party] = json.loads(line.removeprefix(start))
+        return found
+
+
+class Host:
+    """A federation that plays scenarios. It is started when the first one is asked for, and anew after its end.
+
+    Args:
+        environments: Where its parties are.
+    """
+
+    def __init__(self, environments: Environments) -> None:
+        self._environments = environments
+        self._numbers = itertools.count()
+        self.drivers: dict[str, Driver] = {}
+
+    def begin(self, scenario: str, *arguments: Any) -> Playing:
+        """Begin a scenario in every party."""
+        if any(driver.process.poll() is not None for driver in self.drivers.values()):
+            self.close()
+        if not self.drivers:
+            self.drivers = {
+                party: _start("scenarios.py", party, environment) for party, environment in self._environments().items()
+            }
+            for driver in self.drivers.values():
+                driver.wait_for("joined", ANSWER_S)
+        number = next(self._numbers)
+        playing = Playing(self.drivers, number)
+        for driver in self.drivers.values():
+            _write(driver, json.dumps([number, scenario, *arguments]) + "\n")
+        return playing
+
+    def play(self, scenario: str, *arguments: Any) -> dict[str, Any]:
+        """Play a scenario to its end."""
+        return self.begin(scenario, *arguments).answers()
+
+    def ends(self) -> dict[str, int]:
+        """Wait until every party's program has ended. Returns the exit codes."""
+        return {party: driver.end(ANSWER_S) for party, driver in self.drivers.items()}
+
+    def close(self) -> None:
+        for driver in self.drivers.values():
+            driver.kill()
+        self.drivers = {}
+
+
+@contextlib.contextmanager
+def hosted(environments: Environments) -> Iterator[Host]:
+    """A host that is closed at the end."""
+    host = Host(environments)
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+def _start(program: str, party: str, environment: Mapping[str, str]) -> Driver:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fed.cli.driver", str(PROGRAMS / program)],
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    return Driver(party, process)
+
+
+def _write(driver: Driver, line: str) -> None:
+    if driver.process.stdin is None:
+        raise RuntimeError("the driver has no standard input")
+    driver.process.stdin.write(line)
+    driver.process.stdin.flush()
