@@ -179,6 +179,8 @@ NAME = r"expected a party's name \(1 to 63 letters, digits, '_', '.' or '-', a l
         ({"drain_timeout_s": float("inf")}, f"drain_timeout_s: {SECONDS} inf"),
         ({"drain_timeout_s": True}, f"drain_timeout_s: {SECONDS} True"),
         ({"init_timeout_s": "1"}, f"init_timeout_s: {SECONDS} '1'"),
+        ({"lease_s": 0}, f"lease_s: {SECONDS} 0"),
+        ({"lease_s": None}, f"lease_s: {SECONDS} None"),
         ({"max_object_bytes": 0}, "max_object_bytes: expected a whole number of bytes, 1 or more, found 0"),
         (
             {"max_object_bytes": 1e9},
@@ -211,6 +213,8 @@ def test_each_wrong_value_is_refused_in_one_sentence(options: dict[str, Any], se
         {"types": [Sample, Colour, Point]},
         {"small_object_bytes": 0},
         {"drain_timeout_s": 20},
+        {"init_timeout_s": 15, "drain_timeout_s": 15, "lease_s": 15},
+        {"init_timeout_s": 0.5, "lease_s": 0.5},
         {"expose_errors": {"bob": "trace"}},
         {"failure_handler": print},
         {"listen": "127.0.0.1:1"},
@@ -234,6 +238,16 @@ def test_other_machines_are_reached_with_tls_or_a_word() -> None:
     make(addresses=addresses, tls=TLSConfig(Path("ca"), Path("cert"), Path("key")))
 
 
+@pytest.mark.parametrize("name", ["init_timeout_s", "drain_timeout_s"])
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [({}, r"\(14\) is below lease_s \(15\)"), ({"lease_s": 14.5}, r"\(14\) is below lease_s \(14.5\)")],
+)
+def test_e38_nobody_stops_waiting_before_a_party_can_be_lost(name: str, options: dict[str, Any], found: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} {found}: it would run out before .*; make it longer, or the lease"):
+        make(**{name: 14}, **options)
+
+
 def test_a_partys_name_is_checked_for_whoever_asks() -> None:
     assert check_party_name("org-1.site_2", "--simulate") == "org-1.site_2"
     with pytest.raises(ConfigError, match=f"^--simulate: {NAME} '-x'"):
@@ -248,13 +262,13 @@ def test_the_strongest_place_wins(tmp_path: Path) -> None:
         job = "file"
         party = "bob"
         [options]
-        init_timeout_s = 1
+        init_timeout_s = 21
         max_pending_receives = 11
         chunk_bytes = 1
     """
     write(tmp_path, text)
-    environ = {"FED_JOB": "environment", "FED_INIT_TIMEOUT_S": "2", "FED_MAX_PENDING_RECEIVES": "12"}
-    config = load({"init_timeout_s": 3, "party": "alice", "addresses": TWO}, environ, tmp_path)
+    environ = {"FED_JOB": "environment", "FED_INIT_TIMEOUT_S": "22", "FED_MAX_PENDING_RECEIVES": "12"}
+    config = load({"init_timeout_s": 23, "party": "alice", "addresses": TWO}, environ, tmp_path)
     assert (
         config.job,
         config.party,
@@ -265,7 +279,7 @@ def test_the_strongest_place_wins(tmp_path: Path) -> None:
     ) == (
         "environment",
         "alice",
-        3,
+        23,
         12,
         1,
         600,
@@ -360,8 +374,9 @@ SAMPLES = {
     "expose_errors": ("alice=message,bob=type", {"alice": "message", "bob": "type"}),
     "handler_timeout_s": ("2.5", 2.5),
     "interrupt_driver": ("off", False),
-    "init_timeout_s": ("1.5", 1.5),
+    "init_timeout_s": ("20.5", 20.5),
     "drain_timeout_s": ("100", 100.0),
+    "lease_s": ("2.5", 2.5),
     "max_object_bytes": ("1", 1),
     "receive_buffer_bytes": ("2", 2),
     "max_pending_receives": ("3", 3),

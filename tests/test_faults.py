@@ -484,7 +484,7 @@ def test_an_error_overtakes_data_that_hangs() -> None:
 def test_a_greeting_that_is_refused_keeps_the_job_from_starting() -> None:
     plan = FaultPlan()
     plan.at("connect", party="alice", peer="bob").raises(PeerRefused("not with you"))
-    errors = play(crossing, plan, init_timeout_s=1).errors
+    errors = play(crossing, plan, init_timeout_s=1, lease_s=1).errors
     assert set(errors) == set(PARTIES)
     assert {type(error) for error in errors.values()} == {fed.InitError}
     assert "not with you" in str(errors["alice"])
@@ -603,7 +603,7 @@ def test_a_receiver_that_is_killed_loses_no_object(place: Any, value: Any, trans
     plan = FaultPlan()
     plan.at(place, party="bob", peer="alice", nth=3).kill()
     # What was confirmed to a receiver that is killed is not confirmed to the next one: its owner waits, and leaves.
-    simulation = play(program, plan, transport=transport, drain_timeout_s=2)
+    simulation = play(program, plan, transport=transport, drain_timeout_s=2, lease_s=2)
     assert dict(simulation) == dict.fromkeys(PARTIES, [2 * value] * 3)
     assert [(one.place, one.action, one.party) for one in plan.injected] == [(place, "kill", "bob")]
 

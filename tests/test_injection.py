@@ -14,8 +14,8 @@ import pytest
 from fed.core.failure import Failure, Kind
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
-from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Sender
+from fed.proxy.receiver import PeerEventKind, Receiver
+from fed.proxy.sender import Delivery, Sender, SenderEventKind
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
@@ -631,8 +631,10 @@ def test_a_sender_that_is_killed_is_followed_by_one_that_has_its_pending_calls()
     with Pair() as pair:
         pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", 7)])
         assert pair.end("alice", pair.runtimes["alice"].restart_sender()).fault is None
-        # As Ray does not either, nobody repeats the greeting, which had ended: the new one is to greet.
-        assert pair.end("alice", pair.proxies["alice"].connect(LIMIT_S)).value == []
+        # The greeting had ended, so nobody repeats it: the new one greets by itself.
+        assert [event.kind for event in pair.end("alice", pair.proxies["alice"].sender_events()).value] == [
+            SenderEventKind.RESTARTED
+        ]
         waiting = pair.proxies["bob"].receive([KEY], [])
         assert pair.end("bob", waiting.done) == Outcome((None,), None, None)
         assert pair.runtimes["bob"].fetch(waiting.results) == [7]
@@ -643,11 +645,15 @@ def test_a_sender_that_is_killed_is_followed_by_one_that_has_its_pending_calls()
 
 def test_what_hears_of_events_hears_also_of_those_that_come_to_the_next_receiver() -> None:
     with Pair() as pair:
-        events = pair.proxies["bob"].events()
+        events = pair.proxies["bob"].events(None)
         assert pair.end("bob", pair.runtimes["bob"].restart_receiver()).fault is None
-        told = pair.end("alice", pair.proxies["alice"].tell({"bob": [READY]}, LIMIT_S))
-        assert told.value == {}
-        assert len(pair.end("bob", events).value) == 1
+        batch = pair.end("bob", events).value
+        assert [event.kind for event in batch.events] == [PeerEventKind.RESTARTED]
+        telling = pair.proxies["alice"].tell({"bob": [READY]}, LIMIT_S)
+        batch = pair.end("bob", pair.proxies["bob"].events(batch.upto)).value
+        assert [event.notice for event in batch.events] == [READY]
+        pair.proxies["bob"].events(batch.upto)
+        assert pair.end("alice", telling).value == {}
 
 
 def test_proxies_that_are_closed_are_not_started_anew() -> None:

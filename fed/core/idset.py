@@ -44,6 +44,14 @@ class IdSet:
             self._bits.extend(bytes(max(place + 1, 2 * len(self._bits)) - len(self._bits)))
         self._bits[place] |= 1 << bit
 
+    def update(self, other: IdSet) -> None:
+        """Put in all that another one holds."""
+        size = max(len(self._bits), len(other._bits))
+        bits = int.from_bytes(self._bits, "little") | int.from_bytes(other._bits, "little")
+        self._bits = bytearray(bits.to_bytes(size, "little"))
+        self._slots |= other._slots
+        self._count = bits.bit_count() + len(self._slots)
+
     def discard(self, object_id: ObjectId) -> None:
         """Take an id out, if it is in."""
         if object_id not in self:

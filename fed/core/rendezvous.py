@@ -268,7 +268,9 @@ class Rendezvous(Generic[T, P]):
             self._free(entry)
             del self._entries[key]
         self._begin_delivered(key.id.epoch)
-        self._delivered.setdefault(key.peer, IdSet()).add(key.id)
+        # One of an epoch that is about to end here need not be known: nobody will wait for it again.
+        if key.id.epoch == self._delivered_epoch:
+            self._delivered.setdefault(key.peer, IdSet()).add(key.id)
         self._delivered_count += 1
         return Arrival(reply=Reply.DELIVERED)
 
@@ -283,13 +285,17 @@ class Rendezvous(Generic[T, P]):
             Those of them that have come again already: they are to be acknowledged.
         """
         self._begin_delivered(epoch)
-        again = []
+        again: list[Key] = []
+        if epoch < self._delivered_epoch:
+            return again
         for peer, ids in delivered.items():
-            self._delivered[peer] = ids
+            # Added to, because this table may have delivered some itself meanwhile.
+            known = self._delivered.setdefault(peer, IdSet())
+            known.update(ids)
             for key in [key for key in self._entries if key.peer == peer and key.id.epoch == epoch and key.id in ids]:
                 # One that is waited for anew is wanted, whatever was delivered before.
                 if self._entries[key].state in (_State.AWAITED, _State.HANDED, _State.FAILED):
-                    ids.discard(key.id)
+                    known.discard(key.id)
                 else:
                     self._free(self._entries.pop(key))
                     again.append(key)

@@ -174,7 +174,8 @@ class Receiver:
             max_stored_bytes, max_object_bytes
         )
         self._acks: dict[str, Callable[[Sequence[Ack]], None]] = {}
-        self._events: collections.deque[PeerEvent] = collections.deque()
+        # With their numbers, of which `_told` is the last one.
+        self._events: collections.deque[tuple[int, PeerEvent]] = collections.deque()
         self._news = asyncio.Event()
         self._local_failures = 0
         self._closed = False
@@ -182,10 +183,10 @@ class Receiver:
         self._ready: set[str] = set()
         self._epoch = 0
         self._stale_notices = 0
-        # Of the events: how many there were, and who waits for which of them to be in safe hands.
+        # Of the events: how many there were, and by number what resolves when one is in safe hands.
         self._life = secrets.token_hex(8)
         self._told = 0
-        self._untaken: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
+        self._untaken: dict[int, asyncio.Future[None]] = {}
         self._liveness = Liveness([peer for peer in hello.parties if peer != hello.party], lease_s)
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -204,7 +205,7 @@ class Receiver:
         self._news.set()
         if self._alarm is not None:
             self._alarm.cancel()
-        for _, taken in self._untaken:
+        for taken in self._untaken.values():
             taken.cancel()
         await self._listener.close()
 
@@ -298,11 +299,12 @@ class Receiver:
         for resolution in self._table.reset(epoch, failure):
             _resolve(resolution.ticket, failure)
         events, self._events = self._events, collections.deque()
-        for event in events:
+        for number, event in events:
             if event.notice is not None and self._is_stale(event.notice):
                 self._stale_notices += 1
+                self._answer(number)
             elif event.failure is None or event.epoch >= self._epoch:
-                self._events.append(event)
+                self._events.append((number, event))
 
     async def events(self, handled: Handled | None = None) -> Batch:
         """Wait until there is something to tell, and return all of it in order; nothing once closed.
@@ -311,15 +313,13 @@ class Receiver:
             handled: The last batch that is in safe hands: whoever told what is in it is told so.
         """
         if handled is not None and handled.life == self._life:
-            while self._untaken and self._untaken[0][0] <= handled.number:
-                _, taken = self._untaken.popleft()
-                if not taken.done():
-                    taken.set_result(None)
+            for number in [number for number in self._untaken if number <= handled.number]:
+                self._answer(number)
         # A reset may drop what this was woken for.
         while not self._events and not self._closed:
             self._news.clear()
             await self._news.wait()
-        events = tuple(self._events)
+        events = tuple(event for _, event in self._events)
         self._events.clear()
         return Batch(Handled(self._life, self._told), events)
 
@@ -409,7 +409,10 @@ class Receiver:
             return None
         # Told to nobody but this process, it would be lost with it; so its peer keeps it until the driver has it.
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._untaken.append((self._told, taken))
+        if self._closed:
+            taken.cancel()
+        else:
+            self._untaken[self._told] = taken
         return taken
 
     def _heard(self, peer: str) -> None:
@@ -478,8 +481,14 @@ class Receiver:
 
     def _tell_driver(self, event: PeerEvent) -> None:
         self._told += 1
-        self._events.append(event)
+        self._events.append((self._told, event))
         self._news.set()
+
+    def _answer(self, number: int) -> None:
+        """What was told with this event is in safe hands, or is of no use any more."""
+        taken = self._untaken.pop(number, None)
+        if taken is not None and not taken.done():
+            taken.set_result(None)
 
 
 def _resolve(waiter: asyncio.Future[Parcel | Failure], outcome: Parcel | Failure | None) -> None:

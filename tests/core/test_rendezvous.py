@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fed.core.failure import Failure, Kind
+from fed.core.idset import IdSet
 from fed.core.rendezvous import ENTRY_BYTES, Arrival, Key, Rendezvous, Reply, Resolution
 from fed.object import ObjectId
 
@@ -272,6 +273,62 @@ def test_a_table_that_was_made_anew_learns_the_epoch_from_its_waiters() -> None:
     assert one.awaited(later(2), "again") == Arrival(Resolution("again", None, FAILURE))
 
 
+def ids(*keys: Key) -> IdSet:
+    made = IdSet()
+    for key in keys:
+        made.add(key.id)
+    return made
+
+
+def test_a_table_that_was_made_anew_acknowledges_what_the_one_before_had_delivered() -> None:
+    one = table()
+    third = KEY._replace(id=ObjectId(0, 9, 0))
+    one.arrived(KEY, "came again", 5)
+    one.arrived(OTHER, "not delivered yet", 5)
+    assert one.restore(0, {"alice": ids(KEY, third)}) == [KEY]
+    assert one.arrived(third, "comes again", 5) == Arrival(reply=Reply.DELIVERED)
+    assert one.awaited(OTHER, "waiter").resolution == Resolution("waiter", "not delivered yet", None)
+    assert one.awaited(KEY, "again") == Arrival(reply=Reply.WANTED)
+    assert one.statistics().stored_bytes == 0
+    one.validate()
+
+
+def test_what_is_waited_for_anew_is_wanted_though_it_had_been_delivered_before() -> None:
+    one = table()
+    one.awaited(KEY, "waiter")
+    assert one.restore(0, {"alice": ids(KEY)}) == []
+    assert one.arrived(KEY, "value", 5).resolution == Resolution("waiter", "value", None)
+    one.validate()
+
+
+def test_what_a_table_that_was_made_anew_has_delivered_itself_it_still_knows_when_it_is_told_the_rest() -> None:
+    one = table()
+    one.confirmed(KEY)
+    one.restore(0, {"alice": ids(KEY._replace(id=ObjectId(0, 9, 0)))})
+    assert one.arrived(KEY, "value", 5) == Arrival(reply=Reply.DELIVERED)
+
+
+def test_what_was_delivered_in_an_epoch_that_is_over_says_nothing_about_this_one() -> None:
+    one = table()
+    one.reset(1, OVER)
+    assert one.restore(0, {"alice": ids(KEY)}) == []
+    assert one.arrived(later(1), "value", 5) == Arrival()
+    one.validate()
+
+
+def test_a_late_confirmation_of_an_earlier_epoch_says_nothing_about_this_one() -> None:
+    # The first waiter of an epoch may come before the table hears of the reset.
+    one = table()
+    one.awaited(KEY, "waiter")
+    one.arrived(KEY, "value", 5)
+    one.confirmed(Key("bob", ObjectId(1, 1, 0)))
+    assert one.confirmed(KEY) == Arrival(reply=Reply.DELIVERED)
+    one.confirmed(Key("alice", ObjectId(1, 1, 0)))
+    assert one.arrived(later(1), "value", 5) == Arrival()
+    assert one.awaited(later(1), "waiter").resolution == Resolution("waiter", "value", None)
+    one.validate()
+
+
 class RendezvousMachine(RuleBasedStateMachine):
     """Owners that send again until they are told DELIVERED, against a waiter for every object, in any order.
 
@@ -284,7 +341,7 @@ class RendezvousMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table: Table = table(room=3 * ENTRY_BYTES + 60)
+        self.table: Table = self.new_table()
         self.waiting: set[Key] = set()
         self.ended: dict[Key, list[str | Failure | None]] = {}
         self.delivered: set[Key] = set()
@@ -361,6 +418,35 @@ class RendezvousMachine(RuleBasedStateMachine):
         self.first_epoch = max(self.first_epoch, epoch)
         self.epoch = max(self.epoch, epoch)
         self.let_go(self.table.reset(epoch, OVER), {key for key in self.waiting if key.id.epoch < self.first_epoch})
+
+    @rule(again=st.lists(keys, max_size=3), early=st.booleans(), really=st.integers(0, 4))
+    def restart(self, again: list[Key], early: bool, really: int) -> None:
+        """The table is lost, and made anew by what its driver knows; its waiters and some objects come again."""
+        if really:
+            return
+        arrived = {key for key, (end,) in self.ended.items() if isinstance(end, str) and key.id.epoch == self.epoch}
+        self.delivered |= arrived
+        self.table, self.stale = self.new_table(), 0
+        self.table.reset(self.epoch, OVER)
+        self.first_epoch = self.epoch
+        if early:
+            self.come_again(again)
+        known = {peer: ids(*(key for key in arrived if key.peer == peer)) for peer in ("alice", "bob")}
+        assert set(self.table.restore(self.epoch, known)) <= arrived
+        if not early:
+            self.come_again(again)
+        if self.aborted_epoch == self.epoch:
+            self.let_go(self.table.abort(FAILURE), set(self.waiting))
+
+    def come_again(self, again: list[Key]) -> None:
+        for key in sorted(self.waiting):
+            self.take(key, self.table.awaited(key, str(key)))
+        for key in again:
+            self.arrive(key, 0)
+
+    @staticmethod
+    def new_table() -> Table:
+        return table(room=3 * ENTRY_BYTES + 60)
 
     def let_go(self, resolutions: tuple[Resolution[str, str], ...], expected: set[Key]) -> None:
         assert {resolution.ticket for resolution in resolutions} == {str(key) for key in expected}

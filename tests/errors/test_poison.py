@@ -121,7 +121,7 @@ def test_e12_of_a_value_and_an_error_that_race_at_the_rendezvous_one_wins_for_ev
         failure = Failure("alice/x/1", Kind.TASK, "alice", "ValueError")
         parcel = Parcel(key.id, value.header, tuple(value.buffers))
         notice = Notice(NoticeKind.FAILURE, 0, failure, (key.id,))
-        racers: list[Callable[[], None]] = [lambda: receiver.on_parcels("alice", [parcel])] * (RACERS // 2)
+        racers: list[Callable[[], object]] = [lambda: receiver.on_parcels("alice", [parcel])] * (RACERS // 2)
         racers += [lambda: receiver.on_notice("alice", notice)] * (RACERS // 2)
         choose.shuffle(racers)
         lanes = 20

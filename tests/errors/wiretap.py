@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -227,5 +228,5 @@ class _TappedHandler:
     def on_offer_broken(self, peer: str, object_id: ObjectId) -> None:
         self._handler.on_offer_broken(peer, object_id)
 
-    def on_notice(self, peer: str, notice: Notice) -> None:
-        self._handler.on_notice(peer, notice)
+    def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
+        return self._handler.on_notice(peer, notice)

@@ -149,7 +149,7 @@ def test_a_ray_cluster_that_is_not_there(tmp_path: Path, issued: Mapping[str, TL
 
 @pytest.mark.ray
 def test_a_peer_that_never_comes(federation: Start) -> None:
-    everywhere = {"FED_ADDRESSES": "", "FED_INIT_TIMEOUT_S": "1"}
+    everywhere = {"FED_ADDRESSES": "", "FED_INIT_TIMEOUT_S": "1", "FED_LEASE_S": "1"}
     ours, theirs = free_addresses(2)
     everywhere["FED_ADDRESSES"] = f"alice={ours},bob={theirs}"
     driver = federation("joins.py", ["alice"], everywhere=everywhere)["alice"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 
 from fed.core.failure import Failure, Kind, Poison
+from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.greeting import disagreement
-from fed.proxy.receiver import PeerEvent, PeerEventKind, Receiver
-from fed.proxy.sender import Delivery, Pushed, Sender
+from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind, Receiver
+from fed.proxy.sender import Delivery, Pushed, Sender, SenderEvent, SenderEventKind
 from fed.serde.contract import DecodeError, Encoded
 from fed.serde.data import DataCodec
 from fed.transport.contract import PROTOCOL_VERSION, Hello, Notice, NoticeKind, Parcel, Verdict
@@ -44,12 +46,14 @@ class CountingCodec(DataCodec):
 
 @dataclasses.dataclass
 class Federation:
-    """Three parties, each with its proxies."""
+    """Three parties, each with its proxies, and with a driver that handles at once what it hears."""
 
     network: MemoryNetwork
     senders: dict[str, Sender]
     receivers: dict[str, Receiver]
     codec: CountingCodec
+    heard: dict[str, list[PeerEvent]]
+    changed: asyncio.Condition
 
     def key(self, sequence: int, peer: str = "alice", epoch: int = 0) -> Key:
         return Key(peer, ObjectId(epoch, sequence, 0))
@@ -66,6 +70,24 @@ class Federation:
         for receiver in self.receivers.values():
             receiver.reset(epoch, OVER)
 
+    async def drive(self, party: str) -> None:
+        handled: Handled | None = None
+        while True:
+            batch = await self.receivers[party].events(handled)
+            if not batch.events:
+                return
+            handled = batch.upto
+            async with self.changed:
+                self.heard[party].extend(batch.events)
+                self.changed.notify_all()
+
+    async def events(self, party: str, count: int = 1) -> list[PeerEvent]:
+        """What the driver has heard since it was asked last, as soon as it is as much."""
+        async with self.changed:
+            await asyncio.wait_for(self.changed.wait_for(lambda: len(self.heard[party]) >= count), 10)
+        events, self.heard[party] = self.heard[party], []
+        return events
+
     async def receive(self, sequence: int = 0, party: str = "bob", epoch: int = 0) -> Any:
         key = self.key(sequence, epoch=epoch)
         received = await asyncio.wait_for(self.receivers[party].receive([key]), 10)
@@ -74,7 +96,9 @@ class Federation:
 
 
 @contextlib.asynccontextmanager
-async def federation(**limits: Any) -> AsyncIterator[Federation]:
+async def federation(
+    *, drivers: bool = True, ping_lease_s: float = math.inf, **limits: Any
+) -> AsyncIterator[Federation]:
     network, codec = MemoryNetwork(), CountingCodec()
     limits = {"max_stored_bytes": 10**6, **limits}
     receivers = {name: Receiver(hello(name), network.listener(name), codec, **limits) for name in PARTIES}
@@ -86,13 +110,16 @@ async def federation(**limits: Any) -> AsyncIterator[Federation]:
             {peer: network.link(name, peer) for peer in PARTIES if peer != name},
             codec,
             small_object_bytes=1000,
+            lease_s=ping_lease_s,
         )
         for name in PARTIES
     }
     for sender in senders.values():
         assert await sender.connect(10) == []
+    fed = Federation(network, senders, receivers, codec, {name: [] for name in PARTIES}, asyncio.Condition())
+    driving = [asyncio.ensure_future(fed.drive(name)) for name in PARTIES if drivers]
     try:
-        yield Federation(network, senders, receivers, codec)
+        yield fed
     finally:
         for sender in senders.values():
             sender.validate()
@@ -100,6 +127,7 @@ async def federation(**limits: Any) -> AsyncIterator[Federation]:
         for receiver in receivers.values():
             receiver.validate()
             await receiver.close()
+        await asyncio.gather(*driving)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -232,9 +260,7 @@ def test_bytes_that_do_not_decode_poison_their_object_and_no_other() -> None:
             assert failure is not None
             assert failure.detail == "object #2 from party 'alice' cannot be decoded"
             assert failure.message
-            assert await fed.receivers["bob"].events() == [
-                PeerEvent(PeerEventKind.FAILURE, "bob", failure=failure, epoch=0)
-            ]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.FAILURE, "bob", failure=failure, epoch=0)]
             fed.receivers["bob"].confirm([fed.key(1), fed.key(2)])
             await asyncio.gather(pushing, broken)
 
@@ -248,7 +274,7 @@ def test_a_told_failure_ends_the_wait_for_its_objects_and_reaches_the_driver() -
             notice = Notice(NoticeKind.FAILURE, 0, FAILURE, (ObjectId(0, 3, 0),))
             assert await fed.senders["alice"].tell({"bob": [notice]}, 5) == {}
             assert await waiting == Poison(FAILURE)
-            assert await fed.receivers["bob"].events() == [PeerEvent(PeerEventKind.NOTICE, "alice", notice)]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", notice)]
 
     run(test)
 
@@ -277,7 +303,7 @@ def test_after_a_goodbye_without_a_failure_waits_go_on_and_the_driver_judges() -
             waiting = asyncio.ensure_future(fed.receive(0))
             goodbye = Notice(NoticeKind.GOODBYE, 0, calls=7, digest=8)
             assert await fed.senders["alice"].tell({"bob": [goodbye]}, 5) == {}
-            assert await fed.receivers["bob"].events() == [PeerEvent(PeerEventKind.NOTICE, "alice", goodbye)]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", goodbye)]
             assert fed.receivers["bob"].statistics().table.awaited == 1
             pushing = fed.push(7)
             assert await waiting == 7
@@ -348,9 +374,7 @@ def test_notices_to_a_peer_that_is_cut_off_arrive_when_it_is_back() -> None:
             await asyncio.sleep(0)
             fed.network.heal("alice", "bob")
             assert await telling == {}
-            assert await fed.receivers["bob"].events() == [
-                PeerEvent(PeerEventKind.NOTICE, "alice", Notice(NoticeKind.READY, 0))
-            ]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", Notice(NoticeKind.READY, 0))]
 
     run(test)
 
@@ -432,7 +456,7 @@ def test_a_disagreement_is_refused_and_told_to_the_driver() -> None:
             (problem,) = await stranger.connect(5)
             assert problem.final
             assert "different job names" in problem.reason
-            (event,) = await fed.receivers["bob"].events()
+            (event,) = await fed.events("bob")
             assert (event.kind, event.peer) == (PeerEventKind.DISAGREED, "alice")
             assert "different job names" in event.reason
             await stranger.close()
@@ -599,7 +623,7 @@ def test_e23_what_a_peer_still_sends_of_the_old_epoch_is_dropped_and_counted() -
             stale = [failed, Notice(NoticeKind.LATCHED, 0, FAILURE), Notice(NoticeKind.PROGRESS, 0)]
             kept = [Notice(NoticeKind.READY, 0), Notice(NoticeKind.RESET, 1), Notice(NoticeKind.GOODBYE, 0)]
             assert await fed.senders["alice"].tell({"bob": [*stale, *kept]}, 5) == {}
-            events = await fed.receivers["bob"].events()
+            events = await fed.events("bob", len(kept))
             assert events == [PeerEvent(PeerEventKind.NOTICE, "alice", notice) for notice in kept]
             assert await fed.push(7) == DONE
             statistics = fed.receivers["bob"].statistics()
@@ -610,7 +634,7 @@ def test_e23_what_a_peer_still_sends_of_the_old_epoch_is_dropped_and_counted() -
 
 def test_e23_what_the_driver_has_not_heard_yet_of_the_old_epoch_it_never_hears() -> None:
     async def test() -> None:
-        async with federation() as fed:
+        async with federation(drivers=False) as fed:
             fed.codec.encode = lambda value: Encoded(b"\xc1", ())  # type: ignore[method-assign]
             fed.push(2, 2)
             await fed.receive(2)
@@ -626,14 +650,14 @@ def test_e23_what_the_driver_has_not_heard_yet_of_the_old_epoch_it_never_hears()
             await asyncio.sleep(0)
             assert not listening.done()
             bob.on_notice("alice", Notice(NoticeKind.RESET, 2))
-            assert [event.notice for event in await listening] == [Notice(NoticeKind.RESET, 2)]
+            assert [event.notice for event in (await listening).events] == [Notice(NoticeKind.RESET, 2)]
 
     run(test)
 
 
 def test_e23_what_fails_to_decode_after_its_epoch_is_no_news() -> None:
     async def test() -> None:
-        async with federation() as fed:
+        async with federation(drivers=False) as fed:
             started, gate = threading.Event(), threading.Event()
 
             def decode(header: bytes, buffers: Any) -> Any:
@@ -651,7 +675,7 @@ def test_e23_what_fails_to_decode_after_its_epoch_is_no_news() -> None:
             gate.set()
             assert isinstance(await receiving, Poison)
             bob.on_notice("alice", Notice(NoticeKind.RESET, 1))
-            assert [event.kind for event in await bob.events()] == [PeerEventKind.NOTICE]
+            assert [event.kind for event in (await bob.events()).events] == [PeerEventKind.NOTICE]
 
     run(test)
 
@@ -662,7 +686,7 @@ def test_what_a_peer_that_is_ahead_tells_and_sends_is_there_after_the_reset() ->
             pushing = fed.push(7, epoch=1)
             ahead = Notice(NoticeKind.FAILURE, 1, FAILURE, (ObjectId(1, 3, 0),))
             await fed.senders["alice"].tell({"bob": [ahead]}, 5)
-            assert await fed.receivers["bob"].events() == [PeerEvent(PeerEventKind.NOTICE, "alice", ahead)]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", ahead)]
             fed.receivers["bob"].abort(OVER)
             fed.receivers["bob"].reset(1, OVER)
             assert await fed.receive(epoch=1) == 7
@@ -688,5 +712,345 @@ def test_a_reset_gives_way_to_uploads_of_the_new_epoch() -> None:
             fed.network.release("alice", "bob")
             assert await fed.receive(epoch=1) == large
             assert await new == DONE
+
+    run(test)
+
+
+# What is told is told when the driver has it -----------------------------------------------------------------------
+
+
+def telling(fed: Federation, *notices: Notice) -> asyncio.Task[dict[str, str]]:
+    return asyncio.ensure_future(fed.senders["alice"].tell({"bob": notices}, 10))
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without anybody waiting for a clock."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+READY = Notice(NoticeKind.READY, 0)
+LATCHED = Notice(NoticeKind.LATCHED, 0, FAILURE)
+
+
+def told(*notices: Notice) -> tuple[PeerEvent, ...]:
+    return tuple(PeerEvent(PeerEventKind.NOTICE, "alice", notice) for notice in notices)
+
+
+def test_a_notice_is_answered_when_the_driver_has_handled_it_and_not_before() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            bob, first = fed.receivers["bob"], telling(fed, READY)
+            batch = await bob.events()
+            assert batch.events == told(READY)
+            second = telling(fed, LATCHED)
+            await settle()
+            assert not first.done()
+            # What has come meanwhile is in safe hands only with the next batch.
+            following = await bob.events(batch.upto)
+            assert following.events == told(LATCHED)
+            assert await first == {}
+            await settle()
+            assert not second.done()
+            listening = asyncio.ensure_future(bob.events(following.upto))
+            assert await second == {}
+            await bob.close()
+            assert (await listening).events == ()
+
+    run(test)
+
+
+def test_a_batch_of_another_life_of_the_receiver_answers_nothing() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            first = telling(fed, READY)
+            batch = await fed.receivers["bob"].events(Handled("another", 1000))
+            listening = asyncio.ensure_future(fed.receivers["bob"].events(Handled("another", 1000)))
+            await settle()
+            assert not first.done()
+            listening.cancel()
+            again = asyncio.ensure_future(fed.receivers["bob"].events(batch.upto))
+            assert await first == {}
+            again.cancel()
+
+    run(test)
+
+
+def test_what_the_receiver_is_told_renewably_is_answered_at_once() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            journal = Notice(NoticeKind.JOURNAL, 0, texts=("alice: train(_)",))
+            ping = Notice(NoticeKind.PING, 0)
+            progress = Notice(NoticeKind.PROGRESS, 0, calls=7, digest=8)
+            assert await telling(fed, progress, journal, ping) == {}
+            assert (await fed.receivers["bob"].events()).events == told(progress, journal)
+
+    run(test)
+
+
+def test_a_notice_that_a_receiver_has_not_passed_on_when_it_closes_is_not_answered_as_taken() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            first = asyncio.ensure_future(fed.senders["alice"].tell({"bob": [READY]}, 0.3))
+            assert (await fed.receivers["bob"].events()).events == told(READY)
+            await fed.receivers["bob"].close()
+            assert (await first).keys() == {"bob"}
+            late = fed.receivers["bob"].on_notice("alice", LATCHED)
+            assert late is not None
+            assert late.cancelled()
+
+    run(test)
+
+
+def test_e23_what_a_reset_drops_is_answered() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            first = telling(fed, LATCHED)
+            while not fed.receivers["bob"]._events:
+                await asyncio.sleep(0)
+            fed.receivers["bob"].reset(1, OVER)
+            assert await first == {}
+
+    run(test)
+
+
+# Leases -----------------------------------------------------------------------------------------------------------
+
+LEASE_S = 0.4
+
+
+def frames(bob: Receiver) -> list[Callable[[], object]]:
+    """Whatever can come of alice."""
+    return [
+        lambda: bob.on_hello("alice", hello("alice")),
+        lambda: bob.on_stream("alice", lambda acks: None),
+        lambda: bob.on_parcels("alice", []),
+        lambda: bob.on_offer("alice", ObjectId(0, 1, 0), 10**9),
+        lambda: bob.on_notice("alice", Notice(NoticeKind.PING, 0)),
+        lambda: bob.on_notice("alice", Notice(NoticeKind.PROGRESS, 0)),
+    ]
+
+
+def test_e40_a_peer_that_is_silent_past_its_lease_is_lost_and_refused_from_then_on() -> None:
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S) as fed:
+            for sender in fed.senders.values():
+                await sender.close()
+            lost = [event for party in PARTIES for event in await fed.events(party, 2)]
+            assert {event.kind for event in lost} == {PeerEventKind.LOST}
+            assert sorted(event.peer for event in lost) == sorted(2 * PARTIES)
+            assert all(LEASE_S <= event.silent_s < LEASE_S + 2 for event in lost)
+            bob = fed.receivers["bob"]
+            late = Sender(hello("alice"), {"bob": fed.network.link("alice", "bob")}, DataCodec(), small_object_bytes=10)
+            (problem,) = await late.connect(5)
+            assert problem.final
+            assert "party 'bob' has given party 'alice' up" in problem.reason
+            # What still comes on a connection that was open is not heard either.
+            assert bob.on_notice("alice", READY) is None
+            await late.close()
+            assert fed.heard["bob"] == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_any_frame_renews_the_lease(which: int) -> None:
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S) as fed:
+            frame = frames(fed.receivers["bob"])[which]
+            for _ in range(8):
+                await asyncio.sleep(LEASE_S / 4)
+                frame()
+            events = await fed.events("bob", 0)
+            assert {event.peer for event in events if event.kind is PeerEventKind.LOST} == {"carol"}
+
+    run(test)
+
+
+@pytest.mark.parametrize("failure", [None, FAILURE], ids=["finished", "failed"])
+def test_a_goodbye_ends_the_lease(failure: Failure | None) -> None:
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S) as fed:
+            goodbye = Notice(NoticeKind.GOODBYE, 0, failure)
+            assert await telling(fed, goodbye) == {}
+            await asyncio.sleep(2 * LEASE_S)
+            events = await fed.events("bob", 2)
+            assert [(event.kind, event.peer) for event in events] == [
+                (PeerEventKind.NOTICE, "alice"),
+                (PeerEventKind.LOST, "carol"),
+            ]
+
+    run(test)
+
+
+def test_pings_keep_everybody_from_being_lost_while_nothing_is_said() -> None:
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S, ping_lease_s=LEASE_S) as fed:
+            await asyncio.sleep(3 * LEASE_S)
+            assert not any(fed.heard.values())
+
+    run(test)
+
+
+# Proxies that were killed -----------------------------------------------------------------------------------------
+
+
+async def replaced(fed: Federation, party: str, **limits: Any) -> Receiver:
+    """Another life of a receiver. The federation closes it in place of the one before."""
+    await fed.receivers[party].close()
+    receiver = Receiver(hello(party), fed.network.listener(party), fed.codec, max_stored_bytes=10**6, **limits)
+    fed.receivers[party] = receiver
+    await receiver.start()
+    receiver.revive()
+    return receiver
+
+
+def ids(*sequences: int) -> IdSet:
+    made = IdSet()
+    for sequence in sequences:
+        made.add(ObjectId(0, sequence, 0))
+    return made
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["before it comes again", "after it has come again"])
+def test_a_receiver_that_lives_again_acknowledges_what_was_delivered_before(early: bool) -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            pushing = fed.push(7)
+            await fed.receivers["bob"].receive([fed.key(0)])
+            # Nobody has confirmed it to the first one: what was confirmed is gone with it.
+            bob = await replaced(fed, "bob")
+            assert (await bob.events()).events == (PeerEvent(PeerEventKind.RESTARTED, "bob"),)
+            while early and not bob.statistics().table.stored:
+                await asyncio.sleep(0.01)
+            bob.restore(0, {"alice": ids(0)}, {}, {})
+            assert await pushing == DONE
+            assert bob.statistics().table.stored == 0
+
+    run(test)
+
+
+def test_a_receiver_that_lives_again_knows_who_left_and_what_will_not_come() -> None:
+    async def test() -> None:
+        async with federation(drivers=False, lease_s=LEASE_S) as fed:
+            bob = await replaced(fed, "bob", lease_s=LEASE_S)
+            early = asyncio.ensure_future(bob.receive([fed.key(1), fed.key(2, "carol")]))
+            await asyncio.sleep(0)
+            bob.restore(0, {}, {fed.key(1): FAILURE}, {"carol": OVER})
+            assert (await early).failures == (FAILURE, OVER)
+            assert (await bob.receive([fed.key(1), fed.key(3, "carol")])).failures == (FAILURE, OVER)
+
+    run(test)
+
+
+def test_a_receiver_that_lives_again_misses_those_that_it_never_heard() -> None:
+    async def test() -> None:
+        async with federation(drivers=False, lease_s=LEASE_S) as fed:
+            for sender in fed.senders.values():
+                await sender.close()
+            bob = await replaced(fed, "bob", lease_s=LEASE_S)
+            batch: Batch = await bob.events()
+            bob.restore(0, {}, {}, {"carol": OVER})
+            batch = await bob.events(batch.upto)
+            assert [(event.kind, event.peer) for event in batch.events] == [(PeerEventKind.LOST, "alice")]
+
+    run(test)
+
+
+def successor(fed: Federation, **arguments: Any) -> Sender:
+    links = {peer: fed.network.link("alice", peer) for peer in ("bob", "carol")}
+    return Sender(hello("alice"), links, fed.codec, small_object_bytes=1000, **arguments)
+
+
+@pytest.mark.parametrize("value", [7, b"x" * 100_000], ids=["small", "stream"])
+def test_a_sender_that_lives_again_greets_by_itself_and_sends_what_is_pushed_again(value: Any) -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            fed.push(value)
+            while not fed.receivers["bob"].statistics().table.stored:
+                await asyncio.sleep(0)
+            await fed.senders["alice"].close()
+            fed.senders["alice"] = alice = successor(fed)
+            alice.revive()
+            assert await alice.events() == [SenderEvent(SenderEventKind.RESTARTED)]
+            pushing, saying = fed.push(value), telling(fed, READY)
+            assert await fed.receive() == value
+            assert await pushing == DONE
+            assert await saying == {}
+            assert alice.statistics()["carol"].connects == 1
+
+    run(test)
+
+
+def test_a_sender_that_lives_again_before_its_peer_does_goes_on_greeting() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            await fed.senders["alice"].close()
+            fed.network.cut("alice", "bob")
+            fed.senders["alice"] = alice = successor(fed)
+            alice.revive()
+            pushing, saying = fed.push(7), telling(fed, READY)
+            await asyncio.sleep(0.1)
+            assert not saying.done()
+            fed.network.heal("alice", "bob")
+            assert await fed.receive() == 7
+            assert await pushing == DONE
+            assert await saying == {}
+
+    run(test)
+
+
+class PingCounter(MemoryLink):
+    pings: int = 0
+
+    async def tell(self, notice: Notice, *, timeout_s: float) -> None:
+        self.pings += notice.kind is NoticeKind.PING
+        await super().tell(notice, timeout_s=timeout_s)
+
+
+def test_a_sender_pings_some_times_within_a_lease_and_not_while_the_link_is_down() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            await fed.senders["alice"].close()
+            link = PingCounter(fed.network, "alice", "bob")
+            alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10, lease_s=0.5)
+            fed.senders["alice"] = alice
+            assert await alice.connect(5) == []
+            while link.pings < 3:
+                await asyncio.sleep(0.01)
+            fed.network.cut("alice", "bob")
+            await asyncio.sleep(0.25)
+            before = link.pings
+            await asyncio.sleep(0.25)
+            assert link.pings == before
+            fed.network.heal("alice", "bob")
+            while link.pings == before:
+                await asyncio.sleep(0.01)
+            assert fed.heard["bob"] == []
+
+    run(test)
+
+
+def test_e41_a_party_that_is_refused_after_it_had_joined_is_told_so() -> None:
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S, ping_lease_s=LEASE_S) as fed:
+            fed.network.cut("alice", "bob")
+            lost = await fed.events("bob")
+            assert [(event.kind, event.peer) for event in lost] == [(PeerEventKind.LOST, "alice")]
+            fed.network.heal("alice", "bob")
+            (event,) = await fed.senders["alice"].events()
+            assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
+            assert "has given party 'alice' up" in event.reason
+
+    run(test)
+
+
+def test_a_sender_has_no_events_once_closed() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            listening = asyncio.ensure_future(fed.senders["alice"].events())
+            await asyncio.sleep(0)
+            await fed.senders["alice"].close()
+            assert await listening == await fed.senders["alice"].events() == []
 
     run(test)

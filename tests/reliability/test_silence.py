@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,11 +23,11 @@ def identity(value: Any) -> Any:
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryNetwork]:
+def network(monkeypatch: pytest.MonkeyPatch) -> MemoryNetwork:
     """The network of the simulation that the test runs."""
     one = MemoryNetwork()
     monkeypatch.setattr(simulation, "MemoryNetwork", lambda: one)
-    yield one
+    return one
 
 
 def run(program: Callable[[], Any], **arguments: Any) -> Simulation:
@@ -89,7 +89,7 @@ def test_e40_a_short_cut_heals_and_nothing_is_lost(network: MemoryNetwork) -> No
                 network.heal("alice", "bob")
         return values
 
-    assert dict(run(program)) == dict.fromkeys(PARTIES, list(range(20)))
+    assert dict(run(program)) == {party: list(range(20)) for party in PARTIES}
 
 
 def test_a_driver_in_a_long_computation_is_not_taken_for_dead(network: MemoryNetwork) -> None:

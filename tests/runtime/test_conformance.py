@@ -362,10 +362,11 @@ def test_e23_a_reset_ends_what_is_pending_and_lifts_an_abort(runtime: Runtime, p
 def test_events_are_empty_once_closed() -> None:
     runtime = local_runtime()
     proxies = runtime.start()
-    events = proxies.events()
+    events, sender_events = proxies.events(None), proxies.sender_events()
     ending(runtime, proxies.started())
     for closed in proxies.close():
         ending(runtime, closed)
-    assert ending(runtime, events).value == []
+    assert ending(runtime, events).value.events == ()
+    assert ending(runtime, sender_events).value == []
     runtime.close()
     runtime.close()

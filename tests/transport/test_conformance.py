@@ -363,6 +363,7 @@ def test_a_cancelled_reader_of_acks_leaves_the_stream_whole(make_world: MakeWorl
     "notice",
     [
         READY,
+        Notice(NoticeKind.PING, 0),
         Notice(NoticeKind.GOODBYE, 3),
         Notice(NoticeKind.GOODBYE, 3, calls=7, digest=(1 << 64) - 1),
         Notice(NoticeKind.GOODBYE, 3, failure()),
@@ -379,6 +380,42 @@ def test_a_notice_has_arrived_when_telling_returns(make_world: MakeWorld, notice
             link = await world.connected()
             await link.tell(notice, timeout_s=LIMIT_S)
             assert world.handler.notices == [("alice", notice)]
+
+    run(scenario())
+
+
+def test_a_notice_is_answered_when_it_is_in_safe_hands(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = await world.connected()
+            world.handler.taken = asyncio.get_running_loop().create_future()
+            telling = asyncio.ensure_future(link.tell(READY, timeout_s=LIMIT_S))
+            await world.handler.until(lambda: bool(world.handler.notices))
+            with pytest.raises(PeerUnreachable):
+                await link.tell(READY, timeout_s=0.1)
+            assert not telling.done()
+            # Parcels do not wait for it.
+            await link.send([parcel(1)])
+            await world.handler.until(lambda: bool(world.handler.parcels))
+            if world.handler.taken.cancelled():
+                world.handler.taken = None
+            else:
+                world.handler.taken.set_result(None)
+            await telling
+
+    run(scenario())
+
+
+def test_a_notice_that_is_not_in_safe_hands_when_the_listener_closes_is_not_answered(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = await world.connected()
+            world.handler.taken = asyncio.get_running_loop().create_future()
+            telling = asyncio.ensure_future(link.tell(READY, timeout_s=LIMIT_S))
+            await world.handler.until(lambda: bool(world.handler.notices))
+            world.handler.taken.cancel()
+            await world.listener.close()
+            await ends_unreachable(telling)
 
     run(scenario())
 

@@ -223,7 +223,7 @@ def test_a_party_listens_once(network: MemoryNetwork) -> None:
 
 def test_a_handler_that_raises_does_not_leave_its_peer_waiting(network: MemoryNetwork) -> None:
     class Broken(Recorder):
-        def on_notice(self, peer: str, notice: Notice) -> None:
+        def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
             raise ZeroDivisionError
 
         def on_parcels(self, peer: str, parcels: Sequence[Parcel]) -> None:

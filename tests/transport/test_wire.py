@@ -45,7 +45,7 @@ failures = st.builds(
     truncated=st.booleans(),
 )
 notices = st.one_of(
-    st.builds(Notice, st.just(NoticeKind.READY), epochs),
+    st.builds(Notice, st.sampled_from([NoticeKind.READY, NoticeKind.PING]), epochs),
     st.builds(Notice, st.just(NoticeKind.FAILURE), epochs, failures, st.lists(ids, min_size=1, max_size=3).map(tuple)),
     st.builds(Notice, st.just(NoticeKind.LATCHED), epochs, failures),
     st.builds(Notice, st.sampled_from([NoticeKind.PROGRESS, NoticeKind.RESET]), epochs, calls=numbers, digest=digests),
@@ -264,6 +264,7 @@ def test_a_notice_has_what_its_kind_needs_and_nothing_that_it_does_not_know(kind
         Notice(NoticeKind.FAILURE, 0),
         Notice(NoticeKind.FAILURE, 0, FAILURE),
         Notice(NoticeKind.READY, 0, FAILURE),
+        Notice(NoticeKind.PING, 0, calls=1),
         Notice(NoticeKind.READY, 0, None, (ObjectId(0, 0, 0),)),
         Notice(NoticeKind.GOODBYE, 0, None, (ObjectId(0, 0, 0),)),
         Notice(NoticeKind.READY, -1),

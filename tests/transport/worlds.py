@@ -78,6 +78,8 @@ class Recorder(Handler):
         self.offers: list[tuple[str, ObjectId, int]] = []
         self.broken: list[tuple[str, ObjectId]] = []
         self.notices: list[tuple[str, Notice]] = []
+        # What each notice has to wait for.
+        self.taken: asyncio.Future[None] | None = None
         self._changed = asyncio.Event()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -116,9 +118,10 @@ class Recorder(Handler):
         self.broken.append((peer, object_id))
         self._changed.set()
 
-    def on_notice(self, peer: str, notice: Notice) -> None:
+    def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
         self.notices.append((peer, notice))
         self._changed.set()
+        return self.taken
 
 
 class World(abc.ABC):
