@@ -686,7 +686,7 @@ class Job:
             epoch = self._running()
             arrived = copy.deepcopy(dict(epoch.arrived))
             missing = dict(epoch.missing)
-            left = {peer: failure for peer, failure in self._gone.items() if failure is not None}
+            left = dict(self._gone)
             root = self._coordinator.book.root if self._root_error is not None else None
         proxies.reset(epoch.number, _epoch_over(self.party))
         proxies.restore(epoch.number, arrived, missing, left)

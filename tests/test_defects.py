@@ -354,7 +354,7 @@ def test_a_party_that_did_not_finish_is_named(caplog: pytest.LogCaptureFixture) 
     gate = threading.Event()
 
     def main() -> Any:
-        with fed.job(drain_timeout_s=0.5, lease_s=0.5):
+        with fed.job(drain_timeout_s=1.5, lease_s=0.5):
             if fed.party() == "carol":
                 gate.wait(10)
         gate.set()

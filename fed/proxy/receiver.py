@@ -249,7 +249,11 @@ class Receiver:
         self._tell_driver(PeerEvent(PeerEventKind.RESTARTED, self._hello.party))
 
     def restore(
-        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+        self,
+        epoch: int,
+        delivered: Mapping[str, IdSet],
+        failed: Mapping[Key, Failure],
+        left: Mapping[str, Failure | None],
     ) -> None:
         """What the driver knows, for a receiver that lives again.
 
@@ -257,7 +261,8 @@ class Receiver:
             epoch: The current one.
             delivered: What it has taken in, by owner: these objects are acknowledged when they come again.
             failed: Objects that will never come.
-            left: Peers that have left because of a failure, or are lost.
+            left: Peers of which nothing more is expected, and the failure because of which they left or are lost, if
+                it was one.
         """
         now = asyncio.get_running_loop().time()
         for peer in self._hello.parties:
@@ -269,10 +274,11 @@ class Receiver:
             self._carry_out(key, self._table.failed(key, failure))
         for key in self._table.restore(epoch, delivered):
             self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
-        for peer, failure in left.items():
+        for peer, reason in left.items():
             self._liveness.left(peer)
-            for resolution in self._table.left(peer, failure):
-                _resolve(resolution.ticket, failure)
+            if reason is not None:
+                for resolution in self._table.left(peer, reason):
+                    _resolve(resolution.ticket, reason)
 
     def confirm(self, keys: Iterable[Key]) -> None:
         """Acknowledge objects: their values are safe in this party's object store."""

@@ -354,7 +354,9 @@ class _Peer:
         self._epoch = 0
         self._connected = asyncio.Event()
         self._flushing = False
+        # It will acknowledge nothing more; and nothing is to be said to it any more.
         self._left = False
+        self._gone = False
         self._closed = False
         self._reason: Fault | None = None
         self._incarnation: str | None = None
@@ -450,7 +452,7 @@ class _Peer:
                 return str(error)
             except PeerUnreachable as error:
                 # One that never answered will not now, since nobody greets it any more.
-                hopeless = self._left or self._closed or (self._incarnation is None and not self._revived)
+                hopeless = self._gone or self._closed or (self._incarnation is None and not self._revived)
                 if hopeless or loop.time() + retry_s >= deadline:
                     return str(error)
                 if self._connected.is_set():
@@ -461,14 +463,24 @@ class _Peer:
         return None
 
     def forget(self, failure: Failure | None) -> None:
-        self._forget(None if failure is None else Fault(failure.kind, failure.type_name, inherited=failure))
+        if failure is not None:
+            self._forget(Fault(failure.kind, failure.type_name, inherited=failure))
+        else:
+            # It has finished and waits for us to finish as well: it must hear that we are there, and that we leave.
+            self._take_leave(None)
 
-    def _forget(self, reason: Fault | None) -> None:
+    def _take_leave(self, reason: Fault | None) -> None:
         if self._left:
             return
         self._left, self._reason = True, reason
         for object_id in list(self._receipts):
             self._settle(object_id, self._without_receipt(object_id))
+        for upload in list(self._uploading.values()):
+            upload.cancel()
+
+    def _forget(self, reason: Fault) -> None:
+        self._take_leave(reason)
+        self._gone = True
         self._connected.clear()
         for task in self._tasks:
             if task is not asyncio.current_task():
@@ -499,7 +511,7 @@ class _Peer:
 
     def _down(self) -> None:
         """The link broke: greet again until it is up, unless somebody is at it."""
-        if self._connected.is_set() and not self._left and not self._closed:
+        if self._connected.is_set() and not self._gone and not self._closed:
             self._connected.clear()
             self._spawn(self._rejoin())
 
@@ -510,9 +522,13 @@ class _Peer:
             if problem is None:
                 return
             if problem.final:
-                # It had joined, and will have nothing more to do with us: no use to go on asking.
-                self._tell_driver(SenderEvent(SenderEventKind.OUTCAST, self.link.peer, problem.reason))
+                # It had joined, and will have nothing more to do with us: no use to go on asking. Where one that has
+                # finished was, anybody may listen by now.
+                if not self._left:
+                    self._tell_driver(SenderEvent(SenderEventKind.OUTCAST, self.link.peer, problem.reason))
                 return
+            if self._left:
+                level = logging.DEBUG
             logger.log(level, "party %r cannot be reached, trying on: %s", self.link.peer, problem.reason)
             level = logging.DEBUG
 

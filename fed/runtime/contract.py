@@ -180,7 +180,11 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def restore(
-        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+        self,
+        epoch: int,
+        delivered: Mapping[str, IdSet],
+        failed: Mapping[Key, Failure],
+        left: Mapping[str, Failure | None],
     ) -> None:
         """Tell a receiver that lives again what it knew; see `fed.proxy.receiver.Receiver.restore`."""
 

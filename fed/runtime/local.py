@@ -510,7 +510,11 @@ class _LocalProxies(Proxies):
         return self._run(self._sender.call(lambda sender: sender.events()), pending=False)
 
     def restore(
-        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+        self,
+        epoch: int,
+        delivered: Mapping[str, IdSet],
+        failed: Mapping[Key, Failure],
+        left: Mapping[str, Failure | None],
     ) -> None:
         # A copy, as by Ray: the receiver changes its own.
         state = _Blob.of((epoch, delivered, failed, left))

@@ -265,7 +265,11 @@ class FedReceiver:
         return (*received.values, received.failures)
 
     async def restore(
-        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+        self,
+        epoch: int,
+        delivered: Mapping[str, IdSet],
+        failed: Mapping[Key, Failure],
+        left: Mapping[str, Failure | None],
     ) -> None:
         """See `fed.proxy.receiver.Receiver.restore`."""
         self._receiver.restore(epoch, delivered, failed, left)
@@ -342,7 +346,11 @@ class _RayProxies(Proxies):
         return self._sender.events.remote()
 
     def restore(
-        self, epoch: int, delivered: Mapping[str, IdSet], failed: Mapping[Key, Failure], left: Mapping[str, Failure]
+        self,
+        epoch: int,
+        delivered: Mapping[str, IdSet],
+        failed: Mapping[Key, Failure],
+        left: Mapping[str, Failure | None],
     ) -> None:
         self._receiver.restore.remote(epoch, delivered, failed, left)
 

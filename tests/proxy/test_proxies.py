@@ -950,7 +950,10 @@ def test_a_receiver_that_lives_again_misses_those_that_it_never_heard() -> None:
                 await sender.close()
             bob = await replaced(fed, "bob", lease_s=LEASE_S)
             batch: Batch = await bob.events()
-            bob.restore(0, {}, {}, {"carol": OVER})
+            bob.restore(0, {}, {}, {"carol": None})
+            assert (
+                bob._table.awaited(fed.key(0, "carol"), asyncio.get_running_loop().create_future()).resolution is None
+            )
             batch = await bob.events(batch.upto)
             assert [(event.kind, event.peer) for event in batch.events] == [(PeerEventKind.LOST, "alice")]
 
@@ -1041,6 +1044,67 @@ def test_e41_a_party_that_is_refused_after_it_had_joined_is_told_so() -> None:
             (event,) = await fed.senders["alice"].events()
             assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
             assert "has given party 'alice' up" in event.reason
+
+    run(test)
+
+
+def test_a_peer_that_has_finished_is_told_and_pinged_on_and_greeted_again() -> None:
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S, ping_lease_s=LEASE_S) as fed:
+            fed.senders["alice"].forget("bob", None)
+            await asyncio.sleep(2 * LEASE_S)
+            # Bob waits for alice to finish, and his receiver is killed meanwhile.
+            await fed.receivers["bob"].close()
+            receiver = fed.receivers["bob"] = Receiver(
+                hello("bob"), fed.network.listener("bob"), fed.codec, max_stored_bytes=10**6, lease_s=LEASE_S
+            )
+            goodbye = telling(fed, Notice(NoticeKind.GOODBYE, 0))
+            await asyncio.sleep(0.1)
+            await receiver.start()
+            driving = asyncio.ensure_future(fed.drive("bob"))
+            assert await goodbye == {}
+            assert await fed.events("bob") == list(told(Notice(NoticeKind.GOODBYE, 0)))
+            await receiver.close()
+            await driving
+
+    run(test)
+
+
+def test_a_peer_that_has_finished_takes_nothing_more_and_may_fail_after_that() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            alice = fed.senders["alice"]
+            fed.network.hold("alice", "bob")
+            uploading = fed.push(b"x" * 100_000)
+            while not fed.network.held("alice", "bob"):
+                await asyncio.sleep(0)
+            alice.forget("bob", None)
+            assert await uploading == DONE
+            assert await telling(fed, READY) == {}
+            alice.forget("bob", FAILURE)
+            await fed.receivers["bob"].close()
+            assert (await asyncio.wait_for(telling(fed, READY), 1)).keys() == {"bob"}
+            assert await fed.push(1, 1) == DONE
+
+    run(test)
+
+
+def test_where_a_party_that_has_finished_was_anybody_may_listen() -> None:
+    async def test() -> None:
+        async with federation(ping_lease_s=LEASE_S) as fed:
+            alice = fed.senders["alice"]
+            alice.forget("bob", None)
+            await settle()
+            await fed.receivers["bob"].close()
+            other = Receiver(hello("bob", job="other"), fed.network.listener("bob"), fed.codec, max_stored_bytes=10**6)
+            fed.receivers["bob"] = other
+            await other.start()
+            driving = asyncio.ensure_future(fed.drive("bob"))
+            assert {event.kind for event in await fed.events("bob", 2)} == {PeerEventKind.DISAGREED}
+            await asyncio.sleep(0.1)
+            assert not alice._events
+            await other.close()
+            await driving
 
     run(test)
 

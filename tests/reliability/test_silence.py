@@ -111,3 +111,13 @@ def test_e41_a_party_that_comes_back_after_its_lease_is_told_that_it_was_given_u
 
     errors = run(program).errors
     assert {type(error) for error in errors.values()} == {fed.PartyLostError}
+
+
+def test_a_party_that_has_finished_waits_for_those_that_go_on_for_longer_than_a_lease(network: MemoryNetwork) -> None:
+    def main() -> Any:
+        with fed.job(lease_s=LEASE_S):
+            fed.get(identity.party("carol").remote(1))
+            if fed.party() == "carol":
+                time.sleep(3 * LEASE_S)
+
+    assert dict(simulate(main, parties=PARTIES, timeout_s=30)) == dict.fromkeys(PARTIES)
