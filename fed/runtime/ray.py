@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import logging
 import socket
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -195,13 +196,21 @@ def build_receiver(config: Config, hello: Hello) -> Receiver:
     )
 
 
+def _was_killed() -> bool:
+    """Whether the actor that this is called in is not the first one of its kind."""
+    with warnings.catch_warnings():
+        # Ray's own property uses one that Ray deprecates, and what is written here ends up in the driver's output.
+        warnings.simplefilter("ignore")
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
 class FedSender:
     """The sender proxy as a Ray actor. Ray prints the class's name before what it logs."""
 
     def __init__(self, config: Config, hello: Hello) -> None:
         keep_freed_memory()
         self._sender = build_sender(config, hello)
-        if ray.get_runtime_context().was_current_actor_reconstructed:
+        if _was_killed():
             self._sender.revive()
 
     async def connect(self, timeout_s: float) -> Any:
@@ -245,7 +254,7 @@ class FedReceiver:
         self._receiver = build_receiver(config, hello)
         # Started here because a restarted actor runs its constructor again, but no call that had completed.
         self._start = asyncio.ensure_future(self._listen())
-        if ray.get_runtime_context().was_current_actor_reconstructed:
+        if _was_killed():
             self._receiver.revive()
 
     async def _listen(self) -> str | None:
