@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -165,6 +166,16 @@ def test_e18_a_queue_thread_goes_on_after_its_own_report_has_raised() -> None:
 # E19 deferred to the next entry
 
 
+@contextlib.contextmanager
+def last(others: threading.Barrier) -> Iterator[None]:
+    """Alice does this when the others have: what fails in it would keep one that is late from doing it at all."""
+    if fed.party() == "alice":
+        others.wait(10)
+    yield
+    if fed.party() != "alice":
+        others.wait(10)
+
+
 def test_e19_a_failure_that_nobody_read_is_raised_at_the_end() -> None:
     def program() -> Any:
         fail.party("alice").remote()
@@ -186,11 +197,13 @@ def test_e19_also_when_failures_are_isolated() -> None:
 @pytest.mark.parametrize("then", ["get", "remote", "kill", "reset", "leave"])
 def test_e19_a_failure_that_came_while_the_driver_computed_is_raised_by_its_next_fed_call(then: str) -> None:
     latched = {party: threading.Event() for party in THREE}
+    others = threading.Barrier(3)
     computed: list[str] = []
 
     def program() -> Any:
-        cell = Cell.party("bob").remote()
-        fail.party("alice").remote()
+        with last(others):
+            cell = Cell.party("bob").remote()
+            fail.party("alice").remote()
         # Nothing interrupts a computation that is not the main thread's.
         pass_through(latched[fed.party()])
         computed.append(fed.party())
@@ -299,10 +312,12 @@ def test_e21_e26_a_latched_job_submits_nothing_and_numbers_nothing(monkeypatch: 
     latched = {party: threading.Event() for party in THREE}
     before: list[int] = []
     everyone = threading.Barrier(3, action=lambda: before.append(len(counted.submitted)))
+    others = threading.Barrier(3)
 
     def program() -> Any:
-        cell = Cell.party("bob").remote()
-        fail.party("alice").remote()
+        with last(others):
+            cell = Cell.party("bob").remote()
+            fail.party("alice").remote()
         pass_through(latched[fed.party()])
         everyone.wait(10)
         calls = fed.statistics().calls
