@@ -58,8 +58,9 @@ __all__ = ["Job", "JobStatistics", "hello_of"]
 
 logger = logging.getLogger("fed")
 
-VOTES_S: Final = 1.0
-"""How long the votes on the root may take: a party that is slower than that has a say no more."""
+VOTES_S: Final = 10.0
+"""How long the votes on the root may take. A party votes without its driver, in milliseconds, or in seconds where the
+machine has far too much to do; one that takes longer has no say any more."""
 
 PROGRESS_S: Final = 0.1
 """How long after a call the others are told how far this party is, so that a divergence is found."""
@@ -192,6 +193,7 @@ class Job:
         self._refused = False
         self._in_haste = False
         self._said_goodbye = False
+        self._votes_s = VOTES_S
         self._leave_by = 0.0
         # What is left to do of the shutdown; an interrupted one is finished by the next call.
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
@@ -349,17 +351,21 @@ class Job:
         """
         self.check_thread()
         with self._interrupter.inside:
-            if self._life.latched and not self._life.told:
-                self.raise_if_latched()
             self._reset()
 
     def _reset(self) -> None:
         if self._life.leaving:
             raise UsageError(f"the job {self.config.job!r} is over: call fed.init() again")
         old = self._running()
-        with self._lock:
-            self._carry_out(self._coordinator.reset())
-        failed_before = self._life.latched
+        while True:
+            if self._life.latched and not self._life.told:
+                self.raise_if_latched()
+            with self._lock:
+                failed_before = self._life.latched
+                # It may have failed since we looked, and the driver is to be told before it goes on.
+                if self._life.told or not failed_before:
+                    self._carry_out(self._coordinator.reset())
+                    break
 
         def hopeless() -> bool:
             return bool(self._life.gone) or (self._life.latched and not failed_before)
@@ -805,6 +811,8 @@ class Job:
     def _give_up(self, error: BaseException) -> None:
         """The driver has died: unless the job has failed already, that is why it does."""
         message = text_of(error)
+        if isinstance(error, KeyboardInterrupt):
+            self._votes_s = FAREWELL_S
         with self._lock:
             if not self._life.latched:
                 kind = Kind.DRIVER if self._joined_at else Kind.INIT
@@ -877,6 +885,7 @@ class Job:
         # One budget for all that a failed party waits for: votes, the goodbyes of the others, and what it tells them.
         until = time.monotonic() + FAREWELL_S
         self._await_root()
+        until = max(until, time.monotonic() + FAREWELL_S / 2)
         with self._lock:
             clean = not self._life.latched
             self._said_goodbye = True
@@ -909,7 +918,11 @@ class Job:
         """A goodbye tells the root that all have agreed on, and not merely the one that leads."""
         if self._life.latched:
             book = self._coordinator.book
-            self._wait_leaving(lambda: book.settled, VOTES_S, patient=True)
+            self._wait_leaving(lambda: book.settled, self._votes_s, patient=True)
+            with self._lock:
+                # Who says goodbye votes on nothing any more, and need not be waited for by its own handler.
+                if self._is_current(book):
+                    self._carry_out(self._coordinator.out_of_time())
 
     def _close_proxies(self) -> None:
         if self._proxies is not None:

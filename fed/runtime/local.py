@@ -453,9 +453,12 @@ class _LocalProxies(Proxies):
 
         async def receive() -> None:
             received = await self._receiver.call(lambda receiver: receiver.receive(keys, confirmed))
-            # From here on the thread settles the references, also if this is cancelled meanwhile.
+            loop = asyncio.get_running_loop()
+            # From here on a thread settles the references, also if this is cancelled while none is free to begin.
             settling.set()
-            await asyncio.to_thread(_settle, results, done, lambda: (*received.values, received.failures))
+            await asyncio.shield(
+                loop.run_in_executor(None, _settle, results, done, lambda: (*received.values, received.failures))
+            )
 
         task = asyncio.run_coroutine_threadsafe(receive(), self._loop)
         self._running.add(task)
