@@ -221,9 +221,11 @@ def test_e15_consumers_that_were_queued_before_the_failure_never_run(
     playing = four.begin("queued_consumers", failing.path, str(folder))
     playing.wait_for("queued")
     failing.open()
-    for first, *later in results(playing.answers()).values():
+    for first, *later, drained in results(playing.answers()).values():
         assert first["type"] == "ValueError"
         assert {error["error"] for error in later} == {"JobAborted"}
+        # Nothing is left that could run yet.
+        assert drained
     assert list(folder.iterdir()) == []
 
 
@@ -431,12 +433,15 @@ def test_e03_an_error_overtakes_data_that_is_held_up(
         held = way.hold(1 << 20)
         playing = overheard.begin("overtaken", 512 << 20, failing.path)
         assert held.wait(ANSWER_S)
+        connections = way.connections
         failing.reach()
         began = time.monotonic()
         failing.close()
         errors = results(playing.answers())
         agree_on(errors, "ValueError", "alice")
         took_s.append(max(error["at"] for error in errors.values()) - began)
+        # Not by a new connection in the place of the one that is held.
+        assert way.connections == connections
         way.let_go()
     assert min(took_s) < 1, took_s
 
