@@ -70,6 +70,29 @@ class Cell:
         return self.value
 
 
+class FailsLate:
+    """A task that fails when every party has called `release`, and not while one is still making calls.
+
+    Args:
+        parties: How many there are.
+    """
+
+    def __init__(self, parties: int) -> None:
+        gate = threading.Event()
+        self._everyone = threading.Barrier(parties, action=gate.set)
+
+        @fed.remote
+        def fail_late(*_: Any) -> None:
+            pass_through(gate)
+            raise ValueError(CANARY)
+
+        self.task = fail_late
+
+    def release(self) -> None:
+        """Say that this party has made its calls, and wait until the others have."""
+        self._everyone.wait(WAIT_S)
+
+
 def chain() -> Any:
     """A fails, B consumes A, C consumes B."""
     a = fail.party("alice").remote(1)
@@ -133,6 +156,13 @@ def play(
 def run(program: Callable[[], Any], **arguments: Any) -> Simulation:
     """As `play`, for those who need no job."""
     return play(program, **arguments).outcome
+
+
+def returned(outcome: Simulation) -> dict[str, Any]:
+    """What a program returned in each party. Raises what it raised instead."""
+    for error in outcome.errors.values():
+        raise error
+    return dict(outcome.results)
 
 
 def roots(errors: Mapping[str, BaseException]) -> set[str]:

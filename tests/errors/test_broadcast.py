@@ -26,6 +26,7 @@ from tests.errors.programs import (
     identity,
     pass_through,
     play,
+    returned,
     run,
 )
 from tests.errors.wiretap import Wiretap
@@ -202,7 +203,7 @@ def test_e04_what_cannot_be_sent_is_told_while_an_earlier_object_still_waits_for
         everyone.wait(10)
         return caught.value.failure.type_name
 
-    assert dict(run(program, parties=PARTIES[:3])) == dict.fromkeys(PARTIES[:3], "Private")
+    assert returned(run(program, parties=PARTIES[:3])) == dict.fromkeys(PARTIES[:3], "Private")
 
 
 # E05 everyone is told

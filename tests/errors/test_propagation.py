@@ -314,10 +314,10 @@ def test_e28_a_step_of_the_shutdown_that_raises_keeps_no_other_from_running(
 # E29 first error wins, the rest are kept
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_e29_parties_that_fail_at_the_same_moment_agree_on_the_root(count: int) -> None:
+@pytest.mark.parametrize(("count", "times"), [(2, 200), (5, 40), pytest.param(5, 200, marks=pytest.mark.slow)])
+def test_e29_parties_that_fail_at_the_same_moment_agree_on_the_root(count: int, times: int) -> None:
     parties = FIVE[:count]
-    for number in range(200):
+    for number in range(times):
         together = threading.Barrier(count)
         reports: dict[str, fed.FailureReport] = {}
 
@@ -422,11 +422,10 @@ def test_e31_the_call_of_a_killed_actor_says_what_became_of_it_in_every_party() 
         with pytest.raises(fed.TaskError) as caught:
             fed.get(identity.party("bob").remote(cell.add.remote(1)))
         error = caught.value
-        return error.kind, error.type_name, error.party, error.task, type(error.__cause__).__name__
+        return error.kind, error.type_name, error.party, error.task
 
     outcome = returned(run(program, parties=THREE, on_error="isolate"))
-    told = {one[:4] for one in outcome.values()}
-    assert told == {(Kind.ACTOR_DIED, "ActorDiedError", "alice", "#3 Cell.add")}
+    assert set(outcome.values()) == {(Kind.ACTOR_DIED, "ActorDiedError", "alice", "#4 Cell.add")}
 
 
 def test_e31_the_source_of_a_dead_actors_failure_has_its_cause() -> None:
