@@ -494,8 +494,10 @@ def test_e31_a_greeting_that_is_refused_says_what_differs_in_every_party(differs
     assert set(errors) == set(THREE)
     assert {type(error) for error in errors.values()} == {fed.InitError}
     assert words in str(errors["alice"])
-    assert any(words in str(errors[party]) for party in ("bob", "carol"))
-    assert all("'alice'" in str(errors[party]) for party in ("bob", "carol"))
+    # Of the other two one is refused by alice, or refuses her; the second may hear of the first one's end before.
+    heard = [str(errors[party]) for party in ("bob", "carol")]
+    assert any(words in text and "'alice'" in text for text in heard)
+    assert all("'alice'" in text or "its own start failed" in text or "it left before" in text for text in heard)
 
 
 # E32 layers are named
@@ -607,7 +609,9 @@ def test_e33_one_that_never_comes_is_named_with_the_last_thing_heard_when_the_ti
 
     errors = simulate(main, parties=THREE, check=False, timeout_s=20).errors
     assert set(errors) == {"alice", "bob"}
-    for error in errors.values():
-        assert isinstance(error, fed.InitError)
-        assert "within 1 s (init_timeout_s)" in str(error)
-        assert "party 'carol' does not listen" in str(error)
+    assert {type(error) for error in errors.values()} == {fed.InitError}
+    # Whoever gives up first says why; the other one may hear of that before his own time is over.
+    said = "within 1 s (init_timeout_s): party 'carol' does not listen"
+    heard = [str(error) for error in errors.values()]
+    assert any(said in text for text in heard)
+    assert all(said in text or "its own start failed" in text for text in heard)
