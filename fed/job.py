@@ -190,6 +190,9 @@ class Job:
         self._being_told: set[str] = set()
         self._deaf: set[str] = set()
         self._joined_at = 0.0
+        # How far joining has come: whether the proxies were asked to start, and to greet the others.
+        self._listened = False
+        self._connecting = False
         self._refused = False
         self._in_haste = False
         self._said_goodbye = False
@@ -236,11 +239,13 @@ class Job:
             self._epoch = self._new_epoch(0, self._proxies)
         deadline = time.monotonic() + START_S
         self._listen()
+        self._listened = True
         trouble = self._result_of(self._proxies.started(), deadline, "the proxies to start")
         if trouble is not None:
             raise ConfigError(trouble)
         timeout_s = self.config.init_timeout_s
         deadline = time.monotonic() + timeout_s
+        self._connecting = True
         joining = self._proxies.connect(timeout_s)
         connected: list[Outcome] = []
         self._runtime.watch(joining, functools.partial(self._note_outcome, connected))
@@ -884,6 +889,9 @@ class Job:
             return
         # One budget for all that a failed party waits for: votes, the goodbyes of the others, and what it tells them.
         until = time.monotonic() + FAREWELL_S
+        if not self._connecting and self._listened:
+            # It never came to greet anybody, and who is not greeted is not told. Those who are up hear of it [E33].
+            self._result_of(self._proxies.connect(FAREWELL_S), time.monotonic() + STOP_S, "the others to be told")
         self._await_root()
         until = max(until, time.monotonic() + FAREWELL_S / 2)
         with self._lock:

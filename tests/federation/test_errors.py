@@ -26,11 +26,6 @@ Start = Callable[..., dict[str, Driver]]
 Answers = dict[str, Any]
 
 CANARY = "canary-4711"
-NESTED = pytest.param(
-    "nested",
-    marks=pytest.mark.xfail(strict=True, reason="the text that Ray makes of a nested task's exception is a traceback"),
-)
-
 SEED = 20
 """Of the moments at which Ctrl-C is pressed."""
 
@@ -389,7 +384,6 @@ def test_e33_a_party_that_cannot_take_part_is_named_to_everyone_at_once(federati
     assert "'bob' speaks 77" in sentences["alice"] + sentences["carol"]
 
 
-@pytest.mark.xfail(run=False, reason="the others wait for all of init_timeout_s, and some name one another")
 def test_e33_a_party_whose_port_is_taken_is_named_to_everyone_at_once(federation: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -401,7 +395,7 @@ def test_e33_a_party_whose_port_is_taken_is_named_to_everyone_at_once(federation
         assert "init_timeout_s" not in sentence
 
 
-@pytest.mark.parametrize("kind", ["plain", "unpicklable", "actor", "refused", "crash", NESTED])
+@pytest.mark.parametrize("kind", ["plain", "unpicklable", "actor", "refused", "crash", "nested"])
 def test_e02_type_and_source_leave_the_party_and_no_more_than_is_exposed(
     overheard: Host, forwarder: Forwarder, logs: Path, kind: str
 ) -> None:
