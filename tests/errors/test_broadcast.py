@@ -335,6 +335,13 @@ def test_e07_a_real_sigint_ends_a_get_and_the_handler_runs_on_the_cleanup_thread
         assert free
 
 
+def test_e07_a_sigint_that_comes_while_the_lock_is_held_waits_for_the_end_of_the_call() -> None:
+    ended = alone.alone(alone.interrupted_with_the_lock_held)
+    assert ended.code == 0, ended.output
+    names = ["remote", "create", "method", "get", "kill", "reset", "leave"]
+    assert ended.told == [[name, "KeyboardInterrupt", ["alice", "bob"], True] for name in names]
+
+
 # E08 a queue cannot stop itself
 
 
