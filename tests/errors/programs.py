@@ -158,6 +158,16 @@ def run(program: Callable[[], Any], **arguments: Any) -> Simulation:
     return play(program, **arguments).outcome
 
 
+def wait_until_known(error_id: str) -> None:
+    """Wait until the job of this thread knows of a failure."""
+    job = current_job()
+    with job._lock:
+        if not job.changed.wait_for(
+            lambda: any(failure.error_id == error_id for failure in job._coordinator.book.all), WAIT_S
+        ):
+            raise GateTimeoutError
+
+
 def returned(outcome: Simulation) -> dict[str, Any]:
     """What a program returned in each party. Raises what it raised instead."""
     for error in outcome.errors.values():

@@ -372,6 +372,26 @@ def test_e23_a_party_that_leaves_while_the_others_wait_for_its_reset(tap: Wireta
     assert run(program, parties=THREE).errors == {}
 
 
+def test_e23_nobody_goes_on_with_a_party_that_has_asked_and_then_left(tap: Wiretap) -> None:
+    """Carol calls reset, gives up waiting, and leaves; her word that she is ready does not outlive her."""
+    everyone, refused = threading.Barrier(3), threading.Barrier(2)
+
+    def program() -> None:
+        fail_here(everyone)
+        if fed.party() == "carol":
+            # Joining is not what is to be hurried.
+            object.__setattr__(current_job().config, "init_timeout_s", 0.2)
+            with pytest.raises(fed.FedTimeoutError):
+                fed.reset()
+        else:
+            assert tap.wait_for_tell(NoticeKind.GOODBYE, source="carol", target=fed.party())
+            with pytest.raises(fed.JobAborted, match="cannot go on without carol"):
+                fed.reset()
+            refused.wait(10)
+
+    assert run(program, parties=THREE).errors == {}
+
+
 def test_e23_a_party_that_does_not_call_reset_is_named_when_the_time_is_over() -> None:
     late = threading.Event()
     waited = threading.Barrier(2, action=late.set)
