@@ -177,8 +177,6 @@ class Job:
         )
         self._life = self._coordinator.life
         self._epoch: Epoch | None = None
-        # Whether the proxies have followed into the current epoch; until then they are told nothing of it.
-        self._proxies_ready = True
         self._root_error: FailureError | None = None
         self._root_cause: BaseException | None = None
         self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
@@ -399,9 +397,6 @@ class Job:
             self._result_of(done, deadline, "the proxies to begin the next epoch")
         while self._past_cleanups:
             self._end_cleanup(self._past_cleanups.pop())
-        with self._lock:
-            self._proxies_ready = True
-            self.changed.notify_all()
         self._log_event("reset", {"epoch": self._coordinator.epoch})
 
     def check_party(self, party: str) -> None:
@@ -559,7 +554,6 @@ class Job:
         if self._epoch is not None:
             self._epoch.end()
         self._epoch = self._new_epoch(number, self._running_proxies())
-        self._proxies_ready = False
         self._root_error = self._root_cause = None
         self._unread.clear()
         self._past_cleanups.append(self._cleanup)
@@ -722,15 +716,14 @@ class Job:
             if self._is_current(book):
                 self._root_error = error
                 self.changed.notify_all()
-                # A receiver that is still in the last epoch would let go of the wrong ones.
-                self.changed.wait_for(lambda: self._proxies_ready, START_S)
             # With the lock, which the driver needs to be told of the root: it cannot be told in between. What is sent
             # here is received in signal context, which takes no lock.
             if self._is_current(book) and not (self._life.told or self._life.leaving) and self.config.interrupt_driver:
                 self._interrupter.interrupt(interruption)
-            abort = self._is_current(book)
-        if abort and self._proxies is not None:
-            self._proxies.abort(root)
+            epoch = self._coordinator.epoch if self._is_current(book) else None
+        if epoch is not None and self._proxies is not None:
+            # Named, because the receiver may be in another epoch than this one by the time that it hears of it.
+            self._proxies.abort(epoch, root)
         self._log_event(
             "failed",
             {

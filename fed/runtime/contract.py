@@ -154,8 +154,8 @@ class Proxies(abc.ABC):
         """A peer left, because of a failure or because it had finished: settle what it has not acknowledged."""
 
     @abc.abstractmethod
-    def abort(self, failure: Failure) -> None:
-        """Fail every pending receive of the current epoch, and every one to come in it."""
+    def abort(self, epoch: int, failure: Failure) -> None:
+        """Fail every pending receive of an epoch, and every one to come in it; nothing if the epoch is over."""
 
     @abc.abstractmethod
     def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:

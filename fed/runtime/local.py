@@ -489,8 +489,8 @@ class _LocalProxies(Proxies):
     def forget(self, peer: str, failure: Failure | None) -> None:
         self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.forget(peer, failure))
 
-    def abort(self, failure: Failure) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.abort(failure))
+    def abort(self, epoch: int, failure: Failure) -> None:
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.abort(epoch, failure))
 
     def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
         async def reset_sender(sender: Sender) -> None:

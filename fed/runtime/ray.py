@@ -252,9 +252,9 @@ class FedReceiver:
         """See `fed.proxy.receiver.Receiver.confirm`."""
         self._receiver.confirm(keys)
 
-    async def abort(self, failure: Failure) -> None:
+    async def abort(self, epoch: int, failure: Failure) -> None:
         """See `fed.proxy.receiver.Receiver.abort`."""
-        self._receiver.abort(failure)
+        self._receiver.abort(epoch, failure)
 
     async def reset(self, epoch: int, failure: Failure) -> None:
         """See `fed.proxy.receiver.Receiver.reset`."""
@@ -307,8 +307,8 @@ class _RayProxies(Proxies):
     def forget(self, peer: str, failure: Failure | None) -> None:
         self._forget.remote(peer, failure)
 
-    def abort(self, failure: Failure) -> None:
-        self._abort.remote(failure)
+    def abort(self, epoch: int, failure: Failure) -> None:
+        self._abort.remote(epoch, failure)
 
     def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
         return self._sender.reset.remote(epoch), self._receiver.reset.remote(epoch, failure)
