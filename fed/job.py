@@ -879,6 +879,7 @@ class Job:
     def _say_goodbye(self) -> None:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
         if self._proxies is None:
+            self._announce()
             return
         # One budget for all that a failed party waits for: votes, the goodbyes of the others, and what it tells them.
         until = time.monotonic() + FAREWELL_S
@@ -914,6 +915,15 @@ class Job:
                 self.config.drain_timeout_s,
                 ", ".join(still),
             )
+
+    def _announce(self) -> None:
+        """There are no proxies: those who are up hear all the same that this party cannot start [E33]."""
+        with self._lock:
+            # Without a failure there is nobody to tell: nothing but one keeps the proxies from starting.
+            farewell = self._coordinator.goodbye() if self._life.latched else ()
+            told = {one.peer: [self._exposed(one.notice, one.peer)] for one in farewell if isinstance(one, Tell)}
+        if told:
+            self._runtime.announce(told, FAREWELL_S)
 
     def _await_root(self) -> None:
         """A goodbye tells the root that all have agreed on, and not merely the one that leads."""

@@ -189,6 +189,13 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
+    def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
+        """Tell those peers who are up that this party cannot start: from this process, since there are no proxies.
+
+        Blocks for little more than the time given to each of greeting and telling.
+        """
+
+    @abc.abstractmethod
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a function."""
 

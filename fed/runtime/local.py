@@ -25,7 +25,7 @@ from fed.core.failure import Failure, Fault, Kind
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Sender
+from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
@@ -94,6 +94,10 @@ class LocalRuntime(Runtime):
         """Start the event loop that the proxies live on."""
         self._proxies = _LocalProxies(self._party, self._make_sender, self._make_receiver)
         return self._proxies
+
+    def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
+        """Tell it from a thread of its own, with a sender that lives for no longer."""
+        announce(self._make_sender, notices, timeout_s)
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a function on a thread as soon as its arguments are there."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import inspect
 import logging
 import socket
@@ -21,7 +22,7 @@ from fed.core.failure import Failure
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Sender
+from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.cluster import first_line, init_ray
@@ -85,6 +86,10 @@ class RayRuntime(Runtime):
             self._init_ray()
         self._proxies = _RayProxies(self._config, self._hello)
         return self._proxies
+
+    def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
+        """Tell it from this process, which needs no cluster for that."""
+        announce(functools.partial(build_sender, self._config, self._hello), notices, timeout_s)
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""

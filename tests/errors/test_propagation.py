@@ -10,7 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -575,6 +575,35 @@ def test_e33_a_party_that_cannot_start_is_heard() -> None:
         assert isinstance(error, fed.InitError)
         assert any(why in str(error) for why in ("different job names", "its own start failed", "it left before"))
     assert any("'one'" in str(error) and "'two'" in str(error) for error in errors.values())
+
+
+@pytest.mark.parametrize("transport", ["memory", "grpc"])
+def test_e33_one_that_has_no_proxies_to_say_so_is_named_by_all_at_once(
+    transport: Literal["memory", "grpc"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alice's runtime does not start: what is to tell the others is not there either."""
+    original = LocalRuntime.start
+
+    def start(runtime: LocalRuntime) -> Any:
+        if runtime._party == "alice":
+            raise fed.ConfigError(CANARY)
+        return original(runtime)
+
+    monkeypatch.setattr(LocalRuntime, "start", start)
+
+    def program() -> None:
+        with fed.job(init_timeout_s=60):
+            pass
+
+    began = time.monotonic()
+    errors = simulate(program, parties=PARTIES, check=False, timeout_s=30, transport=transport).errors
+    assert time.monotonic() - began < 15
+    assert CANARY in str(errors["alice"])
+    for party in PARTIES[1:]:
+        assert isinstance(errors[party], fed.InitError)
+        assert CANARY not in str(errors[party])
+    # Who is told by the other one that it cannot start either is told who that is.
+    assert any("'alice': its own start failed (ConfigError)" in str(errors[party]) for party in PARTIES[1:])
 
 
 @pytest.mark.parametrize("transport", ["memory", "grpc"])

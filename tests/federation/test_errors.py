@@ -257,8 +257,12 @@ def test_e23_what_is_left_of_an_epoch_disturbs_no_later_one(four: Host, gate: Ca
 
 
 def test_e27_receives_that_are_pending_are_let_go(four: Host, gate: Callable[..., Gate]) -> None:
-    slow = gate()
-    answers = results(four.play("pending_receives", slow.path))
+    slow, failing = gate("slow"), gate("failing")
+    playing = four.begin("pending_receives", slow.path, failing.path)
+    playing.wait_for("pending")
+    slow.reach()
+    failing.open()
+    answers = results(playing.answers())
     agree_on({party: error for party, (error, _) in answers.items()}, "ValueError", "alice")
     # What waited for them came to its end, but for the task that they waited for.
     assert {party: drained for party, (_, drained) in answers.items()} == {party: party != "dave" for party in FOUR}
@@ -393,6 +397,25 @@ def test_e33_a_party_whose_port_is_taken_is_named_to_everyone_at_once(federation
         sentence = drivers[party].lines[-1]
         assert sentence.startswith("fed: error: the job could not start: party 'bob'")
         assert "init_timeout_s" not in sentence
+
+
+def test_e33_a_party_without_a_ray_cluster_is_named_to_everyone_at_once(federation: Start) -> None:
+    """There are no proxies then that could tell it."""
+    addresses = free_addresses(4)
+    everywhere = {"FED_ADDRESSES": ",".join(f"{name}={one}" for name, one in zip(THREE, addresses, strict=False))}
+    drivers = federation("joins.py", ["alice", "carol"], everywhere=everywhere)
+    for driver in drivers.values():
+        driver.wait_for("fed: waiting for ")
+    nowhere = {"FED_RAY_ADDRESS": str(addresses[3])}
+    (bob,) = federation("joins.py", ["bob"], everywhere={**everywhere, **nowhere}).values()
+    assert bob.end(ANSWER_S) == 2
+    assert "(option ray_address)" in bob.lines[-1]
+    for driver in drivers.values():
+        assert driver.end(ANSWER_S) == 2
+        assert driver.lines[-1].startswith("fed: error: the job could not start: party ")
+        assert "init_timeout_s" not in driver.lines[-1]
+    # Who is told by the other one that it cannot start either is told who that is.
+    assert any("'bob': its own start failed (ConfigError)" in driver.lines[-1] for driver in drivers.values())
 
 
 @pytest.mark.parametrize("kind", ["plain", "unpicklable", "actor", "refused", "crash", "nested"])

@@ -371,13 +371,15 @@ def what_a_reset_leaves(gate: str, failing_gate: str) -> Any:
     }
 
 
-def pending_receives(gate: str) -> Any:
+def pending_receives(gate: str, failing_gate: str) -> Any:
     """Receives are pending, and tasks wait for them, when another task fails."""
 
     def calls() -> Any:
         slow = [identity.party("dave").remote(step, gate if step == 0 else "") for step in range(20)]
         waiting = [total.party(party).remote(*slow) for party in ("bob", "carol")]
-        return fed.get([*waiting, fail.party("alice").remote("canary-4711")])
+        broken = fail.party("alice").remote("canary-4711", failing_gate)
+        say("pending")
+        return fed.get([*waiting, broken])
 
     return [outcome(calls), fed.party() != "dave" and drained()]
 
