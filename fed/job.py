@@ -60,8 +60,9 @@ __all__ = ["Job", "JobStatistics", "hello_of"]
 
 logger = logging.getLogger("fed")
 
-VOTES_S: Final = 1.0
-"""How long the votes on the root may take: a party that is slower than that has a say no more."""
+VOTES_S: Final = 10.0
+"""How long the votes on the root may take. A party votes without its driver, in milliseconds, or in seconds where the
+machine has far too much to do; one that takes longer has no say any more."""
 
 PROGRESS_S: Final = 0.1
 """How long after a call the others are told how far this party is, so that a divergence is found."""
@@ -184,8 +185,6 @@ class Job:
         )
         self._life = self._coordinator.life
         self._epoch: Epoch | None = None
-        # Whether the proxies have followed into the current epoch; until then they are told nothing of it.
-        self._proxies_ready = True
         self._root_error: FailureError | None = None
         self._root_cause: BaseException | None = None
         self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
@@ -201,9 +200,13 @@ class Job:
         self._being_told: set[str] = set()
         self._deaf: set[str] = set()
         self._joined_at = 0.0
+        # How far joining has come: whether the proxies were asked to start, and to greet the others.
+        self._listened = False
+        self._connecting = False
         self._refused = False
         self._in_haste = False
         self._said_goodbye = False
+        self._votes_s = VOTES_S
         self._leave_by = 0.0
         # What is left to do of the shutdown; an interrupted one is finished by the next call.
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
@@ -246,11 +249,13 @@ class Job:
             self._epoch = self._new_epoch(0, self._proxies)
         deadline = time.monotonic() + START_S
         self._listen()
+        self._listened = True
         trouble = self._result_of(self._proxies.started(), deadline, "the proxies to start")
         if trouble is not None:
             raise ConfigError(trouble)
         timeout_s = self.config.init_timeout_s
         deadline = time.monotonic() + timeout_s
+        self._connecting = True
         joining = self._proxies.connect(timeout_s)
         connected: list[Outcome] = []
         self._runtime.watch(joining, functools.partial(self._note_outcome, connected))
@@ -362,17 +367,21 @@ class Job:
         """
         self.check_thread()
         with self._interrupter.inside:
-            if self._life.latched and not self._life.told:
-                self.raise_if_latched()
             self._reset()
 
     def _reset(self) -> None:
         if self._life.leaving:
             raise UsageError(f"the job {self.config.job!r} is over: call fed.init() again")
         old = self._running()
-        with self._lock:
-            self._carry_out(self._coordinator.reset())
-        failed_before = self._life.latched
+        while True:
+            if self._life.latched and not self._life.told:
+                self.raise_if_latched()
+            with self._lock:
+                failed_before = self._life.latched
+                # It may have failed since we looked, and the driver is to be told before it goes on.
+                if self._life.told or not failed_before:
+                    self._carry_out(self._coordinator.reset())
+                    break
 
         def hopeless() -> bool:
             return bool(self._life.gone) or (self._life.latched and not failed_before)
@@ -400,9 +409,6 @@ class Job:
             self._result_of(done, deadline, "the proxies to begin the next epoch")
         while self._past_cleanups:
             self._end_cleanup(self._past_cleanups.pop())
-        with self._lock:
-            self._proxies_ready = True
-            self.changed.notify_all()
         self._log_event("reset", {"epoch": self._coordinator.epoch})
 
     def check_party(self, party: str) -> None:
@@ -561,7 +567,6 @@ class Job:
         if self._epoch is not None:
             self._epoch.end()
         self._epoch = self._new_epoch(number, self._running_proxies())
-        self._proxies_ready = False
         self._root_error = self._root_cause = None
         self._unread.clear()
         self._past_cleanups.append(self._cleanup)
@@ -691,7 +696,7 @@ class Job:
         proxies.reset(epoch.number, _epoch_over(self.party))
         proxies.restore(epoch.number, arrived, missing, left)
         if root is not None:
-            proxies.abort(root)
+            proxies.abort(epoch.number, root)
 
     # On the error-queue thread
 
@@ -780,15 +785,14 @@ class Job:
             if self._is_current(book):
                 self._root_error = error
                 self.changed.notify_all()
-                # A receiver that is still in the last epoch would let go of the wrong ones.
-                self.changed.wait_for(lambda: self._proxies_ready, START_S)
             # With the lock, which the driver needs to be told of the root: it cannot be told in between. What is sent
             # here is received in signal context, which takes no lock.
             if self._is_current(book) and not (self._life.told or self._life.leaving) and self.config.interrupt_driver:
                 self._interrupter.interrupt(interruption)
-            abort = self._is_current(book)
-        if abort and self._proxies is not None:
-            self._proxies.abort(root)
+            epoch = self._coordinator.epoch if self._is_current(book) else None
+        if epoch is not None and self._proxies is not None:
+            # Named, because the receiver may be in another epoch than this one by the time that it hears of it.
+            self._proxies.abort(epoch, root)
         self._log_event(
             "failed",
             {
@@ -874,6 +878,8 @@ class Job:
     def _give_up(self, error: BaseException) -> None:
         """The driver has died: unless the job has failed already, that is why it does."""
         message = text_of(error)
+        if isinstance(error, KeyboardInterrupt):
+            self._votes_s = FAREWELL_S
         with self._lock:
             if not self._life.latched:
                 kind = Kind.DRIVER if self._joined_at else Kind.INIT
@@ -942,10 +948,15 @@ class Job:
     def _say_goodbye(self) -> None:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
         if self._proxies is None:
+            self._announce()
             return
         # One budget for all that a failed party waits for: votes, the goodbyes of the others, and what it tells them.
         until = time.monotonic() + FAREWELL_S
+        if not self._connecting and self._listened:
+            # It never came to greet anybody, and who is not greeted is not told. Those who are up hear of it [E33].
+            self._result_of(self._proxies.connect(FAREWELL_S), time.monotonic() + STOP_S, "the others to be told")
         self._await_root()
+        until = max(until, time.monotonic() + FAREWELL_S / 2)
         with self._lock:
             clean = not self._life.latched
             self._said_goodbye = True
@@ -974,11 +985,24 @@ class Job:
                 ", ".join(still),
             )
 
+    def _announce(self) -> None:
+        """There are no proxies: those who are up hear all the same that this party cannot start [E33]."""
+        with self._lock:
+            # Without a failure there is nobody to tell: nothing but one keeps the proxies from starting.
+            farewell = self._coordinator.goodbye() if self._life.latched else ()
+            told = {one.peer: [self._exposed(one.notice, one.peer)] for one in farewell if isinstance(one, Tell)}
+        if told:
+            self._runtime.announce(told, FAREWELL_S)
+
     def _await_root(self) -> None:
         """A goodbye tells the root that all have agreed on, and not merely the one that leads."""
         if self._life.latched:
             book = self._coordinator.book
-            self._wait_leaving(lambda: book.settled, VOTES_S, patient=True)
+            self._wait_leaving(lambda: book.settled, self._votes_s, patient=True)
+            with self._lock:
+                # Who says goodbye votes on nothing any more, and need not be waited for by its own handler.
+                if self._is_current(book):
+                    self._carry_out(self._coordinator.out_of_time())
 
     def _close_proxies(self) -> None:
         if self._proxies is not None:

@@ -22,6 +22,11 @@ Laws:
 5. After a latch nobody compares programs any more: who has failed calls less than who has not heard of it yet.
 6. Without a latch nobody leaves before it knows that every program was the same to its end: a peer whose program has
    ended has FINISHED when this party has come as far, and has made the same calls [E43].
+7. The next epoch begins when all parties have asked for it *alike*: all after the same calls, or all after their
+   votes. What a party has asked before its vote is void, and it asks again. So who has gone on knows that nobody has
+   failed in the old epoch, or that everybody has, and then everybody has all votes [E06, E29, E43].
+8. A party that asks for the next epoch has done with the objects of this one: that one of them fails ends nothing any
+   more. Else a third party, which had heard it ask, might have gone on, and law 7 would not hold.
 """
 
 from __future__ import annotations
@@ -41,8 +46,13 @@ LEAVE: Final = "fed.shutdown()"
 EXIT: Final = "sys.exit()"
 """The texts of a program's end, which is a call like any other: all parties must make it at the same place."""
 
+RESET: Final = "fed.reset()"
+
 MAX_EARLY: Final = 4096
 """Notices of a later epoch that are kept for it."""
+
+OF_OBJECTS: Final = frozenset({kind for kind in Kind if kind.symmetric} | {Kind.DELIVERY, Kind.EGRESS_DENIED})
+"""Kinds of failures that concern nobody who has done with the objects."""
 
 
 class Tell(NamedTuple):
@@ -75,6 +85,17 @@ class Switched(NamedTuple):
     epoch: int
 
 
+class Ask(NamedTuple):
+    """How far a party was when it asked for the next epoch."""
+
+    calls: int
+    digest: int
+
+
+VOTED: Final = Ask(0, 0)
+"""After its vote. Failed parties have made unequal calls, and say nothing of them."""
+
+
 Instruction = Tell | Latched | Settled | Gone | Switched
 
 
@@ -102,6 +123,8 @@ class Coordinator:
         # Peers whose programs have ended, each with the number of its calls; and whether this party's has.
         self._ends: dict[str, int] = {}
         self._ended = False
+        # Who has asked for the next epoch, this party among them.
+        self._asks: dict[str, Ask] = {}
         self.stale_notices = 0
 
     # Calls
@@ -135,11 +158,12 @@ class Coordinator:
         Args:
             failure: It.
             ends_job: Whether it ends the job. Default: it does if not all parties see it alike, or if no failure
-                may be survived.
+                may be survived; but not if it concerns only objects that this party has done with.
         """
         self.book.record(failure)
         if ends_job is None:
-            ends_job = not self._isolate or not failure.kind.symmetric
+            done_with = self.life.state is State.RESETTING and failure.kind in OF_OBJECTS
+            ends_job = not done_with and (not self._isolate or not failure.kind.symmetric)
         if not ends_job or not self.life.latch():
             return []
         self.book.vote(self.party, failure)
@@ -180,6 +204,7 @@ class Coordinator:
             return self.learn(notice.failure)
         if kind is NoticeKind.RESET:
             self.life.asks_for_reset(peer)
+            self._asks[peer] = Ask(notice.calls, notice.digest)
             return [*self._hear_progress(peer, notice), *self._switch_if_agreed()]
         if kind is NoticeKind.PROGRESS:
             return self._hear_progress(peer, notice)
@@ -205,12 +230,15 @@ class Coordinator:
         """
         self.life.reset()
         found: list[Instruction] = []
-        calls = digest = 0
+        ask = VOTED
         if not self.life.latched:
-            found = self.call("fed.reset()")
-            calls, digest = self.journal.calls, self.journal.digest
-        # Failed parties have made unequal calls, and say nothing of them.
-        told = self._tell_all(NoticeKind.RESET, calls=calls, digest=digest)
+            ask = Ask(self.journal.calls, self.journal.digest)
+            # Asked again because not all did in time, it is the same call.
+            if self._asks.get(self.party) != ask:
+                found = self.call(RESET)
+                ask = Ask(self.journal.calls, self.journal.digest)
+        self._asks[self.party] = ask
+        told = self._tell_all(NoticeKind.RESET, calls=ask.calls, digest=ask.digest)
         return [*found, *told, *self._switch_if_agreed()]
 
     def not_reset(self) -> None:
@@ -271,13 +299,14 @@ class Coordinator:
         return [Tell(peer, notice) for peer in self.life.attentive]
 
     def _goodbye(self, peer: str, notice: Notice) -> list[Instruction]:
-        if notice.failure is None:
+        past = notice.epoch < self.epoch
+        if notice.failure is None and not past:
             if peer in self._ends:
                 return []
             self._ends[peer] = notice.calls
             return [Gone(peer, None), *self._hear_progress(peer, notice), *self._compare_ends()]
         failure = notice.failure
-        if notice.epoch < self.epoch:
+        if failure is None or past:
             # It left over something that is history here, and must not come back as news [E30].
             fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", detail="before it could begin the epoch after a reset")
             failure = dataclasses.replace(self.new_failure(fault), src_party=peer)
@@ -342,12 +371,20 @@ class Coordinator:
         return self.learn(dataclasses.replace(failure, src_party=leavers[0]) if leavers else failure)
 
     def _switch_if_agreed(self) -> list[Instruction]:
-        if not self.life.may_switch:
+        own = self._asks.get(self.party)
+        # Once this party has voted, its ask from before is void, whatever the others have asked.
+        if not self.life.may_switch or self.life.latched != (own == VOTED):
             return []
+        differing = [peer for peer in self._peers if self._asks[peer] != own]
+        if differing:
+            # After a vote nobody compares: those that have not asked after theirs will ask again.
+            return self._compared(differing)
         self.epoch += 1
         self.life.switched()
         self.book = FailureBook()
         self.journal = Journal(self._peers)
+        self._asks.clear()
+        self._ends.clear()
         found: list[Instruction] = [Switched(self.epoch)]
         early, self._early = self._early, []
         for peer, notice in early:

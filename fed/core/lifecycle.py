@@ -22,7 +22,8 @@ Laws:
    [E06].
 3. The first fed call after the latch raises the root error itself, every later one a refusal that names it [E20].
 4. A peer that has FINISHED still listens, and may still be told of a failure; one that has LEFT does not.
-5. A new epoch begins when every party has asked for it, and not while one has LEFT [E23].
+5. A new epoch begins when every party has asked for it, and not while one has LEFT [E23]. Whether all have asked
+   alike is for `fed.core.coordination` to judge, and likewise whether a program that has ended has FINISHED.
 """
 
 from __future__ import annotations

@@ -289,8 +289,20 @@ class Receiver:
         for peer, acks in by_peer.items():
             self._acknowledge(peer, acks)
 
-    def abort(self, failure: Failure) -> None:
-        """Let every waiter of the current epoch go with this failure, and every one to come in it."""
+    def abort(self, epoch: int, failure: Failure) -> None:
+        """Let every waiter of an epoch go with this failure, and every one to come in it.
+
+        Calls of a proxy may overtake one another: one that comes after the end of its epoch changes nothing, and one
+        that comes before the reset that begins its epoch begins it.
+
+        Args:
+            epoch: Which.
+            failure: What the waiters get.
+        """
+        if epoch < self._epoch:
+            return
+        if epoch > self._epoch:
+            self.reset(epoch, failure)
         for resolution in self._table.abort(failure):
             _resolve(resolution.ticket, failure)
 

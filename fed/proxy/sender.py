@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import enum
 import logging
@@ -123,6 +124,28 @@ class SenderEvent(NamedTuple):
     kind: SenderEventKind
     peer: str = ""
     reason: str = ""
+
+
+def announce(make: Callable[[], Sender], notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
+    """Greet and tell the peers who are up, with a sender that lives for no longer than this takes.
+
+    Args:
+        make: Makes the sender, on the event loop that it will live on.
+        notices: What to tell, by peer.
+        timeout_s: For greeting, and once more for telling.
+    """
+
+    async def tell() -> None:
+        sender = make()
+        try:
+            await sender.connect(timeout_s)
+            await sender.tell(notices, timeout_s)
+        finally:
+            await sender.close()
+
+    # The thread of the caller may have an event loop already, as in a notebook.
+    with concurrent.futures.ThreadPoolExecutor(1, "fed-announce") as thread:
+        thread.submit(asyncio.run, tell()).result()
 
 
 class Sender:

@@ -197,6 +197,9 @@ def departing(error: BaseException) -> Exception:
         return error
     inner = unwrapped(error)
     text, told = _text(inner)
+    if _is_rays(inner):
+        # Ray's own text quotes tracebacks; the trace has it too.
+        text = ""
     trace, formatted = _trace(error)
     origin = Origin(name_of(inner), _cause_types(error), text, trace)
     try:
@@ -257,6 +260,12 @@ def unwrapped(error: BaseException) -> BaseException:
             break
         inner = cause
     return inner
+
+
+def _is_rays(error: BaseException) -> bool:
+    """Whether it is an exception of Ray's own, whose text no user wrote."""
+    ray_exceptions = sys.modules.get("ray.exceptions")
+    return ray_exceptions is not None and issubclass(type(error), ray_exceptions.RayError)
 
 
 def name_of(error: BaseException) -> str:

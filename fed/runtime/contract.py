@@ -156,8 +156,8 @@ class Proxies(abc.ABC):
         """A peer left, because of a failure or because it had finished: settle what it has not acknowledged."""
 
     @abc.abstractmethod
-    def abort(self, failure: Failure) -> None:
-        """Fail every pending receive of the current epoch, and every one to come in it."""
+    def abort(self, epoch: int, failure: Failure) -> None:
+        """Fail every pending receive of an epoch, and every one to come in it; nothing if the epoch is over."""
 
     @abc.abstractmethod
     def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
@@ -206,6 +206,13 @@ class Runtime(abc.ABC):
 
         Raises:
             ConfigError: The cluster that the options name cannot be joined.
+        """
+
+    @abc.abstractmethod
+    def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
+        """Tell those peers who are up that this party cannot start: from this process, since there are no proxies.
+
+        Blocks for little more than the time given to each of greeting and telling.
         """
 
     @abc.abstractmethod

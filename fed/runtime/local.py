@@ -26,7 +26,7 @@ from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.receiver import Handled, Receiver
-from fed.proxy.sender import Delivery, Sender
+from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
@@ -95,6 +95,10 @@ class LocalRuntime(Runtime):
         """Start the event loop that the proxies live on."""
         self._proxies = _LocalProxies(self._party, self._make_sender, self._make_receiver)
         return self._proxies
+
+    def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
+        """Tell it from a thread of its own, with a sender that lives for no longer."""
+        announce(self._make_sender, notices, timeout_s)
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a function on a thread as soon as its arguments are there."""
@@ -457,9 +461,12 @@ class _LocalProxies(Proxies):
 
         async def receive() -> None:
             received = await self._receiver.call(lambda receiver: receiver.receive(keys, confirmed))
-            # From here on the thread settles the references, also if this is cancelled meanwhile.
+            loop = asyncio.get_running_loop()
+            # From here on a thread settles the references, also if this is cancelled while none is free to begin.
             settling.set()
-            await asyncio.to_thread(_settle, results, done, lambda: (*received.values, received.failures))
+            await asyncio.shield(
+                loop.run_in_executor(None, _settle, results, done, lambda: (*received.values, received.failures))
+            )
 
         task = asyncio.run_coroutine_threadsafe(receive(), self._loop)
         self._running.add(task)
@@ -490,8 +497,8 @@ class _LocalProxies(Proxies):
     def forget(self, peer: str, failure: Failure | None) -> None:
         self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.forget(peer, failure))
 
-    def abort(self, failure: Failure) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.abort(failure))
+    def abort(self, epoch: int, failure: Failure) -> None:
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.abort(epoch, failure))
 
     def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
         async def reset_sender(sender: Sender) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import inspect
 import logging
 import socket
@@ -23,7 +24,7 @@ from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.receiver import Handled, Receiver
-from fed.proxy.sender import Delivery, Sender
+from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.cluster import first_line, init_ray
@@ -87,6 +88,10 @@ class RayRuntime(Runtime):
             self._init_ray()
         self._proxies = _RayProxies(self._config, self._hello)
         return self._proxies
+
+    def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
+        """Tell it from this process, which needs no cluster for that."""
+        announce(functools.partial(build_sender, self._config, self._hello), notices, timeout_s)
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""
@@ -287,9 +292,9 @@ class FedReceiver:
         """See `fed.proxy.receiver.Receiver.confirm`."""
         self._receiver.confirm(keys)
 
-    async def abort(self, failure: Failure) -> None:
+    async def abort(self, epoch: int, failure: Failure) -> None:
         """See `fed.proxy.receiver.Receiver.abort`."""
-        self._receiver.abort(failure)
+        self._receiver.abort(epoch, failure)
 
     async def reset(self, epoch: int, failure: Failure) -> None:
         """See `fed.proxy.receiver.Receiver.reset`."""
@@ -342,8 +347,8 @@ class _RayProxies(Proxies):
     def forget(self, peer: str, failure: Failure | None) -> None:
         self._forget.remote(peer, failure)
 
-    def abort(self, failure: Failure) -> None:
-        self._abort.remote(failure)
+    def abort(self, epoch: int, failure: Failure) -> None:
+        self._abort.remote(epoch, failure)
 
     def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
         return self._sender.reset.remote(epoch), self._receiver.reset.remote(epoch, failure)

@@ -21,7 +21,7 @@ import dataclasses
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from fed.core.failure import Kind
 from fed.errors import FedTimeoutError, UsageError
@@ -34,7 +34,7 @@ Place = Literal["driver", "produce", "push", "connect", "send", "receive", "deli
 Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
 Loss = Literal["WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED"]
 
-_LOSSES: Final = ("WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED")
+_LOSSES: Final[tuple[str, ...]] = get_args(Loss)
 
 
 class PlaceRules(NamedTuple):

@@ -47,6 +47,7 @@ class Party:
         self.produced: dict[ObjectId, Failure | None] = {}
         self.waiting_for: set[ObjectId] = set()
         self.asked_reset = False
+        self.asked_in_vain = False
         self.said_goodbye = ""
         self.gone = False
         self.silent = False
@@ -141,6 +142,8 @@ class Federation:
         self.crashed: set[str] = set()
         self.log: list[str] = []
         self.impatient = False
+        # Epochs in which somebody left who had asked for the next one: others may have gone on to that.
+        self.withdrawn: set[int] = set()
 
     def enabled(self) -> list[tuple[str, Action]]:
         """Everything that may happen next."""
@@ -184,6 +187,7 @@ class Federation:
         self.log.append(action[0])
         action[1]()
         for party in self.parties.values():
+            self.raise_if_due(party)
             self.leave_if_due(party)
 
     def carry(self, source: str, target: str) -> None:
@@ -215,9 +219,18 @@ class Federation:
 
     def reset(self, party: Party) -> None:
         party.asked_reset = True
+        party.asked_in_vain = not party.core.life.latched
         party.carry_out(party.core.reset())
 
+    def raise_if_due(self, party: Party) -> None:
+        """What the job does when it fails while the driver asks for the next epoch: raise, so that it may ask again."""
+        core = party.core
+        if core.life.state is State.RESETTING and core.book.settled and party.asked_in_vain:
+            core.not_reset()
+
     def interrupt(self, party: Party) -> None:
+        if party.core.life.state is State.RESETTING:
+            self.withdrawn.add(party.core.epoch)
         party.core.not_reset()
         _, found = party.core.close(None)
         party.carry_out(found)
@@ -283,6 +296,7 @@ class Federation:
                 # A vote that is never to come: its party is dead, or has gone on to the next epoch.
                 party = random.choice(late)
                 party.carry_out(party.core.out_of_time())
+                self.raise_if_due(party)
                 self.leave_if_due(party)
                 continue
             self.finish_one(random.choice([party for party in left if party not in told]), left)
@@ -338,3 +352,6 @@ class Federation:
             for epoch in {epoch for party in alive for epoch in party.roots}:
                 roots = {party.roots[epoch].error_id for party in alive if epoch in party.roots}
                 assert len(roots) == 1, (epoch, roots)
+                # Also in whoever has gone on since.
+                missing = [party.name for party in alive if party.core.epoch >= epoch and epoch not in party.roots]
+                assert not missing or epoch in self.withdrawn, (epoch, missing)

@@ -140,6 +140,55 @@ def test_e23_every_party_begins_the_next_epoch_when_all_have_asked() -> None:
         assert (party.core.epoch, party.core.life.state, party.core.book.all) == (1, State.RUNNING, ())
 
 
+def test_e23_e29_whoever_asked_before_it_heard_of_a_failure_asks_again_and_all_know_all_votes() -> None:
+    federation = quiet()
+    alice, bob, carol = federation.parties.values()
+    federation.reset(carol)
+    bob.learn(failure(federation, "bob", 7))
+    alice.learn(failure(federation, "alice", 3))
+    for party in (alice, bob):
+        federation.carry(party.name, "carol")
+        federation.reset(party)
+    # All that carol has said before its vote.
+    federation.carry("carol", "alice")
+    federation.carry("carol", "bob")
+    federation.carry("alice", "bob")
+    federation.carry("alice", "bob")
+    federation.carry("bob", "alice")
+    federation.carry("bob", "alice")
+    assert [party.core.epoch for party in (alice, bob, carol)] == [0, 0, 0]
+    run_dry(federation)
+    assert carol.core.life.state is State.LATCHED
+    federation.reset(carol)
+    run_dry(federation)
+    for party in (alice, bob, carol):
+        assert (party.core.epoch, party.roots[0].sequence, party.handled) == (1, 3, {0: 1})
+
+
+def test_e23_what_fails_of_a_party_that_has_asked_for_the_next_epoch_ends_nothing() -> None:
+    federation = quiet(2)
+    alice, bob = federation.parties.values()
+    federation.reset(alice)
+    late = failure(federation, "alice", 0)
+    alice.learn(late)
+    assert (alice.core.life.latched, alice.core.book.all) == (False, (late,))
+    federation.reset(bob)
+    run_dry(federation)
+    for party in (alice, bob):
+        assert (party.core.epoch, party.handled, party.core.book.all) == (1, {}, ())
+
+
+def test_e23_an_ask_that_was_given_up_is_the_same_call_when_it_is_made_again() -> None:
+    federation = quiet(2)
+    alice, bob = federation.parties.values()
+    federation.reset(alice)
+    alice.core.not_reset()
+    federation.reset(alice)
+    federation.reset(bob)
+    run_dry(federation)
+    assert [(party.core.epoch, party.core.life.latched) for party in (alice, bob)] == [(1, False), (1, False)]
+
+
 def test_e23_a_frame_of_the_old_epoch_is_dropped_and_counted() -> None:
     federation = quiet(2)
     alice, bob = federation.parties.values()
@@ -200,6 +249,44 @@ def test_e43_the_first_call_that_differs_is_named_by_everyone(
         assert (
             root.detail == f"call #{call} differs: party 'alice' called {alice[call]}, party 'bob' called {bob[call]}"
         )
+
+
+@pytest.mark.parametrize("longer", ["alice", "bob", "carol"])
+def test_e43_nobody_goes_while_two_programs_have_ended_differently(longer: str) -> None:
+    federation = quiet()
+    for name, party in federation.parties.items():
+        party.call("f")
+        if name == longer:
+            party.call("one more")
+        federation.close(party)
+        federation.leave_if_due(party)
+    # Every goodbye arrives before anything else does.
+    for notices in federation.notices.values():
+        goodbye = next(notice for notice in notices if notice.kind is NoticeKind.GOODBYE)
+        notices.remove(goodbye)
+        notices.appendleft(goodbye)
+    for source, target in federation.notices:
+        federation.carry(source, target)
+    for name, party in federation.parties.items():
+        assert party.core.life.busy == tuple(
+            peer for peer in federation.names if longer in (name, peer) and peer != name
+        )
+    run_dry(federation)
+    roots = {party.core.book.root for party in federation.parties.values()}
+    assert [root.kind if root is not None else None for root in roots] == [Kind.DIVERGED]
+
+
+@pytest.mark.parametrize("longer", ["alice", "bob", "carol"])
+def test_e43_programs_that_differ_do_not_go_on_to_the_next_epoch(longer: str) -> None:
+    federation = quiet()
+    federation.parties[longer].call("one more")
+    for party in federation.parties.values():
+        federation.reset(party)
+    run_dry(federation)
+    for party in federation.parties.values():
+        root = party.core.book.root
+        assert root is not None
+        assert (party.core.epoch, root.kind, root.sequence) == (0, Kind.DIVERGED, 0)
 
 
 def test_e43_who_leaves_by_sys_exit_at_the_same_place_differs_from_nobody() -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import fed
+from fed.core.journal import Journal
 from fed.place import current_job, set_job_factory
 from fed.testing.simulation import _in_memory, _job
-from tests.errors.programs import fail, identity, pass_through
+from tests.errors.programs import Cell, fail, identity, pass_through
 
 ROOT: Final = Path(__file__).parent.parent.parent
 LIMIT_S: Final = 100
@@ -153,6 +154,59 @@ def interrupted_in_get(rounds: int) -> None:
         gate.set()
         others.join()
         told.append([type(raised).__name__, str(others.errors.get("bob")), sorted(handled), free])
+    print(json.dumps(told))
+
+
+def interrupted_with_the_lock_held() -> None:
+    """Ctrl-C inside the core, which runs in the main thread with the job's lock held, in each kind of fed call."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    armed = threading.Event()
+    original = Journal.note
+
+    def note(journal: Journal, text: str, **more: Any) -> Any:
+        if armed.is_set() and threading.current_thread() is threading.main_thread():
+            armed.clear()
+            if not current_job()._lock.locked():
+                raise RuntimeError("the lock is not held")
+            press()
+        return original(journal, text, **more)
+
+    Journal.note = note  # type: ignore[assignment,method-assign]
+    calls: dict[str, Callable[[Any], Any]] = {
+        "remote": lambda cell: identity.party("alice").remote(1),
+        "create": lambda cell: Cell.party("alice").remote(),
+        "method": lambda cell: cell.add.remote(1),
+        "get": lambda cell: fed.get([]),
+        "kill": lambda cell: fed.kill(cell),
+        "reset": lambda cell: fed.reset(),
+        "leave": lambda cell: None,
+    }
+    told = []
+    for name, call in calls.items():
+        handled: list[str] = []
+
+        def program(call: Callable[[Any], Any] = call) -> None:
+            cell = Cell.party("alice").remote()
+            fed.get(cell.add.remote(1))
+            if threading.current_thread() is threading.main_thread():
+                armed.set()
+            call(cell)
+
+        def handler(report: fed.FailureReport, handled: list[str] = handled) -> None:
+            handled.append(report.party)
+
+        others = Others(program, ["alice", "bob"], failure_handler=handler)
+        raised: BaseException | None = None
+        job = None
+        try:
+            with fed.job():
+                job = current_job()
+                program()
+        except KeyboardInterrupt as error:
+            raised = error
+        others.join()
+        free = job is not None and job._lock.acquire(blocking=False)
+        told.append([name, type(raised).__name__, sorted(handled), free])
     print(json.dumps(told))
 
 

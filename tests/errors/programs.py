@@ -70,6 +70,29 @@ class Cell:
         return self.value
 
 
+class FailsLate:
+    """A task that fails when every party has called `release`, and not while one is still making calls.
+
+    Args:
+        parties: How many there are.
+    """
+
+    def __init__(self, parties: int) -> None:
+        gate = threading.Event()
+        self._everyone = threading.Barrier(parties, action=gate.set)
+
+        @fed.remote
+        def fail_late(*_: Any) -> None:
+            pass_through(gate)
+            raise ValueError(CANARY)
+
+        self.task = fail_late
+
+    def release(self) -> None:
+        """Say that this party has made its calls, and wait until the others have."""
+        self._everyone.wait(WAIT_S)
+
+
 def chain() -> Any:
     """A fails, B consumes A, C consumes B."""
     a = fail.party("alice").remote(1)
@@ -133,6 +156,23 @@ def play(
 def run(program: Callable[[], Any], **arguments: Any) -> Simulation:
     """As `play`, for those who need no job."""
     return play(program, **arguments).outcome
+
+
+def wait_until_known(error_id: str) -> None:
+    """Wait until the job of this thread knows of a failure."""
+    job = current_job()
+    with job._lock:
+        if not job.changed.wait_for(
+            lambda: any(failure.error_id == error_id for failure in job._coordinator.book.all), WAIT_S
+        ):
+            raise GateTimeoutError
+
+
+def returned(outcome: Simulation) -> dict[str, Any]:
+    """What a program returned in each party. Raises what it raised instead."""
+    for error in outcome.errors.values():
+        raise error
+    return dict(outcome.results)
 
 
 def roots(errors: Mapping[str, BaseException]) -> set[str]:

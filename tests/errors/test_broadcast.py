@@ -26,6 +26,7 @@ from tests.errors.programs import (
     identity,
     pass_through,
     play,
+    returned,
     run,
 )
 from tests.errors.wiretap import Wiretap
@@ -202,7 +203,7 @@ def test_e04_what_cannot_be_sent_is_told_while_an_earlier_object_still_waits_for
         everyone.wait(10)
         return caught.value.failure.type_name
 
-    assert dict(run(program, parties=PARTIES[:3])) == dict.fromkeys(PARTIES[:3], "Private")
+    assert returned(run(program, parties=PARTIES[:3])) == dict.fromkeys(PARTIES[:3], "Private")
 
 
 # E05 everyone is told
@@ -332,6 +333,13 @@ def test_e07_a_real_sigint_ends_a_get_and_the_handler_runs_on_the_cleanup_thread
         assert bob == "party 'alice' left before the end: it was interrupted"
         assert handled == [["alice", False], ["bob", False]]
         assert free
+
+
+def test_e07_a_sigint_that_comes_while_the_lock_is_held_waits_for_the_end_of_the_call() -> None:
+    ended = alone.alone(alone.interrupted_with_the_lock_held)
+    assert ended.code == 0, ended.output
+    names = ["remote", "create", "method", "get", "kill", "reset", "leave"]
+    assert ended.told == [[name, "KeyboardInterrupt", ["alice", "bob"], True] for name in names]
 
 
 # E08 a queue cannot stop itself

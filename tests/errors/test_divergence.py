@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
@@ -13,7 +14,9 @@ import pytest
 import fed
 from fed.core.coordination import Coordinator
 from fed.core.journal import SEGMENT
+from fed.core.notice import Notice, NoticeKind
 from tests.errors.programs import FIVE, Cell, identity, pass_through, play, run
+from tests.errors.wiretap import Wiretap
 
 # The time after which a difference that no data would ever show is told is 0.1 s, and the agreement on it may take 1 s.
 PROMPT_S = 6
@@ -188,21 +191,32 @@ def test_e43_programs_that_do_not_differ_are_left_alone(program: Callable[[bool]
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_e43_no_party_ever_gets_the_value_of_another_object(count: int) -> None:
-    """Each makes as many calls, and each call makes an object that somebody waits for under the same number."""
-    got: list[Any] = []
+def test_e43_no_party_ever_gets_the_value_of_another_object(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each makes as many calls, and each call makes an object that somebody waits for under the same number.
+
+    Nobody says what he has called before the value is where it would be taken for another one's.
+    """
+    tap = Wiretap().attach(monkeypatch)
+
+    async def hold(source: str, target: str, notice: Notice) -> None:
+        if notice.kind in (NoticeKind.PROGRESS, NoticeKind.JOURNAL):
+            await asyncio.to_thread(pass_through, tap.arrived["bob"])
+
+    tap.before_tell = hold
+    got: list[tuple[str, Any]] = []
 
     def program() -> None:
         function, value = (identity, "right") if fed.party() == "alice" else (other, "wrong")
         one = function.party("alice").remote(value)
         for _ in range(3):
-            got.append(fed.get(one))
+            got.append((fed.party(), fed.get(one)))
             one = identity.party("bob").remote(one)
 
     errors = run(program, parties=FIVE[:count]).errors
     assert {type(error) for error in errors.values()} == {fed.DivergenceError}
+    assert len(errors) == count
     # The owner may read its own value before it is told. Nobody else may have read anything.
-    assert set(got) <= {"right"}
+    assert set(got) <= {("alice", "right")}
 
 
 def test_e43_also_where_nobody_waits_for_anything() -> None:

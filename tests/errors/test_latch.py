@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from fed.proxy.receiver import Receiver
 from fed.runtime.local import LocalRuntime
 from fed.sending import QueueThread
 from fed.testing import simulate
-from tests.errors.programs import PARTIES, Cell, fail, identity, pass_through, play, roots, run
+from tests.errors.programs import PARTIES, Cell, FailsLate, fail, identity, pass_through, play, returned, roots, run
 from tests.errors.wiretap import Wiretap
 
 THREE = PARTIES[:3]
@@ -166,16 +165,6 @@ def test_e18_a_queue_thread_goes_on_after_its_own_report_has_raised() -> None:
 # E19 deferred to the next entry
 
 
-@contextlib.contextmanager
-def last(others: threading.Barrier) -> Iterator[None]:
-    """Alice does this when the others have: what fails in it would keep one that is late from doing it at all."""
-    if fed.party() == "alice":
-        others.wait(10)
-    yield
-    if fed.party() != "alice":
-        others.wait(10)
-
-
 def test_e19_a_failure_that_nobody_read_is_raised_at_the_end() -> None:
     def program() -> Any:
         fail.party("alice").remote()
@@ -197,13 +186,13 @@ def test_e19_also_when_failures_are_isolated() -> None:
 @pytest.mark.parametrize("then", ["get", "remote", "kill", "reset", "leave"])
 def test_e19_a_failure_that_came_while_the_driver_computed_is_raised_by_its_next_fed_call(then: str) -> None:
     latched = {party: threading.Event() for party in THREE}
-    others = threading.Barrier(3)
     computed: list[str] = []
+    late = FailsLate(3)
 
     def program() -> Any:
-        with last(others):
-            cell = Cell.party("bob").remote()
-            fail.party("alice").remote()
+        cell = Cell.party("bob").remote()
+        late.task.party("alice").remote()
+        late.release()
         # Nothing interrupts a computation that is not the main thread's.
         pass_through(latched[fed.party()])
         computed.append(fed.party())
@@ -261,9 +250,11 @@ def test_e20_the_original_first_then_a_named_refusal() -> None:
 def test_e20_the_root_is_raised_first_also_where_another_failure_was_seen_before() -> None:
     """Alice fails alone, later bob; whoever reads alice's object is told of the root, which is what ended the job."""
     latched = {party: threading.Event() for party in THREE}
+    late = FailsLate(3)
 
     def program() -> Any:
-        bad = [fail.party("bob").remote(), fail.party("alice").remote()]
+        bad = [late.task.party("bob").remote(), late.task.party("alice").remote()]
+        late.release()
         pass_through(latched[fed.party()])
         raised = []
         for one in bad:
@@ -312,12 +303,12 @@ def test_e21_e26_a_latched_job_submits_nothing_and_numbers_nothing(monkeypatch: 
     latched = {party: threading.Event() for party in THREE}
     before: list[int] = []
     everyone = threading.Barrier(3, action=lambda: before.append(len(counted.submitted)))
-    others = threading.Barrier(3)
+    late = FailsLate(3)
 
     def program() -> Any:
-        with last(others):
-            cell = Cell.party("bob").remote()
-            fail.party("alice").remote()
+        cell = Cell.party("bob").remote()
+        late.task.party("alice").remote()
+        late.release()
         pass_through(latched[fed.party()])
         everyone.wait(10)
         calls = fed.statistics().calls
@@ -327,7 +318,7 @@ def test_e21_e26_a_latched_job_submits_nothing_and_numbers_nothing(monkeypatch: 
         return fed.statistics().calls - calls
 
     outcome = run(program, parties=THREE, failure_handler=lambda report: latched[report.party].set())
-    assert dict(outcome) == dict.fromkeys(THREE, 0)
+    assert returned(outcome) == dict.fromkeys(THREE, 0)
     assert len(counted.submitted) == before[0]
 
 

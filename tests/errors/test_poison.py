@@ -20,7 +20,7 @@ from fed.serde.data import DataCodec
 from fed.testing import FaultPlan
 from fed.transport.contract import Parcel
 from fed.transport.memory import MemoryNetwork
-from tests.errors.programs import PARTIES, Cell, fail, identity, pass_through, play, run
+from tests.errors.programs import PARTIES, Cell, fail, identity, pass_through, play, returned, run
 from tests.errors.wiretap import Wiretap
 from tests.proxy.test_proxies import hello
 
@@ -228,7 +228,7 @@ def test_e13_whoever_is_woken_by_a_failure_finds_it_recorded(on_error: str) -> N
         return caught.value.error_id in {failure.error_id for failure in fed.errors()}
 
     for _ in range(10):
-        assert dict(run(program, parties=THREE, on_error=on_error)) == dict.fromkeys(THREE, True)
+        assert returned(run(program, parties=THREE, on_error=on_error)) == dict.fromkeys(THREE, True)
 
 
 def test_e13_a_value_that_comes_after_the_failure_is_not_read(tap: Wiretap) -> None:
@@ -247,7 +247,7 @@ def test_e13_a_value_that_comes_after_the_failure_is_not_read(tap: Wiretap) -> N
         everyone.wait(10)
         return first == outcome_of(bad) == outcome_of(identity.party("bob").remote(bad)), first != "value"
 
-    assert dict(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, (True, True))
+    assert returned(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, (True, True))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -291,7 +291,7 @@ def test_e13_e14_of_many_objects_each_is_its_value_or_its_failure(seed: int) -> 
         return tuple(wrong)
 
     outcome = run(program, parties=THREE, on_error="isolate", faults=plan)
-    assert dict(outcome) == dict.fromkeys(THREE, ())
+    assert returned(outcome) == dict.fromkeys(THREE, ())
     assert plan.injected
 
 
@@ -319,7 +319,7 @@ def test_e14_a_failure_poisons_only_what_depends_on_it() -> None:
             fed.get(mixed)
         return fed.get([good, identity.party("bob").remote(good)])
 
-    assert dict(run(program, on_error="isolate")) == {party: [7, 7] for party in PARTIES}
+    assert returned(run(program, on_error="isolate")) == {party: [7, 7] for party in PARTIES}
 
 
 def test_e14_what_the_failed_one_used_and_what_else_was_queued_on_it_stay_untouched() -> None:
@@ -343,7 +343,9 @@ def test_e14_what_the_failed_one_used_and_what_else_was_queued_on_it_stay_untouc
         # The method that was not run has changed nothing, and the actor lives on.
         return outcome_of(poisoned) == outcome_of(bad), fed.get([used, beside, after])
 
-    assert dict(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, (True, ["used", "used", 11]))
+    assert returned(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(
+        THREE, (True, ["used", "used", 11])
+    )
 
 
 # E15 queued consumers fail too
@@ -363,7 +365,7 @@ def test_e15_a_consumer_of_a_failed_object_never_runs() -> None:
                 fed.get(consumer)
         return True
 
-    assert dict(run(program, on_error="isolate")) == dict.fromkeys(PARTIES, True)
+    assert returned(run(program, on_error="isolate")) == dict.fromkeys(PARTIES, True)
     assert ran == []
 
 
@@ -416,7 +418,7 @@ def test_e15_consumers_that_were_queued_before_the_failure_never_run(on_error: s
 
     outcome = run(program, parties=THREE, on_error=on_error)
     assert ran == []
-    assert dict(outcome) == dict.fromkeys(THREE, 1)
+    assert returned(outcome) == dict.fromkeys(THREE, 1)
 
 
 # E16 every read tells the same
@@ -451,8 +453,8 @@ def test_e16_every_method_of_an_actor_that_could_not_be_made_tells_what_failed_i
         cell = Broken.party("alice").remote()
         return len({outcome_of(cell.method.remote()), outcome_of(cell.method.remote())}), len(fed.errors())
 
-    assert dict(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, 1)
-    assert dict(run(broken, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, (1, 1))
+    assert returned(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, 1)
+    assert returned(run(broken, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, (1, 1))
 
 
 # E17 no early clearing
@@ -475,7 +477,7 @@ def test_e17_a_dependent_that_was_queued_behind_a_blocked_failing_producer_raise
             fed.get(dependent)
         return caught.value.task
 
-    assert dict(run(program, parties=THREE, on_error=on_error)) == dict.fromkeys(THREE, "#0 fail_late")
+    assert returned(run(program, parties=THREE, on_error=on_error)) == dict.fromkeys(THREE, "#0 fail_late")
 
 
 def test_e17_an_evaluation_that_ends_clears_nothing_of_one_that_was_queued_behind_it() -> None:
@@ -501,4 +503,4 @@ def test_e17_an_evaluation_that_ends_clears_nothing_of_one_that_was_queued_behin
         assert outcome_of(identity.party("carol").remote("fine")) == "fine"
         return outcome_of(second) == expected
 
-    assert dict(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, True)
+    assert returned(run(program, parties=THREE, on_error="isolate")) == dict.fromkeys(THREE, True)

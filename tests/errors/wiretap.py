@@ -61,6 +61,7 @@ class Wiretap:
         sent: All bytes of values, notices, greetings and receipts, by way.
         told: All notices that were taken, in order, with their way.
         parcels: All objects that were sent, likewise.
+        arrived: Set when the first object has arrived at a party, by party.
         before_tell: Called before a notice goes out; may wait, or raise a `TransportError`.
         copies: How often each notice and each parcel goes out.
     """
@@ -71,6 +72,7 @@ class Wiretap:
         self.sent: dict[Way, bytearray] = collections.defaultdict(bytearray)
         self.told: list[tuple[str, str, Notice]] = []
         self.parcels: list[tuple[str, str, Parcel]] = []
+        self.arrived: dict[str, threading.Event] = collections.defaultdict(threading.Event)
         self.before_tell: Callable[[str, str, Notice], Awaitable[None]] | None = None
         self.copies = 1
         self._changed = threading.Condition()
@@ -221,6 +223,7 @@ class _TappedHandler:
 
     def on_parcels(self, peer: str, parcels: Sequence[Parcel]) -> None:
         self._handler.on_parcels(peer, parcels)
+        self._tap.arrived[self._party].set()
 
     def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
         return self._handler.on_offer(peer, object_id, nbytes)

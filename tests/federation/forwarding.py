@@ -42,6 +42,11 @@ class Way:
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
+    @property
+    def connections(self) -> int:
+        """How many there have been."""
+        return len(self._records) // 2
+
     def hold(self, nbytes: int) -> threading.Event:
         """From now on pass on no more than so many bytes of any one connection to the listener.
 

@@ -26,11 +26,6 @@ Start = Callable[..., dict[str, Driver]]
 Answers = dict[str, Any]
 
 CANARY = "canary-4711"
-NESTED = pytest.param(
-    "nested",
-    marks=pytest.mark.xfail(strict=True, reason="the text that Ray makes of a nested task's exception is a traceback"),
-)
-
 SEED = 20
 """Of the moments at which Ctrl-C is pressed."""
 
@@ -221,9 +216,11 @@ def test_e15_consumers_that_were_queued_before_the_failure_never_run(
     playing = four.begin("queued_consumers", failing.path, str(folder))
     playing.wait_for("queued")
     failing.open()
-    for first, *later in results(playing.answers()).values():
+    for first, *later, drained in results(playing.answers()).values():
         assert first["type"] == "ValueError"
         assert {error["error"] for error in later} == {"JobAborted"}
+        # Nothing is left that could run yet.
+        assert drained
     assert list(folder.iterdir()) == []
 
 
@@ -260,8 +257,12 @@ def test_e23_what_is_left_of_an_epoch_disturbs_no_later_one(four: Host, gate: Ca
 
 
 def test_e27_receives_that_are_pending_are_let_go(four: Host, gate: Callable[..., Gate]) -> None:
-    slow = gate()
-    answers = results(four.play("pending_receives", slow.path))
+    slow, failing = gate("slow"), gate("failing")
+    playing = four.begin("pending_receives", slow.path, failing.path)
+    playing.wait_for("pending")
+    slow.reach()
+    failing.open()
+    answers = results(playing.answers())
     agree_on({party: error for party, (error, _) in answers.items()}, "ValueError", "alice")
     # What waited for them came to its end, but for the task that they waited for.
     assert {party: drained for party, (_, drained) in answers.items()} == {party: party != "dave" for party in FOUR}
@@ -387,7 +388,6 @@ def test_e33_a_party_that_cannot_take_part_is_named_to_everyone_at_once(federati
     assert "'bob' speaks 77" in sentences["alice"] + sentences["carol"]
 
 
-@pytest.mark.xfail(run=False, reason="the others wait for all of init_timeout_s, and some name one another")
 def test_e33_a_party_whose_port_is_taken_is_named_to_everyone_at_once(federation: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -399,7 +399,26 @@ def test_e33_a_party_whose_port_is_taken_is_named_to_everyone_at_once(federation
         assert "init_timeout_s" not in sentence
 
 
-@pytest.mark.parametrize("kind", ["plain", "unpicklable", "actor", "refused", "crash", NESTED])
+def test_e33_a_party_without_a_ray_cluster_is_named_to_everyone_at_once(federation: Start) -> None:
+    """There are no proxies then that could tell it."""
+    addresses = free_addresses(4)
+    everywhere = {"FED_ADDRESSES": ",".join(f"{name}={one}" for name, one in zip(THREE, addresses, strict=False))}
+    drivers = federation("joins.py", ["alice", "carol"], everywhere=everywhere)
+    for driver in drivers.values():
+        driver.wait_for("fed: waiting for ")
+    nowhere = {"FED_RAY_ADDRESS": str(addresses[3])}
+    (bob,) = federation("joins.py", ["bob"], everywhere={**everywhere, **nowhere}).values()
+    assert bob.end(ANSWER_S) == 2
+    assert "(option ray_address)" in bob.lines[-1]
+    for driver in drivers.values():
+        assert driver.end(ANSWER_S) == 2
+        assert driver.lines[-1].startswith("fed: error: the job could not start: party ")
+        assert "init_timeout_s" not in driver.lines[-1]
+    # Who is told by the other one that it cannot start either is told who that is.
+    assert any("'bob': its own start failed (ConfigError)" in driver.lines[-1] for driver in drivers.values())
+
+
+@pytest.mark.parametrize("kind", ["plain", "unpicklable", "actor", "refused", "crash", "nested"])
 def test_e02_type_and_source_leave_the_party_and_no_more_than_is_exposed(
     overheard: Host, forwarder: Forwarder, logs: Path, kind: str
 ) -> None:
@@ -431,12 +450,15 @@ def test_e03_an_error_overtakes_data_that_is_held_up(
         held = way.hold(1 << 20)
         playing = overheard.begin("overtaken", 512 << 20, failing.path)
         assert held.wait(ANSWER_S)
+        connections = way.connections
         failing.reach()
         began = time.monotonic()
         failing.close()
         errors = results(playing.answers())
         agree_on(errors, "ValueError", "alice")
         took_s.append(max(error["at"] for error in errors.values()) - began)
+        # Not by a new connection in the place of the one that is held.
+        assert way.connections == connections
         way.let_go()
     assert min(took_s) < 1, took_s
 

@@ -336,12 +336,30 @@ def test_what_had_arrived_before_a_goodbye_is_still_there() -> None:
     run(test)
 
 
+def test_e30_an_abort_that_comes_late_changes_nothing_and_one_that_comes_early_begins_its_epoch() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            bob = fed.receivers["bob"]
+            bob.reset(1, OVER)
+            waiting = asyncio.ensure_future(fed.receive(1, epoch=1))
+            while not bob.statistics().table.awaited:
+                await asyncio.sleep(0)
+            bob.abort(0, FAILURE)
+            assert bob.statistics().table.awaited == 1
+            bob.abort(2, FAILURE)
+            assert await waiting == Poison(FAILURE)
+            bob.reset(2, OVER)
+            assert await fed.receive(1, epoch=2) == Poison(FAILURE)
+
+    run(test)
+
+
 def test_an_abort_ends_every_wait() -> None:
     async def test() -> None:
         async with federation() as fed:
             waiting = [asyncio.ensure_future(fed.receive(number)) for number in range(3)]
             await asyncio.sleep(0)
-            fed.receivers["bob"].abort(FAILURE)
+            fed.receivers["bob"].abort(0, FAILURE)
             assert await asyncio.gather(*waiting) == [Poison(FAILURE)] * 3
             assert await fed.receive(9) == Poison(FAILURE)
 
@@ -599,7 +617,7 @@ def test_e23_a_reset_ends_pushes_and_waits_of_the_old_epoch_and_the_new_one_work
             pushing, waiting = fed.push(value), asyncio.ensure_future(fed.receive(1))
             while not fed.receivers["bob"].statistics().table.awaited:
                 await asyncio.sleep(0)
-            fed.receivers["bob"].abort(FAILURE)
+            fed.receivers["bob"].abort(0, FAILURE)
             fed.reset(1)
             assert await pushing == DONE
             assert await waiting == Poison(FAILURE)
@@ -687,7 +705,7 @@ def test_what_a_peer_that_is_ahead_tells_and_sends_is_there_after_the_reset() ->
             ahead = Notice(NoticeKind.FAILURE, 1, FAILURE, (ObjectId(1, 3, 0),))
             await fed.senders["alice"].tell({"bob": [ahead]}, 5)
             assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", ahead)]
-            fed.receivers["bob"].abort(OVER)
+            fed.receivers["bob"].abort(0, OVER)
             fed.receivers["bob"].reset(1, OVER)
             assert await fed.receive(epoch=1) == 7
             assert await fed.receive(3, epoch=1) == Poison(FAILURE)

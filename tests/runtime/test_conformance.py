@@ -313,7 +313,7 @@ def test_a_function_is_exported_once_however_often_it_is_called(runtime: Runtime
 def test_a_receive_that_the_receiver_lets_go_yields_poison_and_the_failure(runtime: Runtime, proxies: Proxies) -> None:
     keys = [Key("bob", ObjectId(0, 1, 0)), Key("bob", ObjectId(0, 2, 0))]
     submission = proxies.receive(keys, [])
-    proxies.abort(FAILURE)
+    proxies.abort(0, FAILURE)
     assert tuple(ending(runtime, submission.done).value) == (FAILURE, FAILURE)
     assert runtime.fetch(submission.results) == [Poison(FAILURE)] * 2
     consumer = ending(runtime, runtime.submit(task(add), call(submission.results[0])).done)
@@ -350,12 +350,14 @@ def test_e23_a_reset_ends_what_is_pending_and_lifts_an_abort(runtime: Runtime, p
     for ref in proxies.reset(3, FAILURE):
         assert ending(runtime, ref) == Outcome(None, None, None)
     assert tuple(ending(runtime, pending.done).value) == (FAILURE,)
-    proxies.abort(FAILURE)
+    proxies.abort(3, FAILURE)
     assert tuple(ending(runtime, proxies.receive(keys[1:2], []).done).value) == (FAILURE,)
     for ref in proxies.reset(4, FAILURE):
         assert ending(runtime, ref) == Outcome(None, None, None)
     waiting = proxies.receive(keys[2:], [])
-    proxies.abort(OTHER)
+    # One that comes late is for an epoch that is over.
+    proxies.abort(3, FAILURE)
+    proxies.abort(4, OTHER)
     assert tuple(ending(runtime, waiting.done).value) == (OTHER,)
 
 

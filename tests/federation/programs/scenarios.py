@@ -182,6 +182,15 @@ def until_failed() -> None:
         time.sleep(60)
 
 
+def drained() -> bool:
+    """Whether everything that is in flight here comes to its end."""
+    epoch = current_job()._running()
+    deadline = time.monotonic() + 60
+    while not epoch.drained and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return epoch.drained
+
+
 def consumer_is_told() -> Any:
     return outcome(lambda: fed.get(identity.party("bob").remote(fail.party("alice").remote("canary-4711"))))
 
@@ -302,7 +311,7 @@ def queued_consumers(gate: str, folder: str) -> Any:
     consumers = [mark.party(party).remote(f"{folder}/{party}", broken) for party in fed.parties()]
     nested = mark.party("bob").remote(f"{folder}/nested", [broken])
     say("queued")
-    return [outcome(functools.partial(fed.get, one)) for one in (*consumers, nested)]
+    return [*[outcome(functools.partial(fed.get, one)) for one in (*consumers, nested)], drained()]
 
 
 def nothing_runs(folder: str) -> Any:
@@ -362,20 +371,17 @@ def what_a_reset_leaves(gate: str, failing_gate: str) -> Any:
     }
 
 
-def pending_receives(gate: str) -> Any:
+def pending_receives(gate: str, failing_gate: str) -> Any:
     """Receives are pending, and tasks wait for them, when another task fails."""
 
     def calls() -> Any:
         slow = [identity.party("dave").remote(step, gate if step == 0 else "") for step in range(20)]
         waiting = [total.party(party).remote(*slow) for party in ("bob", "carol")]
-        return fed.get([*waiting, fail.party("alice").remote("canary-4711")])
+        broken = fail.party("alice").remote("canary-4711", failing_gate)
+        say("pending")
+        return fed.get([*waiting, broken])
 
-    error = outcome(calls)
-    deadline = time.monotonic() + 60
-    epoch = current_job()._running()
-    while not epoch.drained and fed.party() != "dave" and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return [error, epoch.drained]
+    return [outcome(calls), fed.party() != "dave" and drained()]
 
 
 def two_fail(gates: dict[str, str]) -> Any:
@@ -439,7 +445,7 @@ def known_before_it_is_read(gate: str) -> Any:
 def another_evaluation(gate: str, folder: str) -> Any:
     broken = fail.party("alice").remote("canary-4711", gate)
     dependent = total.party("bob").remote(broken, 1)
-    consumer = mark.party("bob").remote(f"{folder}/consumer", dependent)
+    consumer = mark.party("bob").remote(f"{folder}/consumer", broken)
     good = [fed.get(total.party("bob").remote(identity.party("alice").remote(step), 1)) for step in range(3)]
     say("queued")
     failed = [outcome(lambda: fed.get(dependent))]
