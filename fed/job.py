@@ -682,6 +682,8 @@ class Job:
                 proxies.reset(epoch, _epoch_over(self.party))
                 for peer, failure in gone.items():
                     proxies.forget(peer, failure)
+            elif event.kind is SenderEventKind.ABSENT:
+                self._running_proxies().doubt(event.peer)
 
     def _restore_receiver(self) -> None:
         """The receiver was killed and lives again: have it know what it knew."""

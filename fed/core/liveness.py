@@ -27,8 +27,9 @@ from typing import Final, NamedTuple
 
 __all__ = ["Change", "Health", "Liveness"]
 
-RESTART_S: Final = 5.0
-"""What a killed proxy may need until it is heard again: Ray notices, starts a worker, and the peers greet anew."""
+RESTART_S: Final = 10.0
+"""What a killed proxy may need until it is heard again: Ray notices, starts a worker, and the peers greet anew. Two
+seconds, and several times that on a busy machine."""
 
 
 class Health(enum.Enum):

@@ -280,6 +280,11 @@ class Receiver:
                 for resolution in self._table.left(peer, reason):
                     _resolve(resolution.ticket, reason)
 
+    def doubt(self, peer: str) -> None:
+        """Something says that a peer may be gone: it has little time left to be heard."""
+        self._liveness.evidence(peer, asyncio.get_running_loop().time())
+        self._set_alarm()
+
     def confirm(self, keys: Iterable[Key]) -> None:
         """Acknowledge objects: their values are safe in this party's object store."""
         by_peer: dict[str, list[Ack]] = {}
@@ -366,6 +371,8 @@ class Receiver:
         if self._incarnations.setdefault(peer, hello.incarnation) != hello.incarnation:
             # A driver that was started anew before the job had begun simply takes its predecessor's place.
             if self._closed or peer in self._ready:
+                # The one that we know has probably gone; or two run at the same time by mistake.
+                self.doubt(peer)
                 raise NotNow(
                     f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined"
                 )
@@ -444,7 +451,9 @@ class Receiver:
 
     def _set_alarm(self) -> None:
         due = self._liveness.due()
-        self._alarm = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if due is not None and due < math.inf and not self._closed:
             self._alarm = asyncio.get_running_loop().call_at(due, self._look_at_leases)
 

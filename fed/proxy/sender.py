@@ -31,6 +31,7 @@ from fed.transport.contract import (
     Notice,
     NoticeKind,
     Parcel,
+    PeerAbsent,
     PeerRefused,
     PeerUnreachable,
     PeerUntrusted,
@@ -39,7 +40,16 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["Delivery", "JoinProblem", "Pushed", "Sender", "SenderEvent", "SenderEventKind", "Undelivered"]
+__all__ = [
+    "Delivery",
+    "JoinProblem",
+    "Pushed",
+    "Sender",
+    "SenderEvent",
+    "SenderEventKind",
+    "Undelivered",
+    "announce",
+]
 
 logger = logging.getLogger("fed.sender")
 
@@ -110,6 +120,8 @@ class SenderEventKind(enum.Enum):
     """It was killed, and lives again; what it had been told is gone."""
     OUTCAST = "OUTCAST"
     """A peer that had joined refuses this party for good."""
+    ABSENT = "ABSENT"
+    """Nobody listens any more where a peer that had joined did."""
 
 
 class SenderEvent(NamedTuple):
@@ -117,7 +129,7 @@ class SenderEvent(NamedTuple):
 
     Attributes:
         kind: What it is.
-        peer: For OUTCAST: who.
+        peer: For OUTCAST and ABSENT: who.
         reason: For OUTCAST: a sentence.
     """
 
@@ -399,6 +411,8 @@ class _Peer:
             try:
                 welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, CONNECT_ATTEMPT_S)))
             except PeerUnreachable as error:
+                if isinstance(error, PeerAbsent) and self._incarnation is not None and not self._left:
+                    self._tell_driver(SenderEvent(SenderEventKind.ABSENT, self.link.peer))
                 if loop.time() + retry_s >= deadline:
                     return JoinProblem(self.link.peer, str(error), final=False)
                 # Nobody can tell us that the other machine is up now, but trying.

@@ -179,6 +179,10 @@ class Proxies(abc.ABC):
         """Resolves to a list of `fed.proxy.sender.SenderEvent` as soon as there is one; to none once closed."""
 
     @abc.abstractmethod
+    def doubt(self, peer: str) -> None:
+        """Something says that a peer may be gone; see `fed.proxy.receiver.Receiver.doubt`."""
+
+    @abc.abstractmethod
     def restore(
         self,
         epoch: int,

@@ -516,6 +516,9 @@ class _LocalProxies(Proxies):
     def sender_events(self) -> Ref:
         return self._run(self._sender.call(lambda sender: sender.events()), pending=False)
 
+    def doubt(self, peer: str) -> None:
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.doubt(peer))
+
     def restore(
         self,
         epoch: int,

@@ -278,6 +278,10 @@ class FedReceiver:
         received = await self._receiver.receive(keys, confirmed)
         return (*received.values, received.failures)
 
+    async def doubt(self, peer: str) -> None:
+        """See `fed.proxy.receiver.Receiver.doubt`."""
+        self._receiver.doubt(peer)
+
     async def restore(
         self,
         epoch: int,
@@ -358,6 +362,9 @@ class _RayProxies(Proxies):
 
     def sender_events(self) -> Ref:
         return self._sender.events.remote()
+
+    def doubt(self, peer: str) -> None:
+        self._receiver.doubt.remote(peer)
 
     def restore(
         self,

@@ -43,6 +43,7 @@ __all__ = [
     "Notice",
     "NoticeKind",
     "Parcel",
+    "PeerAbsent",
     "PeerRefused",
     "PeerUnreachable",
     "PeerUntrusted",
@@ -62,6 +63,10 @@ class TransportError(Exception):
 
 class PeerUnreachable(TransportError):
     """Nobody answered, or the connection broke. Trying again may help; nothing sent since is known to have arrived."""
+
+
+class PeerAbsent(PeerUnreachable):
+    """The peer's machine answers, and says that nobody listens there: its receiver is down, or its party is gone."""
 
 
 class PeerRefused(TransportError):

@@ -30,7 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fed.config import PARTY_NAME, Address, TLSConfig
 from fed.errors import ConfigError
-from fed.transport.contract import PeerUnreachable, PeerUntrusted
+from fed.transport.contract import PeerAbsent, PeerUnreachable, PeerUntrusted
 
 __all__ = [
     "Credentials",
@@ -374,7 +374,7 @@ async def _dial(
     except socket.gaierror as error:
         raise PeerUnreachable(f"{where}: the name {address.host!r} cannot be resolved: {error.strerror}") from error
     except ConnectionRefusedError as error:
-        raise PeerUnreachable(f"{where}: nobody listens there yet (connection refused)") from error
+        raise PeerAbsent(f"{where}: nobody listens there yet (connection refused)") from error
     except ConnectionResetError as error:
         raise PeerUnreachable(f"{where} closed the connection during the handshake") from error
     except OSError as error:

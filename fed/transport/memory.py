@@ -38,6 +38,7 @@ from fed.transport.contract import (
     Notice,
     NotNow,
     Parcel,
+    PeerAbsent,
     PeerRefused,
     PeerUnreachable,
     Refusal,
@@ -107,7 +108,7 @@ class MemoryNetwork:
         with self._lock:
             listener = self._listeners.get(link.peer)
             if listener is None:
-                raise PeerUnreachable(f"party {link.peer!r} does not listen")
+                raise PeerAbsent(f"party {link.peer!r} does not listen")
             if frozenset((link.party, link.peer)) in self._cut:
                 raise PeerUnreachable(f"the network between {link.party!r} and {link.peer!r} is cut")
             connection = _Connection(self, link, listener)

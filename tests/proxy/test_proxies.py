@@ -15,6 +15,7 @@ import pytest
 
 from fed.core.failure import Failure, Kind, Poison
 from fed.core.idset import IdSet
+from fed.core.liveness import Liveness
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.greeting import disagreement
@@ -1123,6 +1124,45 @@ def test_where_a_party_that_has_finished_was_anybody_may_listen() -> None:
             assert not alice._events
             await other.close()
             await driving
+
+    run(test)
+
+
+def test_e40_a_peer_whose_port_is_closed_is_missed_sooner_unless_it_is_heard() -> None:
+    async def test() -> None:
+        async with federation(lease_s=100, ping_lease_s=LEASE_S) as fed:
+            # The time for a restart is shorter than any that is real.
+            fed.receivers["alice"]._liveness = Liveness(["bob", "carol"], 100, restart_s=LEASE_S)
+            for peer in ("bob", "carol"):
+                fed.receivers["alice"].on_notice(peer, READY)
+            await fed.events("alice", 2)
+            await fed.receivers["bob"].close()
+            await fed.senders["bob"].close()
+            (event, *_) = await fed.senders["alice"].events()
+            assert (event.kind, event.peer) == (SenderEventKind.ABSENT, "bob")
+            fed.receivers["alice"].doubt("bob")
+            # Carol is doubted as well, but pings.
+            fed.receivers["alice"].doubt("carol")
+            (lost,) = await fed.events("alice")
+            assert (lost.kind, lost.peer) == (PeerEventKind.LOST, "bob")
+
+    run(test)
+
+
+def test_e40_another_life_of_a_peer_is_quick_evidence_against_the_one_that_had_joined() -> None:
+    async def test() -> None:
+        async with federation(lease_s=100) as fed:
+            bob = fed.receivers["bob"]
+            bob._liveness = Liveness(["alice", "carol"], 100, restart_s=LEASE_S)
+            bob.on_notice("alice", READY)
+            link = fed.network.link("alice", "bob")
+            again = Sender(hello("alice", incarnation="again"), {"bob": link}, fed.codec, small_object_bytes=10)
+            (problem,) = await again.connect(10)
+            assert problem.final
+            assert "has given party 'alice' up" in problem.reason
+            await again.close()
+            first, lost = await fed.events("bob", 2)
+            assert (first.notice, lost.kind, lost.peer) == (READY, PeerEventKind.LOST, "alice")
 
     run(test)
 
