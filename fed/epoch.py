@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import heapq
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from fed.core.idset import IdSet
 from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan, PlannedObject, Step
 from fed.core.rendezvous import Key
+from fed.core.stall import MAX_SHOWN, Standing, Wait
 from fed.errors import FedTimeoutError, UsageError
 from fed.object import FedObject, ObjectId
 from fed.proxy.sender import Delivery
@@ -185,6 +187,9 @@ class Epoch:
         self._constructions: dict[str, Entry] = {}
         self._receiving: set[Entry] = set()
         self._pushing = 0
+        # What a `fed.get` in progress wants.
+        self._wanted: Sequence[Entry] = ()
+        self._moves = 0
         self._unconfirmed: list[Key] = []
         # What the receiver would have to know again if it were killed.
         self._arrived: dict[str, IdSet] = {}
@@ -209,6 +214,40 @@ class Epoch:
     def receiving(self) -> int:
         """How many objects of other parties are waited for."""
         return len(self._receiving)
+
+    @property
+    def moves(self) -> int:
+        """A number that grows with each call, each end of a task, each arrival and each delivery."""
+        return self._moves
+
+    def standing(self, *, idle: bool, untold: int) -> Standing:
+        """What this party is at. With the lock.
+
+        Args:
+            idle: Whether the driver waits in a fed call.
+            untold: Failures and the like that are on their way to other parties.
+        """
+        running: list[_Task] = []
+        waiting: list[tuple[int, Wait]] = []
+        for task in self._tasks:
+            pending = next((used for used in task.uses if used.state == PENDING), None)
+            if pending is None:
+                running.append(task)
+            else:
+                waiting.append((task.sequence, Wait(task.label, pending.label, pending.party)))
+        # The wanted ones after the tasks: what the driver wants, it has called for before.
+        wanted = [one for one in self._wanted if one.state == PENDING]
+        waiting += [(self._plan.calls, Wait("fed.get", one.label, one.party)) for one in wanted]
+        shown = heapq.nsmallest(MAX_SHOWN, running, key=lambda task: task.sequence)
+        return Standing(
+            moves=self._moves,
+            idle=idle,
+            running=len(running),
+            in_flight=self._pushing + untold,
+            waiting=len(waiting),
+            tasks=tuple(task.label for task in shown),
+            waits=tuple(wait for _, wait in heapq.nsmallest(MAX_SHOWN, waiting)),
+        )
 
     @property
     def drained(self) -> bool:
@@ -283,6 +322,7 @@ class Epoch:
         step = self._plan.task(party, ())
         with self._lock:
             self._desk.note(f"fed.kill(actor {name})")
+            self._moves += 1
             if step.here:
                 task = self._constructing.pop(id(actor), None)
                 if task is not None:
@@ -304,6 +344,7 @@ class Epoch:
         step = self._plan.get(entries)
         with self._lock:
             self._desk.note(f"fed.get({', '.join([str(entry.id) for entry in entries])})")
+            self._moves += 1
         self._advance(step, entries)
         wait = _Wait()
         with self._lock:
@@ -311,7 +352,11 @@ class Epoch:
                 if entry.state == PENDING:
                     entry.wait = wait
                     wait.left += 1
-        self._desk.wait(lambda: wait.left == 0, timeout_s)
+            self._wanted = entries
+        try:
+            self._desk.wait(lambda: wait.left == 0, timeout_s)
+        finally:
+            self._wanted = ()
         self._desk.raise_if_latched()
         with self._lock:
             missing = next((one for one in objects if one._entry.state == PENDING), None)
@@ -351,6 +396,7 @@ class Epoch:
         step = self._plan.task(party, uses)
         with self._lock:
             stamp = self._desk.note(text)
+            self._moves += 1
         self._advance(step, uses)
         named = f"#{step.sequence} {label}"
         made = tuple(
@@ -480,6 +526,7 @@ class Epoch:
         with self._lock:
             if self._over:
                 return
+            self._moves += 1
             if outcome.fault is not None:
                 task.failed = outcome
                 undecided = [entry for entry in set(task.uses) if entry.state == PENDING and entry.ref is not None]
@@ -496,6 +543,7 @@ class Epoch:
         with self._lock:
             if self._over:
                 return
+            self._moves += 1
             failures: Sequence[Failure | None]
             if outcome.fault is not None:
                 failures = [self._proxy_failed(outcome.fault)] * len(entries)
@@ -521,6 +569,7 @@ class Epoch:
         with self._lock:
             if self._over:
                 return
+            self._moves += 1
             pending: Sequence[Delivery] = ()
             if outcome.fault is not None:
                 self._proxy_failed(outcome.fault)

@@ -35,6 +35,7 @@ from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, L
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
+from fed.core.stall import Due, Stall, account, graph, mermaid
 from fed.epoch import Entry, Epoch, Push
 from fed.errors import (
     ConfigError,
@@ -80,6 +81,9 @@ SIGNAL_CHECK_S: Final = 1.0
 """How often a wait looks up. Python can miss a signal that comes between its last look and the system call; a Ctrl-C
 would then wait for something else to happen."""
 
+STALL_S: Final = 30.0
+"""How long a driver waits while nothing moves until people are told what for. A line, and never a failure by itself."""
+
 STOP_S: Final = 5.0
 """How long a thread or proxy may take to end."""
 
@@ -88,6 +92,10 @@ PUSH_BATCH: Final = 64
 
 MAX_UNREAD: Final = 1000
 """Failures of this party's own that nobody has read, and that are kept with their exceptions."""
+
+
+_QUESTIONS: Final = frozenset({NoticeKind.ASK, NoticeKind.STANDING})
+"""Notices about what others are told, which nobody waits for."""
 
 
 class _Events(NamedTuple):
@@ -192,6 +200,12 @@ class Job:
         # Who will acknowledge nothing more, and why, as the proxies have been told.
         self._gone: dict[str, Failure | None] = {}
         self._telling = 0
+        # Of those, what tells another party something that it may wait for.
+        self._untold_news = 0
+        # Whose question about what this party is at is being answered; another one of theirs can wait.
+        self._answering: set[str] = set()
+        self._stall = Stall(config.party, STALL_S)
+        self._idle = False
         self._progress_due = False
         # Belongs to the data-sending thread.
         self._handled: Handled | None = None
@@ -530,6 +544,7 @@ class Job:
     def tell(self, peer: str, notice: Notice) -> None:
         """See `fed.epoch.Desk.tell`."""
         self._telling += 1
+        self._untold_news += notice.kind not in _QUESTIONS
         self._errors.post(_Tell(peer, notice))
 
     def push(self, pushes: Sequence[Push]) -> None:
@@ -567,6 +582,7 @@ class Job:
         if self._epoch is not None:
             self._epoch.end()
         self._epoch = self._new_epoch(number, self._running_proxies())
+        self._stall = Stall(self.party, STALL_S)
         self._root_error = self._root_cause = None
         self._unread.clear()
         self._past_cleanups.append(self._cleanup)
@@ -643,6 +659,10 @@ class Job:
         if event.kind is PeerEventKind.NOTICE and event.notice is not None:
             latched = self._life.latched
             notice, epoch = event.notice, self._running()
+            if notice.kind in _QUESTIONS:
+                if notice.epoch == epoch.number:
+                    self._handle_question(event.peer, notice)
+                return
             if notice.kind is NoticeKind.FAILURE and notice.failure is not None and notice.epoch == epoch.number:
                 epoch.note_missing(event.peer, notice.objects, notice.failure)
             self._carry_out(self._coordinator.heard(event.peer, event.notice))
@@ -655,6 +675,20 @@ class Job:
             self._lose(event.peer, detail)
         elif event.failure is not None and event.epoch == self._coordinator.epoch:
             self.learn(event.failure)
+
+    def _handle_question(self, peer: str, notice: Notice) -> None:
+        """A peer asks what this party is at, or has answered. The lock is held."""
+        own = self._running().standing(idle=self._idle, untold=self._untold_news)
+        if notice.kind is NoticeKind.ASK:
+            if peer not in self._answering:
+                self._answering.add(peer)
+                self.tell(peer, Notice(NoticeKind.STANDING, notice.epoch, calls=notice.calls, standing=own))
+        elif notice.standing is not None:
+            self._stall.answered(peer, notice.calls, notice.standing)
+            standings = self._stall.deadlock(own)
+            if standings is not None and not self._life.latched:
+                logger.error("nothing will ever move again; who waits for what:\n%s", mermaid(standings))
+                self.learn(self.new_failure(Fault(Kind.DEADLOCK, "DeadlockError", detail=graph(standings))))
 
     def _lose(self, peer: str, detail: str) -> None:
         """A peer is gone, or has given us up. The lock is held."""
@@ -747,7 +781,11 @@ class Job:
             matters = bool(reason) and peer in self._life.attentive and not self._life.leaving
             # What is told is told until it has arrived [E42]. A peer that says no at once will not change its mind.
             again = tuple(items) if matters and time.monotonic() - began >= TELL_S / 2 else ()
-            self._telling -= len(items) - len(again)
+            if not again:
+                self._telling -= len(items)
+                self._untold_news -= sum(item.notice.kind not in _QUESTIONS for item in items)
+                if any(item.notice.kind is NoticeKind.STANDING for item in items):
+                    self._answering.discard(peer)
             self.changed.notify_all()
         if matters and peer not in self._deaf:
             self._deaf.add(peer)
@@ -1020,13 +1058,16 @@ class Job:
         while True:
             left_s = max(0.0, limit - time.monotonic())
             with self._lock:
+                self._idle = True
                 met = self.changed.wait_for(
                     lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
                 )
+                self._idle = False
             if self._interrupter.interrupted:
                 self._interrupter.deliver()
             elif met or left_s <= SIGNAL_CHECK_S:
                 return
+            self._look_up()
 
     def _wait_leaving(self, predicate: Callable[[], object], timeout_s: float, *, patient: bool = False) -> None:
         """Wait during the shutdown. A Ctrl-C cuts it short, and so does haste, unless it is worth some patience."""
@@ -1041,12 +1082,36 @@ class Job:
                     if not self._said_goodbye:
                         self._give_up(KeyboardInterrupt())
             with self._lock:
+                self._idle = True
                 self.changed.wait_for(
                     lambda known=cut: predicate() or (not known and self._interrupter.interrupted),  # type: ignore[misc]
-                    min(max(0.0, limit - time.monotonic()), threading.TIMEOUT_MAX),
+                    min(max(0.0, limit - time.monotonic()), SIGNAL_CHECK_S),
                 )
+                self._idle = False
                 if predicate() or time.monotonic() >= limit:
                     return
+            self._look_up()
+
+    def _look_up(self) -> None:
+        """The driver has waited for a moment: if nothing has moved for long, ask why, and tell people [E36]."""
+        now = time.monotonic()
+        text = ""
+        with self._lock:
+            epoch = self._epoch
+            if epoch is None or not self._joined_at or self._life.latched:
+                return
+            due = self._stall.look(now, epoch.moves)
+            if due is None:
+                return
+            own = epoch.standing(idle=True, untold=self._untold_news)
+            peers = self._life.attentive
+            if due is Due.REPORT:
+                text = account(own, peers, self._stall.answers)
+            number = self._stall.ask(peers, own)
+            for peer in peers:
+                self.tell(peer, Notice(NoticeKind.ASK, epoch.number, calls=number))
+        if text:
+            logger.warning("nothing has moved for %.0f s: %s", self._stall.waited_s(now), text)
 
     def _result_of(self, ref: Ref, deadline: float, what: str) -> Any:
         """Wait for a proxy's answer, without blocking in the runtime."""

@@ -12,6 +12,8 @@ RESET     calls, digest      the party is ready for the epoch after this one
 GOODBYE   failure or         the party leaves: because of a failure, or
           calls, digest      because its program has ended, after this many calls
 PING      nothing            the party is there, and has had nothing else to say for a while
+ASK       calls              what are you at? The number is that of the question
+STANDING  calls, standing    the answer
 ========  =================  ==========================================================================
 """
 
@@ -21,6 +23,7 @@ import dataclasses
 import enum
 
 from fed.core.failure import Failure
+from fed.core.stall import Standing
 from fed.object import ObjectId
 
 __all__ = ["Notice", "NoticeKind"]
@@ -37,6 +40,8 @@ class NoticeKind(enum.Enum):
     RESET = "RESET"
     GOODBYE = "GOODBYE"
     PING = "PING"
+    ASK = "ASK"
+    STANDING = "STANDING"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +53,11 @@ class Notice:
         epoch: The epoch it belongs to; one of an earlier epoch is dropped, one of a later epoch waits for it.
         failure: What went wrong.
         objects: The objects that the receiving party will never get; at least one in a FAILURE, none elsewhere.
-        calls: How many fed calls were made; in a JOURNAL, the number of the first one in `texts`.
+        calls: How many fed calls were made; in a JOURNAL, the number of the first one in `texts`; in an ASK and in
+            the STANDING that answers it, the number of the question.
         digest: Of the calls made so far, 64 bits (`fed.core.journal`).
         texts: Calls, as text; at least one in a JOURNAL, none elsewhere.
+        standing: In a STANDING, none elsewhere.
     """
 
     kind: NoticeKind
@@ -60,3 +67,4 @@ class Notice:
     calls: int = 0
     digest: int = 0
     texts: tuple[str, ...] = ()
+    standing: Standing | None = None

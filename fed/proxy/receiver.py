@@ -47,7 +47,7 @@ INLINE_HEADER_BYTES: Final = 64 * 1024
 _OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
 """Notices about a peer's process, which lives through the epochs: they are never out of date."""
 
-_RENEWED: Final = frozenset({NoticeKind.PROGRESS, NoticeKind.JOURNAL})
+_RENEWED: Final = frozenset({NoticeKind.PROGRESS, NoticeKind.JOURNAL, NoticeKind.ASK, NoticeKind.STANDING})
 """Notices that are told anew as long as they matter: one that is lost is missed by nobody."""
 
 _RECEIPTS: Final = {

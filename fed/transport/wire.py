@@ -30,6 +30,7 @@ from fed.core.failure import (
     Failure,
     Kind,
 )
+from fed.core.stall import MAX_SHOWN, Standing, Wait
 from fed.object import ObjectId
 from fed.transport.contract import Ack, Hello, Notice, NoticeKind, Parcel, Receipt, Verdict
 from fed.transport.v1 import fed_pb2 as pb
@@ -114,6 +115,8 @@ _NOTICE_KINDS: Final[Mapping[NoticeKind, int]] = {
     NoticeKind.RESET: pb.NOTICE_KIND_RESET,
     NoticeKind.GOODBYE: pb.NOTICE_KIND_GOODBYE,
     NoticeKind.PING: pb.NOTICE_KIND_PING,
+    NoticeKind.ASK: pb.NOTICE_KIND_ASK,
+    NoticeKind.STANDING: pb.NOTICE_KIND_STANDING,
 }
 _RECEIPTS: Final[Mapping[Receipt, int]] = {
     Receipt.DELIVERED: pb.RECEIPT_DELIVERED,
@@ -141,6 +144,8 @@ _MUST: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.RESET: frozenset(),
     NoticeKind.GOODBYE: frozenset(),
     NoticeKind.PING: frozenset(),
+    NoticeKind.ASK: frozenset(),
+    NoticeKind.STANDING: frozenset({"standing"}),
 }
 _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.READY: frozenset(),
@@ -151,6 +156,8 @@ _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.RESET: frozenset({"calls", "digest"}),
     NoticeKind.GOODBYE: frozenset({"failure", "calls", "digest"}),
     NoticeKind.PING: frozenset(),
+    NoticeKind.ASK: frozenset({"calls"}),
+    NoticeKind.STANDING: frozenset({"calls"}),
 }
 
 _M = TypeVar("_M", bound=Message)
@@ -381,6 +388,8 @@ def _notice(notice: Notice) -> pb.Notice:
     for text in notice.texts:
         fitting, _ = _fit(text, MAX_TEXT_BYTES)
         message.texts.append(fitting)
+    if notice.standing is not None:
+        message.standing.CopyFrom(_standing(notice.standing))
     _check_fields(notice.kind, message)
     return message
 
@@ -400,6 +409,35 @@ def _read_notice(message: pb.Notice) -> Notice:
         calls=_in_range(message.calls, MAX_SEQUENCE, "number of calls in a notice"),
         digest=message.digest,
         texts=tuple(_text(text, "text of a notice", MAX_TEXT_BYTES) for text in message.texts),
+        standing=_read_standing(message.standing) if message.HasField("standing") else None,
+    )
+
+
+def _standing(standing: Standing) -> pb.Standing:
+    message = pb.Standing(idle=standing.idle)
+    for name in ("moves", "running", "in_flight", "waiting"):
+        setattr(message, name, _in_range(getattr(standing, name), MAX_SEQUENCE, f"{name} of a standing"))
+    message.tasks.extend(_fit(task, MAX_NAME_BYTES)[0] for task in standing.tasks[:MAX_SHOWN])
+    for wait in standing.waits[:MAX_SHOWN]:
+        who, what, party = (_fit(text, MAX_NAME_BYTES)[0] for text in wait)
+        message.waits.add(who=who, what=what, party=party)
+    return message
+
+
+def _read_standing(message: pb.Standing) -> Standing:
+    if max(len(message.tasks), len(message.waits)) > MAX_SHOWN:
+        raise MalformedFrame(f"a standing names more than {MAX_SHOWN} tasks or waits")
+    return Standing(
+        moves=_in_range(message.moves, MAX_SEQUENCE, "moves of a standing"),
+        idle=message.idle,
+        running=_in_range(message.running, MAX_SEQUENCE, "running of a standing"),
+        in_flight=_in_range(message.in_flight, MAX_SEQUENCE, "in_flight of a standing"),
+        waiting=_in_range(message.waiting, MAX_SEQUENCE, "waiting of a standing"),
+        tasks=tuple(_text(task, "task of a standing", MAX_NAME_BYTES) for task in message.tasks),
+        waits=tuple(
+            Wait(*(_text(text, "wait of a standing", MAX_NAME_BYTES) for text in (one.who, one.what, one.party)))
+            for one in message.waits
+        ),
     )
 
 

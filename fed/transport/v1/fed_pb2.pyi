@@ -37,6 +37,8 @@ class NoticeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOTICE_KIND_PROGRESS: _ClassVar[NoticeKind]
     NOTICE_KIND_JOURNAL: _ClassVar[NoticeKind]
     NOTICE_KIND_RESET: _ClassVar[NoticeKind]
+    NOTICE_KIND_ASK: _ClassVar[NoticeKind]
+    NOTICE_KIND_STANDING: _ClassVar[NoticeKind]
 
 class Receipt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -77,6 +79,8 @@ NOTICE_KIND_LATCHED: NoticeKind
 NOTICE_KIND_PROGRESS: NoticeKind
 NOTICE_KIND_JOURNAL: NoticeKind
 NOTICE_KIND_RESET: NoticeKind
+NOTICE_KIND_ASK: NoticeKind
+NOTICE_KIND_STANDING: NoticeKind
 RECEIPT_UNSPECIFIED: Receipt
 RECEIPT_DELIVERED: Receipt
 RECEIPT_DEFERRED: Receipt
@@ -160,8 +164,36 @@ class Failure(_message.Message):
     detail: str
     def __init__(self, error_id: _Optional[str] = ..., kind: _Optional[_Union[Kind, str]] = ..., src_party: _Optional[str] = ..., type_name: _Optional[str] = ..., task: _Optional[str] = ..., sequence: _Optional[int] = ..., cause_types: _Optional[_Iterable[str]] = ..., hops: _Optional[_Iterable[str]] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., truncated: bool = ..., detail: _Optional[str] = ...) -> None: ...
 
+class Wait(_message.Message):
+    __slots__ = ("who", "what", "party")
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    who: str
+    what: str
+    party: str
+    def __init__(self, who: _Optional[str] = ..., what: _Optional[str] = ..., party: _Optional[str] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("moves", "idle", "running", "in_flight", "waiting", "tasks", "waits")
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    moves: int
+    idle: bool
+    running: int
+    in_flight: int
+    waiting: int
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    waits: _containers.RepeatedCompositeFieldContainer[Wait]
+    def __init__(self, moves: _Optional[int] = ..., idle: bool = ..., running: _Optional[int] = ..., in_flight: _Optional[int] = ..., waiting: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., waits: _Optional[_Iterable[_Union[Wait, _Mapping]]] = ...) -> None: ...
+
 class Notice(_message.Message):
-    __slots__ = ("kind", "epoch", "failure", "objects", "calls", "digest", "texts")
+    __slots__ = ("kind", "epoch", "failure", "objects", "calls", "digest", "texts", "standing")
     KIND_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +201,7 @@ class Notice(_message.Message):
     CALLS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     kind: NoticeKind
     epoch: int
     failure: Failure
@@ -176,7 +209,8 @@ class Notice(_message.Message):
     calls: int
     digest: int
     texts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, kind: _Optional[_Union[NoticeKind, str]] = ..., epoch: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., objects: _Optional[_Iterable[_Union[ObjectId, _Mapping]]] = ..., calls: _Optional[int] = ..., digest: _Optional[int] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
+    standing: Standing
+    def __init__(self, kind: _Optional[_Union[NoticeKind, str]] = ..., epoch: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., objects: _Optional[_Iterable[_Union[ObjectId, _Mapping]]] = ..., calls: _Optional[int] = ..., digest: _Optional[int] = ..., texts: _Optional[_Iterable[str]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
 
 class Told(_message.Message):
     __slots__ = ()

@@ -1,0 +1,235 @@
+"""Waiting that lasts: who waits for what, what the others are at, and the proof of a deadlock [E36, E37].
+
+A driver that waits while nothing moves asks the others, in rounds, what they are at; each answers with its `Standing`.
+
+::
+
+    waiting ── half the time ──► round 1 ── the whole time ──► a line is due, round 2 ── ever longer ──► ...
+       ▲                                                                │
+       └───────────────── something moved: all anew ────────────────────┘
+
+Laws:
+
+1. Waiting alone is never a failure, however long it lasts: it makes lines for people.
+2. A deadlock takes two rounds one after the other, the second asked when all had answered the first, in which all gave
+   the same answer: its driver waits in a fed call, no task of its runs, nothing of its is on the way, and nothing has
+   moved. Then at the moment between the rounds this was the state of all of them at once, and nothing was left that
+   could have changed it. (The double counting of F. Mattern, *Algorithms for distributed termination detection*, 1987.)
+3. One task that runs, one result on its way or one driver outside fed keeps it from being called a deadlock.
+4. Whatever the others answer, a `Standing` is bounded.
+
+All times are seconds on one monotonic clock, which the caller reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+__all__ = ["MAX_SHOWN", "Due", "Stall", "Standing", "Wait", "account", "graph", "mermaid"]
+
+MAX_SHOWN: Final = 8
+"""Tasks and waits that a `Standing` names; of more it has the number."""
+
+MAX_INTERVAL_S: Final = 600.0
+"""Lines about one wait come at ever longer intervals, up to this."""
+
+
+class Wait(NamedTuple):
+    """Something waits for an object.
+
+    Attributes:
+        who: The waiting task or call, as text.
+        what: The task that makes the object, as text.
+        party: Whose task that is.
+    """
+
+    who: str
+    what: str
+    party: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """What one party is at.
+
+    Attributes:
+        moves: A number that grows with everything that moves: calls, ends of tasks, arrivals, deliveries.
+        idle: Whether its driver waits in a fed call.
+        running: Tasks that have all their arguments and have not ended.
+        in_flight: Results and failures on their way to other parties.
+        waiting: Tasks and calls that wait for an object.
+        tasks: Some of those that run.
+        waits: Some of those that wait.
+    """
+
+    moves: int = 0
+    idle: bool = False
+    running: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    tasks: tuple[str, ...] = ()
+    waits: tuple[Wait, ...] = ()
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing in this party can move by itself."""
+        return self.idle and not self.running and not self.in_flight
+
+
+class Due(enum.Enum):
+    """What a driver that waits is to do."""
+
+    ASK = "ASK"
+    """Begin a round."""
+    REPORT = "REPORT"
+    """Tell people what the wait is about, and begin another round."""
+
+
+class Stall:
+    """One party's view of a wait. Not thread-safe.
+
+    Args:
+        party: This party.
+        stall_s: How long nothing moves before people are told.
+    """
+
+    def __init__(self, party: str, stall_s: float) -> None:
+        self._party = party
+        self._stall_s = stall_s
+        self._moves = -1
+        self._since = 0.0
+        self._next = math.inf
+        self._interval = stall_s
+        self._round = 0
+        self._asked: frozenset[str] = frozenset()
+        self._answers: dict[str, Standing] = {}
+        self._before: Mapping[str, Standing] | None = None
+
+    @property
+    def round(self) -> int:
+        """The number of the round that runs."""
+        return self._round
+
+    @property
+    def answers(self) -> Mapping[str, Standing]:
+        """What the others have answered in this round."""
+        return self._answers
+
+    def waited_s(self, now: float) -> float:
+        """For how long nothing has moved."""
+        return now - self._since
+
+    def look(self, now: float, moves: int) -> Due | None:
+        """The driver waits, and looks up.
+
+        Args:
+            now: The time.
+            moves: As in `Standing.moves`, of this party.
+        """
+        if moves != self._moves:
+            self._moves, self._since, self._interval = moves, now, self._stall_s
+            self._next = now + self._stall_s / 2
+            self._asked, self._before = frozenset(), None
+            self._answers = {}
+            return None
+        if now < self._next:
+            return None
+        if self._next < self._since + self._stall_s:
+            self._next = self._since + self._stall_s
+            return Due.ASK
+        self._next = now + self._interval
+        self._interval = min(2 * self._interval, MAX_INTERVAL_S)
+        return Due.REPORT
+
+    def ask(self, peers: Collection[str], own: Standing) -> int:
+        """A round begins, of which all that came before is the one before, if all had answered that.
+
+        Args:
+            peers: Who is asked.
+            own: This party, now.
+
+        Returns:
+            The number of the round.
+        """
+        complete = self._round > 0 and bool(self._asked) and self._asked <= self._answers.keys()
+        self._before = {**self._answers, self._party: own} if complete else None
+        self._round += 1
+        self._asked, self._answers = frozenset(peers), {}
+        return self._round
+
+    def answered(self, peer: str, round_: int, standing: Standing) -> None:
+        """A peer tells what it is at; an answer of another round is of no use any more."""
+        if round_ == self._round and peer in self._asked:
+            self._answers[peer] = standing
+
+    def deadlock(self, own: Standing) -> Mapping[str, Standing] | None:
+        """What everybody is at, if it is proven that nothing will ever move again.
+
+        Args:
+            own: This party, now.
+        """
+        now = {**self._answers, self._party: own}
+        if not self._asked or not self._asked <= self._answers.keys() or self._before != now:
+            return None
+        if not all(standing.still for standing in now.values()) or not any(one.waiting for one in now.values()):
+            return None
+        return now
+
+
+def graph(standings: Mapping[str, Standing]) -> str:
+    """Who waits for whom, in a line."""
+    parts = []
+    for party, standing in sorted(standings.items()):
+        waits = [f"{one.who} waits for {one.what} of {one.party}" for one in standing.waits]
+        parts.append(f"{party}: {_and_more(waits, standing.waiting)}" if waits else f"{party} waits for nothing")
+    return "; ".join(parts)
+
+
+def mermaid(standings: Mapping[str, Standing]) -> str:
+    """The same as a mermaid diagram."""
+    names: dict[tuple[str, str], str] = {}
+
+    def node(party: str, what: str) -> str:
+        known = names.get((party, what))
+        if known is not None:
+            return known
+        name = names[party, what] = f"n{len(names)}"
+        text = f"{party}: {what}".replace('"', "#quot;")
+        return f'{name}["{text}"]'
+
+    edges = [
+        f"    {node(party, one.who)} --> {node(one.party, one.what)}"
+        for party, standing in sorted(standings.items())
+        for one in standing.waits
+    ]
+    return "\n".join(["graph LR", *edges])
+
+
+def account(own: Standing, asked: Collection[str], answers: Mapping[str, Standing]) -> str:
+    """What this party waits for, and what the others last said they were at."""
+    waits = [f"{one.who} waits for {one.what} of party {one.party!r}" for one in own.waits]
+    mine = _and_more(waits, own.waiting) if waits else "this party has done its part, and waits for the others"
+    theirs = [f"{peer} {_doing(answers[peer]) if peer in answers else 'has not answered'}" for peer in sorted(asked)]
+    return "; ".join([mine, *theirs])
+
+
+def _doing(standing: Standing) -> str:
+    parts = []
+    if standing.running:
+        parts.append(f"runs {_and_more(standing.tasks, standing.running)}")
+    if standing.in_flight:
+        parts.append(f"sends {standing.in_flight} objects")
+    if not standing.idle:
+        parts.append("computes in its driver")
+    if not parts and standing.waits:
+        parts += [f"waits for {one.what} of {one.party}" for one in standing.waits[:1]]
+    return " and ".join(parts) if parts else "waits for nothing"
+
+
+def _and_more(texts: Collection[str], count: int) -> str:
+    more = count - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
