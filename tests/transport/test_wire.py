@@ -10,7 +10,8 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed.core.failure import MAX_CAUSES, MAX_HOPS, Failure, Kind
+from fed.core.failure import MAX_CAUSES, MAX_HOPS, MAX_NAME_BYTES, Failure, Kind
+from fed.core.stall import MAX_SHOWN, Standing, Wait
 from fed.object import ObjectId
 from fed.transport import wire
 from fed.transport.contract import Ack, Notice, NoticeKind, Parcel, Receipt, Verdict
@@ -44,7 +45,20 @@ failures = st.builds(
     traceback=st.text(max_size=200),
     truncated=st.booleans(),
 )
+waits = st.builds(Wait, names, names, names)
+standings = st.builds(
+    Standing,
+    moves=numbers,
+    idle=st.booleans(),
+    running=numbers,
+    in_flight=numbers,
+    waiting=numbers,
+    tasks=st.lists(names, max_size=MAX_SHOWN).map(tuple),
+    waits=st.lists(waits, max_size=MAX_SHOWN).map(tuple),
+)
 notices = st.one_of(
+    st.builds(Notice, st.just(NoticeKind.ASK), epochs, calls=numbers),
+    st.builds(Notice, st.just(NoticeKind.STANDING), epochs, calls=numbers, standing=standings),
     st.builds(Notice, st.sampled_from([NoticeKind.READY, NoticeKind.PING]), epochs),
     st.builds(Notice, st.just(NoticeKind.FAILURE), epochs, failures, st.lists(ids, min_size=1, max_size=3).map(tuple)),
     st.builds(Notice, st.just(NoticeKind.LATCHED), epochs, failures),
@@ -213,15 +227,19 @@ SET: dict[str, Any] = {
     "calls": 1,
     "digest": 1,
     "texts": ("call",),
+    "standing": Standing(moves=1),
 }
 NEEDS = {
     NoticeKind.FAILURE: {"failure", "objects"},
     NoticeKind.LATCHED: {"failure"},
     NoticeKind.JOURNAL: {"texts"},
+    NoticeKind.STANDING: {"standing"},
 }
 ALLOWS = {
     NoticeKind.PROGRESS: {"calls", "digest"},
     NoticeKind.JOURNAL: {"calls"},
+    NoticeKind.ASK: {"calls"},
+    NoticeKind.STANDING: {"calls"},
     NoticeKind.RESET: {"calls", "digest"},
     NoticeKind.GOODBYE: {"failure", "calls", "digest"},
 }
@@ -238,6 +256,7 @@ def test_a_notice_has_what_its_kind_needs_and_nothing_that_it_does_not_know(kind
         "calls": pb.Notice(calls=1),
         "digest": pb.Notice(digest=1),
         "texts": pb.Notice(texts=["call"]),
+        "standing": pb.Notice(standing=pb.Standing(moves=1)),
     }
     for fields in itertools.chain.from_iterable(itertools.combinations(SET, count) for count in range(len(SET) + 1)):
         notice = Notice(kind, 7, **{name: SET[name] for name in fields})
@@ -281,10 +300,14 @@ def test_a_notice_that_makes_no_sense_is_not_written(notice: Notice) -> None:
     "message",
     [
         pb.Notice(),
-        pb.Notice(kind=9),  # type: ignore[arg-type]
+        pb.Notice(kind=99),  # type: ignore[arg-type]
         pb.Notice(kind=pb.NOTICE_KIND_PROGRESS, calls=1 << 63),
         pb.Notice(kind=pb.NOTICE_KIND_JOURNAL, texts=["x" * 257]),
         pb.Notice(kind=pb.NOTICE_KIND_JOURNAL, texts=["x"] * 4097),
+        pb.Notice(kind=pb.NOTICE_KIND_STANDING, standing=pb.Standing(moves=1 << 63)),
+        pb.Notice(kind=pb.NOTICE_KIND_STANDING, standing=pb.Standing(tasks=["x"] * (MAX_SHOWN + 1))),
+        pb.Notice(kind=pb.NOTICE_KIND_STANDING, standing=pb.Standing(waits=[pb.Wait()] * (MAX_SHOWN + 1))),
+        pb.Notice(kind=pb.NOTICE_KIND_STANDING, standing=pb.Standing(tasks=["x" * (MAX_NAME_BYTES + 1)])),
         pb.Notice(kind=pb.NOTICE_KIND_FAILURE),
         pb.Notice(kind=pb.NOTICE_KIND_READY, failure=pb.Failure()),
         pb.Notice(kind=pb.NOTICE_KIND_READY, objects=[pb.ObjectId()]),
