@@ -6,6 +6,7 @@
   a task of this party failed, the task's own traceback comes first (`fed.cli.account`);
 - warnings of fed's go to the standard error, unless the script has configured logging, which then decides;
 - what the library logs, and all that is known of a failure, goes to a log file (`fed.cli.logfile`);
+- SIGTERM, unless the script handles it, ends it as Ctrl-C does, so that the other parties are told and nothing is left;
 - Ray's own announcements of failed workers are not shown, since the library reports them;
 - started by ``fed run``, it forwards the job's reports to it, and ends when it is gone.
 """
@@ -23,7 +24,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final, NoReturn, TextIO
 
 from fed.cli.account import account_of
@@ -45,6 +46,7 @@ __all__ = ["main"]
 FAILED: Final = 1
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
+TERMINATED: Final = 128 + signal.SIGTERM
 
 RAY_ANNOUNCEMENTS: Final = (
     r"^A worker died or was killed while executing a task|^Task \S+ failed\. There are \S+ retries remaining"
@@ -81,6 +83,31 @@ class _Outlets:
             self.log.say(f"the script ended {how}")
 
 
+class _Termination:
+    """Turns SIGTERM, which would end the process at once, into the interruption that Ctrl-C is.
+
+    Attributes:
+        came: Whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def install(self) -> None:
+        """Handle it, unless somebody does or wants it ignored."""
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, signum: int, _: FrameType | None) -> None:
+        self.came = True
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)
+            return
+        # Where Ctrl-C is ignored, as in a shell's background jobs, this one still ends it.
+        signal.signal(signum, signal.SIG_DFL)
+        signal.raise_signal(signum)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a script.
 
@@ -104,6 +131,8 @@ def main(arguments: Sequence[str]) -> int:
     sys.argv[:] = arguments
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(script))  # noqa: PTH120 - a string, as Python has it
+    termination = _Termination()
+    termination.install()
     try:
         # `fed run` blocks it in the drivers that it starts; one that came meanwhile arrives now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -113,8 +142,8 @@ def main(arguments: Sequence[str]) -> int:
         return _report(error, script, outlets)
     except KeyboardInterrupt as interruption:
         outlets.died(interruption)
-        outlets.ended("interrupted")
-        return INTERRUPTED
+        outlets.ended("terminated" if termination.came else "interrupted")
+        return TERMINATED if termination.came else INTERRUPTED
     except SystemExit as exit_:
         # Python itself shows a text that it carries, and gives it a code.
         if exit_.code not in (None, 0):

@@ -231,15 +231,41 @@ def test_a_driver_that_the_library_interrupts_says_why(tmp_path: Path) -> None:
     )
 
 
-def test_an_interrupted_party_ends_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_exit_code_says_what_ended_a_party(tmp_path: Path, number: int, code: int) -> None:
     script(tmp_path, "import os, signal; print('here', os.getpid(), flush=True); signal.pause()")
     with started("run", "script.py", "--party", "alice", cwd=tmp_path) as process:
         assert process.stdout is not None
         [line] = read_until(process.stdout, "here")
         # The script took the command's place.
         assert line == f"here {process.pid}\n"
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        os.kill(process.pid, number)
+        assert process.wait(60) == code
+
+
+def test_sigterm_ends_a_party_that_ignores_ctrl_c_too(tmp_path: Path) -> None:
+    script(
+        tmp_path,
+        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('here', flush=True); signal.pause()",
+    )
+    with started("run", "script.py", "--party", "alice", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        read_until(process.stdout, "here")
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+
+
+def test_a_script_that_handles_sigterm_goes_on_doing_so(tmp_path: Path) -> None:
+    script(
+        tmp_path,
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('here', flush=True)\nsignal.pause()",
+    )
+    with started("run", "script.py", "--party", "alice", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        read_until(process.stdout, "here")
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 7
 
 
 def test_config_errors_stay_value_errors() -> None:

@@ -360,17 +360,18 @@ def test_e22_another_job_in_the_same_cluster_finishes(four: Host, two: Host, gat
         assert answer == {"result": [42, 0], "handled": []}
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("where", ["in_a_get", "in_the_end"])
-def test_e07_ctrl_c_ends_the_program_with_130_and_the_others_are_told(
-    two: Host, gate: Callable[..., Gate], where: str
+def test_e07_a_signal_ends_the_program_and_the_others_are_told(
+    two: Host, gate: Callable[..., Gate], where: str, number: int, code: int
 ) -> None:
     forever = gate()
     playing = two.begin(f"until_interrupted_{where}", forever.path)
     # Both wait for a task of alice's, or alice before she leaves and bob for alice.
     forever.reach()
     playing.wait_for("waiting")
-    two.drivers["alice"].process.send_signal(signal.SIGINT)
-    assert two.ends() == {"alice": 130, "bob": 1}
+    two.drivers["alice"].process.send_signal(number)
+    assert two.ends() == {"alice": code, "bob": 1}
     assert "party 'alice' left before the end: it was interrupted" in two.drivers["bob"].lines[-1]
     assert "Traceback" not in two.drivers["alice"].output
 

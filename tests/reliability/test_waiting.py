@@ -117,7 +117,8 @@ def test_e36_what_waits_for_long_is_no_failure() -> None:
 
 def lose_one_push(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bob's first result is never sent: a defect that this library should not have, and that must hang nobody."""
-    original, lock, lost = Epoch._post_pushes, threading.Lock(), []
+    original, lock = Epoch._post_pushes, threading.Lock()
+    lost: list[Entry] = []
 
     def post(epoch: Epoch, entry: Entry, consumers: Sequence[str]) -> None:
         with lock:
@@ -178,5 +179,6 @@ def test_e37_one_task_that_runs_keeps_it_from_being_a_deadlock(monkeypatch: pyte
 
 def test_e38_times_that_contradict_one_another_are_refused() -> None:
     for name in ("init_timeout_s", "drain_timeout_s"):
+        short: Any = {name: 5}
         with pytest.raises(fed.ConfigError, match=rf"{name} \(5\) is below lease_s \(10\)"):
-            fed.init(job="x", party="alice", addresses={"alice": "127.0.0.1:1"}, lease_s=10, **{name: 5})
+            fed.init(job="x", party="alice", addresses={"alice": "127.0.0.1:1"}, lease_s=10, **short)
