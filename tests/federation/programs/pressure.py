@@ -1,0 +1,56 @@
+"""Many small objects in one loop, and what that costs the driver and the proxies in memory.
+
+Prints, before and after, the resident memory in bytes of the driver and of the process ids in TEST_PIDS, which it reads
+from its standard input.
+"""
+
+import json
+import sys
+from typing import Any
+
+import psutil
+
+import fed
+
+BATCH = 100
+
+
+@fed.remote
+def produce(first: int) -> Any:
+    return tuple(range(first, first + BATCH))
+
+
+@fed.remote
+def total(before: int, *values: int) -> int:
+    return before + sum(values)
+
+
+def resident(pids: list[int]) -> list[int]:
+    return [psutil.Process(pid).memory_info().rss for pid in (psutil.Process().pid, *pids)]
+
+
+def loop(batches: int) -> int:
+    """A sum at bob of objects made at alice, without a look at any of them in between."""
+    so_far: Any = 0
+    for number in range(batches):
+        values = produce.options(num_returns=BATCH).party("alice").remote(number * BATCH)
+        so_far = total.party("bob").remote(so_far, *values)
+    return int(fed.get(so_far))
+
+
+def main() -> None:
+    batches = int(sys.argv[1])
+    with fed.job():
+        # Caches and pools fill at first.
+        loop(batches // 10)
+        print("joined", flush=True)
+        pids = json.loads(sys.stdin.readline())
+        before = resident(pids)
+        count = BATCH * batches
+        if loop(batches) != count * (count - 1) // 2:
+            raise SystemExit("the sum is wrong")
+        print(json.dumps([before, resident(pids)]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

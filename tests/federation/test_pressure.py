@@ -1,0 +1,42 @@
+"""Memory stays flat: many small objects, and one job after another, on real Ray."""
+
+from __future__ import annotations
+
+import json
+
+import psutil
+import pytest
+
+from tests.federation.conftest import Start
+from tests.federation.hosting import ANSWER_S
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def proxies() -> set[int]:
+    """The sender and receiver proxies of all jobs on this machine, by process id."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or [""]
+        if command[0].startswith(("ray::FedSender", "ray::FedReceiver")):
+            found.add(process.pid)
+    return found
+
+
+def test_a_hundred_thousand_small_objects_in_one_loop_leave_memory_as_it_was(federation: Start) -> None:
+    others = proxies()
+    drivers = federation("pressure.py", ("alice", "bob"), "1000", stdin=True)
+    for driver in drivers.values():
+        driver.wait_for("joined", 3 * ANSWER_S)
+    pids = sorted(proxies() - others)
+    assert len(pids) == 4
+    for driver in drivers.values():
+        assert driver.process.stdin is not None
+        driver.process.stdin.write(json.dumps(pids) + "\n")
+        driver.process.stdin.flush()
+    for driver in drivers.values():
+        assert driver.end(5 * ANSWER_S) == 0, driver.output
+        before, after = json.loads(next(line for line in driver.lines if line.startswith("[[")))
+        growth = [late / early for early, late in zip(before, after, strict=True)]
+        print(driver.party, [f"{size / 1e6:.0f} MB" for size in before], [f"{factor:.3f}" for factor in growth])
+        assert max(growth) < 1.1, (before, after)
