@@ -33,11 +33,11 @@ def why_no_room(nodes: Sequence[Mapping[str, Any]], wanted: Mapping[str, float])
         None if some node has enough for both, else the sentences that say what is asked for, what there is, and what
         can be done.
     """
-    alive = {node["NodeManagerAddress"]: node["Resources"] for node in nodes if node["Alive"]}
-    for has in alive.values():
-        if all(has.get(name, 0) >= PROXIES * amount for name, amount in wanted.items()):
+    alive = [node for node in nodes if node["Alive"]]
+    for node in alive:
+        if all(node["Resources"].get(name, 0) >= PROXIES * amount for name, amount in wanted.items()):
             return None
-    found = [f"{address} has {_special(has)}" for address, has in sorted(alive.items())]
+    found = sorted(f"{node['NodeManagerAddress']} has {_special(node['Resources'])}" for node in alive)
     if len(found) > MAX_NODES_TOLD:
         found[MAX_NODES_TOLD:] = [f"{len(found) - MAX_NODES_TOLD} more nodes"]
     needed = json.dumps({name: math.ceil(PROXIES * amount) for name, amount in sorted(wanted.items())})
