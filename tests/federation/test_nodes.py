@@ -17,7 +17,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
+import fed
 from fed.runtime.cluster import LocalCluster
 from fed.testing.simulation import free_addresses
 from tests.conftest import eventually
@@ -161,6 +163,11 @@ def nodes(ray_cluster: LocalCluster) -> Iterator[Nodes]:
                 end(processes[name])
 
 
+class Holder:
+    def hold(self) -> None:
+        """Nothing more: what it holds, it holds as long as it lives."""
+
+
 def ports_of(process: psutil.Process) -> set[int]:
     return {one.laddr.port for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
 
@@ -193,8 +200,6 @@ def test_proxies_stay_on_the_node_that_they_are_tied_to_and_tasks_run_on_the_oth
                 "TEST_CLUSTER": nodes.address,
                 "FED_RAY_PROXY_RESOURCES": f"{place}=0.001",
             },
-            # A task of bob's needs no particular node, and his cluster has but one.
-            "bob": {},
         },
         stdin=True,
     )
@@ -243,3 +248,21 @@ def test_the_address_of_a_node_names_it(federation: Start, nodes: Nodes) -> None
     asked = {"FED_RAY_ADDRESS": nodes.address, "FED_RAY_PROXY_RESOURCES": f"node:{HEAD}=0.001"}
     alice = federation("joins.py", ("alice",), everywhere=asked)["alice"]
     assert alice.end() == 0, alice.output
+
+
+def test_a_resource_that_is_in_use_is_named_by_the_one_who_waited_for_it(
+    ray_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(sys.modules["fed.job"]), "START_S", 2.0)
+    node = next(name for name in ray.cluster_resources() if name.startswith("node:") and "__" not in name)
+    holder = ray.remote(Holder).options(num_cpus=0, resources={node: 0.8}).remote()
+    ray.get(holder.hold.remote())
+    try:
+        with pytest.raises(fed.InitError) as caught:
+            fed.init(job="j", party="alice", addresses={"alice": free_addresses(1)[0]}, ray_proxy_resources={node: 0.3})
+    finally:
+        ray.kill(holder)
+    assert str(caught.value) == (
+        f"party 'alice' waited too long for the proxies to start where each finds {node}=0.3 not in use (option "
+        "ray_proxy_resources)"
+    )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from fed.runtime.placement import why_no_room
 
+EMPTY: Mapping[str, float] = MappingProxyType({})
 
-def node(address: str, *, alive: bool = True, **resources: float) -> Mapping[str, Any]:
+
+def node(address: str, resources: Mapping[str, float] = EMPTY, *, alive: bool = True) -> Mapping[str, Any]:
     common = {"CPU": 4.0, "memory": 1e10, "object_store_memory": 1e9, f"node:{address}": 1.0}
     return {"NodeManagerAddress": address, "Alive": alive, "Resources": {**common, **resources}}
 
 
-NODES = (node("10.0.0.5", fed=2.0, gate=1.0, **{"node:__internal_head__": 1.0}), node("10.0.0.6", big=1.0))
+NODES = (node("10.0.0.5", {"fed": 2.0, "gate": 1.0, "node:__internal_head__": 1.0}), node("10.0.0.6", {"big": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_where_there_is_no_room_it_is_said_what_there_is_and_what_to_do(
 
 
 def test_a_node_that_is_gone_is_no_room() -> None:
-    problem = why_no_room((node("10.0.0.5", alive=False, fed=2.0), node("10.0.0.6")), {"fed": 1})
+    problem = why_no_room((node("10.0.0.5", {"fed": 2.0}, alive=False), node("10.0.0.6")), {"fed": 1})
     assert problem is not None
     assert "10.0.0.5" not in problem
 
