@@ -12,26 +12,28 @@ Everything else, the list of parties too, comes whole from the strongest place t
 file are relative to that file, others to the current directory. A name that nobody knows is refused wherever it
 stands, with the nearest valid one.
 
-==========================  =======================  =========================================================
-in ``fed.toml``             environment              value
-==========================  =======================  =========================================================
-``job``                     ``FED_JOB``              the job's name, equal in every party
-``party``                   ``FED_PARTY``            this party's name
-``listen``                  ``FED_LISTEN``           ``host:port`` to bind, if other than the party's address
-``insecure``                ``FED_INSECURE``         true allows connections without TLS to other machines
-``[parties]``               ``FED_ADDRESSES``        ``host:port`` per party; ``alice=host:port,bob=host:port``
-``[tls] ca``                ``FED_TLS_CA``           path; ``{party}`` in it stands for this party's name, so
-                                                     that one file serves every party
-``[tls] cert``              ``FED_TLS_CERT``         path, likewise
-``[tls] key``               ``FED_TLS_KEY``          path, likewise
-``[ray] address``           ``FED_RAY_ADDRESS``      ``local``, or the address of a running cluster
-``[ray] namespace``         ``FED_RAY_NAMESPACE``    namespace for the proxy actors
+==========================  ===========================  =========================================================
+in ``fed.toml``             environment                  value
+==========================  ===========================  =========================================================
+``job``                     ``FED_JOB``                  the job's name, equal in every party
+``party``                   ``FED_PARTY``                this party's name
+``listen``                  ``FED_LISTEN``               ``host:port`` to bind, if other than the party's address
+``insecure``                ``FED_INSECURE``             true allows connections without TLS to other machines
+``[parties]``               ``FED_ADDRESSES``            ``host:port`` per party; ``alice=host:port,bob=host:port``
+``[tls] ca``                ``FED_TLS_CA``               path; ``{party}`` in it stands for this party's name, so
+                                                         that one file serves every party
+``[tls] cert``              ``FED_TLS_CERT``             path, likewise
+``[tls] key``               ``FED_TLS_KEY``              path, likewise
+``[ray] address``           ``FED_RAY_ADDRESS``          ``local``, or the address of a running cluster
+``[ray] namespace``         ``FED_RAY_NAMESPACE``        namespace for the proxy actors
+``[ray] proxy_resources``   ``FED_RAY_PROXY_RESOURCES``  what a node must have to run the proxies: a table, or
+                                                         ``fed=0.001``; ``none`` undoes it
 ``[options]`` and below:
-``on_error``                ``FED_ON_ERROR``         ``abort`` or ``isolate``
-``expose_errors``           ``FED_EXPOSE_ERRORS``    ``type``, ``message`` or ``trace``; or one of these per party:
-                                                     a table, ``bob=message,carol=type``
-``init_timeout_s``          ``FED_INIT_TIMEOUT_S``   seconds, and likewise for every other option of `Config`
-==========================  =======================  =========================================================
+``on_error``                ``FED_ON_ERROR``             ``abort`` or ``isolate``
+``expose_errors``           ``FED_EXPOSE_ERRORS``        ``type``, ``message`` or ``trace``; or one of these per party:
+                                                         a table, ``bob=message,carol=type``
+``init_timeout_s``          ``FED_INIT_TIMEOUT_S``       seconds, and likewise for every other option of `Config`
+==========================  ===========================  =========================================================
 
 The arguments bear the names of the fields of `Config`, plus ``config``. Classes and functions (``exceptions``,
 ``types``, ``failure_handler``) can be given as arguments only. Variables that begin with ``FED_RUN_`` belong to the
@@ -73,6 +75,10 @@ CONFIG_VARIABLE: Final = "FED_CONFIG"
 LOG_DIR_VARIABLE: Final = "FED_LOG_DIR"
 """Read by the command line, and known here, since a script may also be started without it."""
 EXPOSURES: Final = ("type", "message", "trace")
+COMMON_RESOURCES: Final = ("CPU", "GPU", "memory", "object_store_memory")
+"""Resources that tell no node from another. Ray has options of their own for them, and refuses them by name."""
+LEAST_AMOUNT: Final = 0.0001
+"""Ray counts resources in these."""
 MAX_CHUNK_BYTES: Final = 1024**3
 """A chunk travels in one protobuf message, which cannot exceed 2 GiB."""
 
@@ -211,16 +217,23 @@ def _read_bool(text: str) -> bool:
         raise ValueError(text) from None
 
 
-def _read_pairs(text: str) -> dict[str, str]:
+def _read_pairs(text: str, kind: str = "party") -> dict[str, str]:
     pairs: dict[str, str] = {}
     for item in text.split(","):
         name, equals, value = (part.strip() for part in item.partition("="))
         if not (name and equals and value):
             raise ValueError(text)
         if name in pairs:
-            raise ConfigError(f"party {name!r} occurs twice")
+            raise ConfigError(f"{kind} {name!r} occurs twice")
         pairs[name] = value
     return pairs
+
+
+def _read_amounts(text: str) -> dict[str, float]:
+    # An empty variable counts as not given, so that it takes a word to undo what a file says.
+    if text.lower() == "none":
+        return {}
+    return {name: float(amount) for name, amount in _read_pairs(text, "resource").items()}
 
 
 def _to_address(value: object) -> object:
@@ -268,6 +281,26 @@ def _is_exposure_table(value: object) -> bool:
     )
 
 
+def _is_resources(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str)
+        and name
+        and isinstance(amount, (int, float))
+        and not isinstance(amount, bool)
+        and LEAST_AMOUNT <= amount < math.inf
+        for name, amount in value.items()
+    )
+
+
+def _to_resources(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    for name in value:
+        if name in COMMON_RESOURCES:
+            raise ConfigError(f"every node has {name}: name a resource that only the node of the proxies has")
+    return MappingProxyType(dict(value))
+
+
 def _is_declared_type(value: object) -> bool:
     if not isinstance(value, type):
         return False
@@ -304,6 +337,12 @@ _EXPOSURE: Final = _Rule(
     _is_exposure,
     convert=lambda value: MappingProxyType(dict(value)) if isinstance(value, Mapping) else value,
     read=lambda text: _read_pairs(text) if "=" in text else text,
+)
+_RESOURCES: Final = _Rule(
+    f"an amount per resource, {LEAST_AMOUNT:g} or more, for example fed=0.001",
+    _is_resources,
+    convert=_to_resources,
+    read=_read_amounts,
 )
 _EXCEPTIONS: Final = _Rule(
     "a list of subclasses of Exception",
@@ -360,6 +399,8 @@ class Config:
         ray_address: The Ray cluster to use: ``local`` starts one, anything else joins one.
             None: one that is already initialised in this process, else ``local``.
         ray_namespace: Ray namespace for the proxy actors. None: one made for the job and party.
+        ray_proxy_resources: Amounts of Ray's resources that each of the two proxies takes. They run, and run again
+            after a crash, on a node that has them: the one with this party's address. Empty: wherever Ray places them.
         on_error: ``abort``: the first failure latches the job. ``isolate``: failed tasks poison what depends on
             them, and catching the error is legal.
         expose_errors: How much of an error others may see: ``type``, ``message`` or ``trace``; or a mapping from
@@ -394,6 +435,9 @@ class Config:
     )
     ray_namespace: str | None = dataclasses.field(
         default=None, metadata=_option(_optional(_TEXT), table="ray", key="namespace")
+    )
+    ray_proxy_resources: Mapping[str, float] = dataclasses.field(
+        default_factory=dict, metadata=_option(_RESOURCES, table="ray", key="proxy_resources")
     )
     on_error: Literal["abort", "isolate"] = dataclasses.field(
         default="abort", metadata=_option(_one_of("abort", "isolate"))

@@ -54,6 +54,7 @@ from fed.raising import aborted, error_of, init_error
 from fed.runtime.arguments import Packed
 from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Outcome, Proxies, Ref, Runtime, TaskBody
+from fed.runtime.placement import amounts
 from fed.sending import QueueThread
 from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics
 
@@ -264,7 +265,12 @@ class Job:
         deadline = time.monotonic() + START_S
         self._listen()
         self._listened = True
-        trouble = self._result_of(self._proxies.started(), deadline, "the proxies to start")
+        awaited_start = "the proxies to start"
+        if self.config.ray_proxy_resources:
+            # Some node has that much, which leaves that it is in use.
+            wanted = amounts(self.config.ray_proxy_resources)
+            awaited_start += f" where each finds {wanted} not in use (option ray_proxy_resources)"
+        trouble = self._result_of(self._proxies.started(), deadline, awaited_start)
         if trouble is not None:
             raise ConfigError(trouble)
         timeout_s = self.config.init_timeout_s

@@ -122,7 +122,11 @@ def test_a_config_freezes_what_it_was_given() -> None:
 
 
 def test_a_config_can_be_sent_to_another_process() -> None:
-    config = make(tls=TLSConfig(Path("ca"), Path("cert"), Path("key")), expose_errors={"bob": "type"})
+    config = make(
+        tls=TLSConfig(Path("ca"), Path("cert"), Path("key")),
+        expose_errors={"bob": "type"},
+        ray_proxy_resources={"fed": 1},
+    )
     assert cloudpickle.loads(cloudpickle.dumps(config)) == config
 
 
@@ -131,6 +135,7 @@ def test_one_party_alone_is_legal() -> None:
 
 
 SECONDS = "expected a number of seconds above 0, found"
+AMOUNTS = "expected an amount per resource, 0.0001 or more, for example fed=0.001, found"
 NAME = r"expected a party's name \(1 to 63 letters, digits, '_', '.' or '-', a letter or digit first\), found"
 
 
@@ -158,6 +163,19 @@ NAME = r"expected a party's name \(1 to 63 letters, digits, '_', '.' or '-', a l
         ({"insecure": "yes"}, "insecure: expected true or false, found 'yes'"),
         ({"ray_address": ""}, "ray_address: expected a non-empty string, found ''"),
         ({"ray_namespace": 1}, "ray_namespace: expected a non-empty string, found 1"),
+        ({"ray_proxy_resources": "fed"}, f"ray_proxy_resources: {AMOUNTS} 'fed'"),
+        ({"ray_proxy_resources": None}, f"ray_proxy_resources: {AMOUNTS} None"),
+        ({"ray_proxy_resources": {"fed": 0}}, f"ray_proxy_resources: {AMOUNTS} {{'fed': 0}}"),
+        ({"ray_proxy_resources": {"fed": 0.00001}}, f"ray_proxy_resources: {AMOUNTS} {{'fed': 1e-05}}"),
+        ({"ray_proxy_resources": {"fed": float("inf")}}, f"ray_proxy_resources: {AMOUNTS} {{'fed': inf}}"),
+        ({"ray_proxy_resources": {"fed": float("nan")}}, f"ray_proxy_resources: {AMOUNTS} {{'fed': nan}}"),
+        ({"ray_proxy_resources": {"fed": True}}, f"ray_proxy_resources: {AMOUNTS} {{'fed': True}}"),
+        ({"ray_proxy_resources": {"fed": "1"}}, f"ray_proxy_resources: {AMOUNTS} {{'fed': '1'}}"),
+        ({"ray_proxy_resources": {"": 1}}, f"ray_proxy_resources: {AMOUNTS} {{'': 1}}"),
+        (
+            {"ray_proxy_resources": {"fed": 1, "CPU": 1}},
+            "ray_proxy_resources: every node has CPU: name a resource that only the node of the proxies has",
+        ),
         ({"on_error": "ignore"}, "on_error: expected 'abort' or 'isolate', found 'ignore'"),
         ({"on_error": ["abort"]}, r"on_error: expected 'abort' or 'isolate', found \['abort'\]"),
         (
@@ -218,6 +236,8 @@ def test_each_wrong_value_is_refused_in_one_sentence(options: dict[str, Any], se
         {"expose_errors": {"bob": "trace"}},
         {"failure_handler": print},
         {"listen": "127.0.0.1:1"},
+        {"ray_proxy_resources": {}},
+        {"ray_proxy_resources": {"fed": 1, "node:10.0.0.5": 0.0001}},
         {"tls": {"ca": "a", "cert": "b", "key": "c"}},
     ],
 )
@@ -298,6 +318,14 @@ def test_nothing_and_none_count_as_not_given(tmp_path: Path) -> None:
     assert (config.job, config.listen, config.tls) == ("j", None, None)
 
 
+def test_a_word_undoes_what_a_file_asks_of_the_cluster(tmp_path: Path) -> None:
+    write(tmp_path, "[ray]\nproxy_resources = {fed = 1}")
+    assert load(GIVEN, {}, tmp_path).ray_proxy_resources == {"fed": 1}
+    assert load(GIVEN, {"FED_RAY_PROXY_RESOURCES": ""}, tmp_path).ray_proxy_resources == {"fed": 1}
+    assert load(GIVEN, {"FED_RAY_PROXY_RESOURCES": "none"}, tmp_path).ray_proxy_resources == {}
+    assert load({**GIVEN, "ray_proxy_resources": {}}, {}, tmp_path).ray_proxy_resources == {}
+
+
 def test_the_command_names_a_job_that_nobody_else_names(tmp_path: Path) -> None:
     given = {"party": "alice", "addresses": TWO}
     assert load(given, {"FED_RUN_JOB": "script"}, tmp_path).job == "script"
@@ -370,6 +398,7 @@ SAMPLES = {
     "insecure": ("yes", True),
     "ray_address": ("local", "local"),
     "ray_namespace": ("n", "n"),
+    "ray_proxy_resources": ("node:10.0.0.5=0.001, fed=2", {"node:10.0.0.5": 0.001, "fed": 2.0}),
     "on_error": ("isolate", "isolate"),
     "expose_errors": ("alice=message,bob=type", {"alice": "message", "bob": "type"}),
     "handler_timeout_s": ("2.5", 2.5),
@@ -423,6 +452,10 @@ def test_a_switch_is_read_in_many_spellings(text: str, value: bool, tmp_path: Pa
         ({"FED_ADDRESSES": "alice:1"}, "FED_ADDRESSES: expected host:port for every party, .*, found 'alice:1'"),
         ({"FED_ADDRESSES": "alice=1"}, "FED_ADDRESSES: address '1' is malformed: write host:port, for example"),
         ({"FED_ADDRESSES": "a=h:1,a=h:2"}, "FED_ADDRESSES: party 'a' occurs twice"),
+        ({"FED_RAY_PROXY_RESOURCES": "fed"}, f"FED_RAY_PROXY_RESOURCES: {AMOUNTS} 'fed'"),
+        ({"FED_RAY_PROXY_RESOURCES": "fed=much"}, f"FED_RAY_PROXY_RESOURCES: {AMOUNTS} 'fed=much'"),
+        ({"FED_RAY_PROXY_RESOURCES": "fed=0"}, f"FED_RAY_PROXY_RESOURCES: {AMOUNTS} {{'fed': 0.0}}"),
+        ({"FED_RAY_PROXY_RESOURCES": "fed=1,fed=2"}, "FED_RAY_PROXY_RESOURCES: resource 'fed' occurs twice"),
         ({"FED_LISTEN": "9001"}, "FED_LISTEN: address '9001' is malformed: write host:port"),
         (
             {"FED_EXPOSE_ERRORS": "bob="},
@@ -467,6 +500,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         [ray]
         address = "local"
         namespace = "n"
+        proxy_resources = {fed = 1, "node:10.0.0.5" = 0.001}
         [options]
         init_timeout_s = 60
         on_error = "isolate"
@@ -483,6 +517,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         tls=TLSConfig(tmp_path / "site" / "ca.pem", tmp_path / "site" / "bob.pem", Path("/etc/fed/bob.key")),
         ray_address="local",
         ray_namespace="n",
+        ray_proxy_resources={"fed": 1, "node:10.0.0.5": 0.001},
         on_error="isolate",
         expose_errors={"bob": "message"},
         init_timeout_s=60,
@@ -533,6 +568,7 @@ def test_the_named_file_is_used_instead_of_the_usual_one(tmp_path: Path) -> None
         ("[ray]\nadress = 'x'", r"\[ray\] of FILE: unknown key 'adress', did you mean 'address'?"),
         ("[options]\ndrain_timeout_s = '9'", rf"FILE: \[options\] drain_timeout_s: {SECONDS} '9'"),
         ("[options]\ndrain_timeout_s = -9", rf"FILE: \[options\] drain_timeout_s: {SECONDS} -9"),
+        ("[ray]\nproxy_resources = 'fed'", rf"FILE: \[ray\] proxy_resources: {AMOUNTS} 'fed'"),
         ("[tls]\nca = 3", r"FILE: \[tls\] ca: expected a path, found 3"),
         ("[parties]\nalice = 9001", r"FILE: \[parties\]: address of party 'alice': expected host:port, found 9001"),
         ("[parties]\nalice = 'x'", r"FILE: \[parties\]: address 'x' is malformed: write host:port"),

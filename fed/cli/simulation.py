@@ -142,6 +142,8 @@ def simulate(
                 "FED_ADDRESSES": ",".join(f"{name}={address}" for name, address in addresses.items()),
                 "FED_LISTEN": str(addresses[party]),
                 "FED_RAY_NAMESPACE": f"{job}-{party}-{run_id}",
+                # What a file asks of the cluster of the real party says nothing about this one.
+                "FED_RAY_PROXY_RESOURCES": "none",
                 **{
                     f"FED_TLS_{part.name.upper()}": str(getattr(tls[party], part.name))
                     for part in dataclasses.fields(TLSConfig)

@@ -209,7 +209,7 @@ class Runtime(abc.ABC):
         """Start, and host the two proxies.
 
         Raises:
-            ConfigError: The cluster that the options name cannot be joined.
+            ConfigError: The cluster that the options name cannot be joined, or has no node for the proxies.
         """
 
     @abc.abstractmethod

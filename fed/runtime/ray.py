@@ -41,6 +41,7 @@ from fed.runtime.contract import (
     TaskBody,
 )
 from fed.runtime.faults import fault_of, outcome_of
+from fed.runtime.placement import why_no_room
 from fed.serde.data import DataCodec
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
@@ -86,6 +87,7 @@ class RayRuntime(Runtime):
         """Join or start the cluster, and start the proxy actors."""
         if not ray.is_initialized():
             self._init_ray()
+        self._check_placement()
         self._proxies = _RayProxies(self._config, self._hello)
         return self._proxies
 
@@ -164,6 +166,14 @@ class RayRuntime(Runtime):
                 f"cannot use the Ray cluster at {address!r} (option ray_address): {first_line(error)}"
             ) from error
         self._owns_cluster = True
+
+    def _check_placement(self) -> None:
+        wanted = self._config.ray_proxy_resources
+        if not wanted:
+            return
+        problem = why_no_room(ray.nodes(), wanted)
+        if problem is not None:
+            raise ConfigError(problem)
 
 
 def _check_reachable(address: str) -> None:
@@ -317,8 +327,10 @@ class _RayProxies(Proxies):
     def __init__(self, config: Config, hello: Hello) -> None:
         # The handler is the driver's own, and may be anything; the proxies need the rest.
         config = dataclasses.replace(config, failure_handler=None)
-        self._sender = ray.remote(FedSender).options(**PROXY_OPTIONS).remote(config, hello)
-        self._receiver = ray.remote(FedReceiver).options(**PROXY_OPTIONS).remote(config, hello)
+        # Kept by Ray for every life of the actor, so that one that is killed finds its address again.
+        options = {**PROXY_OPTIONS, "resources": dict(config.ray_proxy_resources)}
+        self._sender = ray.remote(FedSender).options(**options).remote(config, hello)
+        self._receiver = ray.remote(FedReceiver).options(**options).remote(config, hello)
         self._receives: dict[int, Any] = {}
         # Bound once, since binding costs more than calling. What is told to a proxy that is gone needs no repeating.
         self._confirm = self._receiver.confirm.options(max_task_retries=0)

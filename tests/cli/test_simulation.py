@@ -80,11 +80,14 @@ def test_what_a_party_is_told_makes_a_whole_configuration(tmp_path: Path) -> Non
         from pathlib import Path
         from fed.config import load
         config = load({}, os.environ, Path.cwd())
-        print(config.job, config.party, config.parties, config.tls is not None, config.init_timeout_s)
+        print(config.job, config.party, config.parties, config.tls is not None, config.init_timeout_s,
+              dict(config.ray_proxy_resources))
     """
-    (tmp_path / "fed.toml").write_text("party = 'zoe'\nlisten = 'elsewhere:1'\n[options]\ninit_timeout_s = 17\n")
+    (tmp_path / "fed.toml").write_text(
+        "party = 'zoe'\nlisten = 'elsewhere:1'\n[ray]\nproxy_resources = {gate = 1}\n[options]\ninit_timeout_s = 17\n"
+    )
     result = simulate(tmp_path, text)
-    assert of("bob", result.stdout) == ["script bob ('alice', 'bob') True 17"]
+    assert of("bob", result.stdout) == ["script bob ('alice', 'bob') True 17 {}"]
 
 
 def test_a_server_can_have_the_port_that_was_kept_for_it(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Whether a cluster has a node for the proxies. Ray itself waits in silence for one that may never come."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fed.config import COMMON_RESOURCES
+
+__all__ = ["amounts", "why_no_room"]
+
+PROXIES: Final = 2
+MAX_NODES_TOLD: Final = 5
+HEAD: Final = "node:__internal_head__"
+"""Where Ray's own services run, which says nothing about addresses."""
+
+
+def amounts(resources: Mapping[str, float]) -> str:
+    """Resources as they are written in the environment."""
+    return ", ".join(f"{name}={resources[name]:g}" for name in sorted(resources))
+
+
+def why_no_room(nodes: Sequence[Mapping[str, Any]], wanted: Mapping[str, float]) -> str | None:
+    """Compare what the proxies ask for with what the nodes have, in use or not.
+
+    Args:
+        nodes: Those of the cluster, as `ray.nodes` tells them.
+        wanted: What each of the two proxies takes.
+
+    Returns:
+        None if some node has enough for both, else the sentences that say what is asked for, what there is, and what
+        can be done.
+    """
+    alive = [node for node in nodes if node["Alive"]]
+    for node in alive:
+        if all(node["Resources"].get(name, 0) >= PROXIES * amount for name, amount in wanted.items()):
+            return None
+    found = sorted(f"{node['NodeManagerAddress']} has {_special(node['Resources'])}" for node in alive)
+    if len(found) > MAX_NODES_TOLD:
+        found[MAX_NODES_TOLD:] = [f"{len(found) - MAX_NODES_TOLD} more nodes"]
+    needed = json.dumps({name: math.ceil(PROXIES * amount) for name, amount in sorted(wanted.items())})
+    return (
+        f"no node of the Ray cluster has room for both proxies, each of which takes {amounts(wanted)} (option "
+        f"ray_proxy_resources): {'; '.join(found)}. Start the node that has this party's address with "
+        f"ray start --resources='{needed}', or ask for something that it has"
+    )
+
+
+def _special(has: Mapping[str, float]) -> str:
+    """What tells a node from others."""
+    return amounts({name: amount for name, amount in has.items() if name not in (*COMMON_RESOURCES, HEAD)}) or "none"

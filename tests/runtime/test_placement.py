@@ -1,0 +1,64 @@
+"""What is said where no node can run the proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from fed.runtime.placement import why_no_room
+
+EMPTY: Mapping[str, float] = MappingProxyType({})
+
+
+def node(address: str, resources: Mapping[str, float] = EMPTY, *, alive: bool = True) -> Mapping[str, Any]:
+    common = {"CPU": 4.0, "memory": 1e10, "object_store_memory": 1e9, f"node:{address}": 1.0}
+    return {"NodeManagerAddress": address, "Alive": alive, "Resources": {**common, **resources}}
+
+
+NODES = (node("10.0.0.5", {"fed": 2.0, "gate": 1.0, "node:__internal_head__": 1.0}), node("10.0.0.6", {"big": 1.0}))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"fed": 1}, {"fed": 0.001}, {"fed": 1, "gate": 0.5}, {"node:10.0.0.6": 0.001}, {"node:__internal_head__": 0.5}],
+)
+def test_a_node_that_has_enough_for_both_proxies_is_room(wanted: Mapping[str, float]) -> None:
+    assert why_no_room(NODES, wanted) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked", "start"),
+    [
+        ({"fde": 0.001}, "fde=0.001", '{"fde": 1}'),
+        # One of the two would find room.
+        ({"fed": 2}, "fed=2", '{"fed": 4}'),
+        ({"fed": 1.2}, "fed=1.2", '{"fed": 3}'),
+        # Each is somewhere, but not both.
+        ({"fed": 0.5, "big": 0.5}, "big=0.5, fed=0.5", '{"big": 1, "fed": 1}'),
+    ],
+)
+def test_where_there_is_no_room_it_is_said_what_there_is_and_what_to_do(
+    wanted: Mapping[str, float], asked: str, start: str
+) -> None:
+    assert why_no_room(NODES, wanted) == (
+        f"no node of the Ray cluster has room for both proxies, each of which takes {asked} (option "
+        "ray_proxy_resources): 10.0.0.5 has fed=2, gate=1, node:10.0.0.5=1; 10.0.0.6 has big=1, node:10.0.0.6=1. "
+        f"Start the node that has this party's address with ray start --resources='{start}', or ask for something "
+        "that it has"
+    )
+
+
+def test_a_node_that_is_gone_is_no_room() -> None:
+    problem = why_no_room((node("10.0.0.5", {"fed": 2.0}, alive=False), node("10.0.0.6")), {"fed": 1})
+    assert problem is not None
+    assert "10.0.0.5" not in problem
+
+
+def test_of_many_nodes_a_few_are_named() -> None:
+    problem = why_no_room([node(f"10.0.0.{number}") for number in range(1, 10)], {"fed": 1})
+    assert problem is not None
+    assert "10.0.0.5 has node:10.0.0.5=1; 4 more nodes. Start" in problem
+    assert "10.0.0.6" not in problem
