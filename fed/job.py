@@ -280,8 +280,8 @@ class Job:
         connected: list[Outcome] = []
         self._runtime.watch(joining, functools.partial(self._note_outcome, connected))
         self._log_event("waiting", {"for": list(self.config.peers)})
-        # A little beyond the budget, which the sender keeps, and which then knows what it last heard.
-        self._wait_for(lambda: connected or self._join_failed(), timeout_s + STOP_S)
+        # Beyond the budget, which the sender keeps from when it has started, and which then knows what it last heard.
+        self._wait_for(lambda: connected or self._join_failed(), timeout_s + START_S)
         self._raise_if_join_failed(connected)
         with self._lock:
             self._carry_out(self._coordinator.ready())

@@ -16,7 +16,8 @@ from fed.testing.simulation import free_addresses
 from tests.federation.conftest import Driver, Start
 from tests.federation.hosting import ANSWER_S
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+# More than any wait below, whose own account of what was missing would be lost.
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(4 * ANSWER_S)]
 
 LEASE_S = 4.0
 DRAIN_S = 6.0
@@ -40,9 +41,11 @@ class Parties:
         self.drivers.update(started)
         return started
 
-    def joined(self) -> None:
+    def ending(self) -> float:
+        """When all have come to their ends."""
         for driver in self.drivers.values():
-            driver.wait_for("joined", ANSWER_S)
+            driver.wait_for("ending", ANSWER_S)
+        return time.monotonic()
 
     def ended(self, codes: Mapping[str, int], since: float, within_s: float = BOUND_S) -> None:
         """All have ended with these codes, in time, and nothing of them is left."""
@@ -82,8 +85,7 @@ def test_a_program_that_ends_by_itself(federation: Start, ending: str, codes: Ma
     parties = Parties(federation)
     parties.start("bob")
     parties.start("alice", TEST_ENDING=ending)
-    parties.joined()
-    parties.ended(codes, time.monotonic())
+    parties.ended(codes, parties.ending())
 
 
 @pytest.mark.parametrize("ending", ["get", "outside"])
@@ -96,7 +98,7 @@ def test_a_signal(federation: Start, ending: str, signals: tuple[signal.Signals,
     parties = Parties(federation)
     parties.start("bob")
     alice = parties.start("alice", TEST_ENDING=ending)["alice"]
-    alice.wait_for("waiting", ANSWER_S)
+    alice.wait_for("at the end", ANSWER_S)
     since = time.monotonic()
     for one in signals:
         alice.process.send_signal(one)
@@ -118,15 +120,15 @@ def test_e40_a_driver_that_dies_without_a_word(
     others = parties.start("bob", "carol", TEST_ENDING="get")
     alice = parties.start("alice", TEST_ENDING="get" if code < 0 else "os_exit")["alice"]
     for driver in others.values():
-        driver.wait_for("waiting", ANSWER_S)
+        driver.wait_for("at the end", ANSWER_S)
     if code < 0:
-        alice.wait_for("waiting", ANSWER_S)
+        alice.wait_for("at the end", ANSWER_S)
     kill(alice)
     alice.end(ANSWER_S)
     since = time.monotonic()
     parties.ended({"alice": code, "bob": 1, "carol": 1}, since, LEASE_S + BOUND_S)
     for driver in others.values():
-        assert "fed: error: party 'alice' is lost: nothing was heard of it for" in driver.output
+        assert "fed: error: party 'alice' was lost: nothing was heard of it for" in driver.output
 
 
 def test_ctrl_c_and_sigterm_while_others_are_waited_for(federation: Start) -> None:
@@ -155,19 +157,19 @@ def test_a_peer_that_dies_during_the_shutdown(federation: Start) -> None:
     parties = Parties(federation)
     bob = parties.start("bob", TEST_ENDING="outside")["bob"]
     alice = parties.start("alice", FED_DRAIN_TIMEOUT_S="60")["alice"]
-    alice.wait_for("leaving", ANSWER_S)
-    bob.wait_for("waiting", ANSWER_S)
+    alice.wait_for("ending", ANSWER_S)
+    bob.wait_for("at the end", ANSWER_S)
     bob.process.kill()
     since = time.monotonic()
     parties.ended({"alice": 1, "bob": -signal.SIGKILL}, since, LEASE_S + BOUND_S)
-    assert "party 'bob' is lost" in alice.output
+    assert "party 'bob' was lost" in alice.output
 
 
 def test_a_peer_that_does_not_leave(federation: Start) -> None:
     parties = Parties(federation)
     bob = parties.start("bob", TEST_ENDING="outside")["bob"]
     alice = parties.start("alice")["alice"]
-    alice.wait_for("leaving", ANSWER_S)
+    alice.wait_for("ending", ANSWER_S)
     parties.ended({"alice": 0}, time.monotonic())
     assert "left after 6 s (drain_timeout_s) although these had not finished: bob" in alice.output
     bob.process.kill()
@@ -176,8 +178,7 @@ def test_a_peer_that_does_not_leave(federation: Start) -> None:
 def test_another_federation_in_the_same_process_at_the_same_port(federation: Start) -> None:
     parties = Parties(federation)
     parties.start("bob")
-    parties.start("alice", TEST_AGAIN=f"north={parties.addresses['alice']}")
-    parties.joined()
+    parties.start("alice", TEST_AGAIN=str(parties.addresses["alice"]))
     # The other federations start anew, three times.
-    parties.ended({"alice": 0, "bob": 0}, time.monotonic(), ANSWER_S)
+    parties.ended({"alice": 0, "bob": 0}, parties.ending(), ANSWER_S)
     assert "again" in parties.drivers["alice"].lines

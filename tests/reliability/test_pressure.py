@@ -36,7 +36,7 @@ def test_a_producer_far_ahead_of_its_consumer_loses_nothing_and_floods_nobody(
     def arrived(table: Rendezvous[Any, Any], *arguments: Any) -> Any:
         arrival = take(table, *arguments)
         held[0] = max(held[0], table._stored_bytes)
-        deferred[0] = max(deferred[0], table.statistics().deferred)
+        deferred[0] = max(deferred[0], table._deferred)
         return arrival
 
     def received(epoch: Epoch, entries: list[Entry]) -> None:

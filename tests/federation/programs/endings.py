@@ -10,6 +10,7 @@ import fed
 
 ENDING = os.environ.get("TEST_ENDING", "")
 AGAIN = os.environ.get("TEST_AGAIN", "")
+PARTY = os.environ["FED_PARTY"]
 
 
 @fed.remote
@@ -23,6 +24,7 @@ def forever() -> None:
 
 
 def end() -> None:
+    print("ending", flush=True)
     if ENDING == "exception":
         raise ValueError("on purpose")
     if ENDING == "exit":
@@ -30,10 +32,10 @@ def end() -> None:
     if ENDING == "os_exit":
         os._exit(4)
     if ENDING == "get":
-        print("waiting", flush=True)
-        fed.get(forever.party(fed.party()).remote())
+        print("at the end", flush=True)
+        fed.get(forever.party("alice").remote())
     if ENDING == "outside":
-        print("waiting", flush=True)
+        print("at the end", flush=True)
         signal.pause()
 
 
@@ -42,16 +44,14 @@ def main() -> None:
     print("joined", flush=True)
     fed.get([identity.party(party).remote(1) for party in fed.parties()])
     end()
-    print("leaving", flush=True)
     if ENDING != "unleft":
         fed.shutdown()
         print("left", flush=True)
     if AGAIN:
         # Another federation, at the same port.
-        party, address = AGAIN.split("=")
         for _ in range(3):
-            with fed.job(job="again", party=party, addresses={party: address}):
-                fed.get(identity.party(party).remote(1))
+            with fed.job(job="again", addresses={PARTY: AGAIN}):
+                fed.get(identity.party(fed.party()).remote(1))
         print("again", flush=True)
 
 
