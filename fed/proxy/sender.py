@@ -55,6 +55,10 @@ PINGS_PER_LEASE: Final = 5
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
 CONNECT_ATTEMPT_S: Final = 10.0
+FIRST_REJOIN_S: Final = 0.5
+"""How long the first attempt after a link broke takes at least. It takes no longer than the time between two pings,
+and each further one twice as long as the one before: what was begun while the network was cut is soon begun anew, and
+a slow line gets its time nevertheless."""
 
 
 class Delivery(NamedTuple):
@@ -365,6 +369,7 @@ class _Peer:
         tell_driver: Callable[[SenderEvent], None],
     ) -> None:
         self._ping_s = lease_s / PINGS_PER_LEASE
+        self._attempt_s = CONNECT_ATTEMPT_S
         self._tell_driver = tell_driver
         self._pinging = False
         self._revived = False
@@ -397,8 +402,9 @@ class _Peer:
         while True:
             left_s = deadline - loop.time()
             try:
-                welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, CONNECT_ATTEMPT_S)))
+                welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
             except PeerUnreachable as error:
+                self._attempt_s = min(2 * self._attempt_s, CONNECT_ATTEMPT_S)
                 if loop.time() + retry_s >= deadline:
                     return JoinProblem(self.link.peer, str(error), final=False)
                 # Nobody can tell us that the other machine is up now, but trying.
@@ -536,6 +542,7 @@ class _Peer:
         """The link broke: greet again until it is up, unless somebody is at it."""
         if self._connected.is_set() and not self._gone and not self._closed:
             self._connected.clear()
+            self._attempt_s = min(max(self._ping_s, FIRST_REJOIN_S), CONNECT_ATTEMPT_S)
             self._spawn(self._rejoin())
 
     async def _rejoin(self) -> None:

@@ -22,7 +22,15 @@ from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind, Receive
 from fed.proxy.sender import Delivery, Pushed, Sender, SenderEvent, SenderEventKind
 from fed.serde.contract import DecodeError, Encoded
 from fed.serde.data import DataCodec
-from fed.transport.contract import PROTOCOL_VERSION, Hello, Notice, NoticeKind, Parcel, Verdict
+from fed.transport.contract import (
+    PROTOCOL_VERSION,
+    Hello,
+    Notice,
+    NoticeKind,
+    Parcel,
+    PeerUnreachable,
+    Verdict,
+)
 from fed.transport.memory import MemoryLink, MemoryNetwork
 
 FAILURE = Failure("alice/x/1", Kind.TASK, "alice", "ValueError", "#3 train", 3)
@@ -1048,6 +1056,51 @@ def test_a_sender_pings_some_times_within_a_lease_and_not_while_the_link_is_down
             while link.pings == before:
                 await asyncio.sleep(0.01)
             assert fed.heard["bob"] == []
+
+    run(test)
+
+
+class LossyLink(MemoryLink):
+    """Loses greetings, as many as it is told to, and knows how long each might have taken."""
+
+    lose = 0
+
+    def __init__(self, network: MemoryNetwork, party: str, peer: str) -> None:
+        super().__init__(network, party, peer)
+        self.given: list[float] = []
+
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
+        self.given.append(timeout_s)
+        if len(self.given) in range(2, 2 + self.lose):
+            raise PeerUnreachable("no answer")
+        return await super().connect(hello, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(("lease_s", "times"), [(1, [0.5, 1, 2, 4]), (10, [2, 4, 8])])
+def test_e40_what_is_begun_while_the_network_is_cut_is_soon_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, lease_s: float, times: list[float]
+) -> None:
+    monkeypatch.setattr("fed.proxy.sender.FIRST_RETRY_S", 0.0)
+
+    async def test() -> None:
+        async with federation() as fed:
+            await fed.senders["alice"].close()
+            link = LossyLink(fed.network, "alice", "bob")
+            link.lose = len(times)
+            fed.senders["alice"] = Sender(
+                hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10, lease_s=lease_s
+            )
+            assert await fed.senders["alice"].connect(60) == []
+            push = fed.push("before")
+            assert await fed.receive() == "before"
+            assert await push == DONE
+            fed.network.cut("alice", "bob")
+            fed.network.heal("alice", "bob")
+            push = fed.push("after", 1)
+            assert await fed.receive(1) == "after"
+            assert await push == DONE
+            assert link.given[0] == 10
+            assert link.given[1 : 1 + len(times)] == pytest.approx(times, rel=0.3)
 
     run(test)
 
