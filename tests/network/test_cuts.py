@@ -234,7 +234,7 @@ def test_e41_a_party_that_comes_back_past_its_lease_is_told_so(
     network: Network, host: Host, tmp_path: Path, record: Recorded
 ) -> None:
     """Bob has more patience than alice: when the network is whole again, he alone believes in the job."""
-    given = {party: options(network, "alice", "bob", lease_s=lease) for party, lease in (("alice", 2), ("bob", 20))}
+    given = {party: options(network, "alice", "bob", lease_s=lease) for party, lease in (("alice", 3), ("bob", 12))}
     playing = host.begin_each("unread", {**given, "carol": given["alice"]}, str(tmp_path / "never"))
     playing.wait_for("waiting", ("alice", "bob"))
     cut_at = time.monotonic()
@@ -251,7 +251,7 @@ def test_e41_a_party_that_comes_back_past_its_lease_is_told_so(
     record("texts", {party: answers[party].get("text") for party in ("alice", "bob")})
     assert [answers[party]["error"] for party in ("alice", "bob")] == ["PartyLostError"] * 2
     assert answers["alice"]["party"] == "bob"
-    assert "nothing was heard of it for 2." in answers["alice"]["text"]
+    assert "nothing was heard of it for 3." in answers["alice"]["text"]
     assert "given party 'bob' up" in answers["bob"]["text"]
 
 

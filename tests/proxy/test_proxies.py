@@ -872,7 +872,9 @@ def test_e40_a_peer_that_is_silent_past_its_lease_is_lost_and_refused_from_then_
             assert problem.final
             assert "party 'bob' has given party 'alice' up" in problem.reason
             # What still comes on a connection that was open is not heard either.
-            assert bob.on_notice("alice", READY) is None
+            not_taken = bob.on_notice("alice", READY)
+            assert not_taken is not None
+            assert not_taken.cancelled()
             await late.close()
             assert fed.heard["bob"] == []
 
@@ -1101,6 +1103,22 @@ def test_e40_what_is_begun_while_the_network_is_cut_is_soon_begun_anew(
             assert await push == DONE
             assert link.given[0] == 10
             assert link.given[1 : 1 + len(times)] == pytest.approx(times, rel=0.3)
+
+    run(test)
+
+
+def test_e41_a_party_that_was_given_up_and_is_still_connected_is_told_when_it_says_something() -> None:
+    """Bob has heard nothing of alice, who has not been cut off for long enough to notice anything herself."""
+
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S) as fed:
+            lost = await fed.events("bob", 2)
+            assert [event.kind for event in lost] == [PeerEventKind.LOST] * 2
+            ping = Notice(NoticeKind.PING, 0)
+            assert set(await fed.senders["alice"].tell({"bob": [ping]}, 0.2)) == {"bob"}
+            (event,) = await asyncio.wait_for(fed.senders["alice"].events(), 10)
+            assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
+            assert "party 'bob' has given party 'alice' up" in event.reason
 
     run(test)
 
