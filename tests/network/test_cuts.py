@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.conftest import eventually
-from tests.federation.hosting import ANSWER_S, Host, Playing
+from tests.federation.hosting import ANSWER_S, Host
 from tests.network.conftest import PARTIES, Recorded
 from tests.network.namespaces import Network, NotAvailable
+from tests.network.traffic import Answers, Traffic, transferred
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -23,11 +24,7 @@ LEAVING_S = 4.0
 """How long a party may take to leave a job that has failed: those who are lost cannot be told goodbye."""
 FLAPS = 16
 FLAP_S = 0.3
-LARGE_BYTES = 300_000
-"""Beyond what travels in batches."""
 TRANSFER_BYTES = 100_000_000
-
-Answers = Mapping[str, Any]
 
 
 class Cut(NamedTuple):
@@ -60,57 +57,6 @@ def options(network: Network, *parties: str, lease_s: float = LEASE_S) -> dict[s
     return {"addresses": {party: str(network.address(party)) for party in parties}, "lease_s": lease_s}
 
 
-class Traffic:
-    """Objects that go to and fro, small and large, until they are told to stop; and what came of them.
-
-    Args:
-        host: Whose parties they are.
-        given: The options of the job.
-        stop: A path that is free.
-    """
-
-    def __init__(self, host: Host, given: Mapping[str, Any], stop: Path, nbytes: int = LARGE_BYTES) -> None:
-        self.parties = tuple(given["addresses"])
-        self._stop = stop
-        self._playing: Playing = host.begin("traffic", dict(given), str(stop), nbytes)
-        self.wait_for_rounds(2)
-
-    @property
-    def rounds(self) -> int:
-        """How many every party has been through."""
-        return min(self._rounds(party) for party in self.parties)
-
-    def wait_for_rounds(self, count: int) -> None:
-        """Wait until every party has been through so many more rounds."""
-        wanted = {party: self._rounds(party) + count for party in self.parties}
-        for party in self.parties:
-            found = eventually(lambda party=party: self._rounds(party) >= wanted[party], ANSWER_S)  # type: ignore[misc]
-            assert found, f"{party} has stopped: {self._playing.printed(party)[-20:]}"
-
-    def stop(self) -> Answers:
-        """Let it come to its end."""
-        self._stop.touch()
-        return self.answers()
-
-    def answers(self) -> Answers:
-        """What came of it in each party."""
-        found = self._playing.answers()
-        return {party: found[party] for party in self.parties}
-
-    def assert_whole(self) -> Answers:
-        """Let it come to its end: nothing was lost, nothing came twice, everything was right."""
-        answers = self.stop()
-        for party, answer in answers.items():
-            assert "error" not in answer, answers
-            assert answer["value"]["wrong"] == {}, (party, answer)
-            assert answer["reports"] == []
-        assert len({answer["value"]["rounds"] for answer in answers.values()}) == 1
-        return answers
-
-    def _rounds(self, party: str) -> int:
-        return sum(line.startswith("round ") for line in self._playing.printed(party))
-
-
 def assert_lost(answers: Answers, cut_at: float, record: Recorded, lease_s: float = LEASE_S) -> None:
     """Every party has learnt that one is lost, within the lease, and has left its job promptly."""
     for party, answer in answers.items():
@@ -132,7 +78,7 @@ def assert_lost(answers: Answers, cut_at: float, record: Recorded, lease_s: floa
 @pytest.mark.timeout(120)
 def test_e40_a_short_cut_loses_nothing(network: Network, pair: Host, tmp_path: Path) -> None:
     """The fast one: the rest of this folder is for `make test-slow`."""
-    traffic = Traffic(pair, options(network, *PARTIES[:2]), tmp_path / "stop")
+    traffic = Traffic(pair, PARTIES[:2], options(network, *PARTIES[:2]), tmp_path / "stop")
     network.cut("alice", "bob")
     time.sleep(LEASE_S / 4)
     network.heal("alice", "bob")
@@ -145,7 +91,7 @@ def test_e40_a_short_cut_loses_nothing(network: Network, pair: Host, tmp_path: P
 def test_e40_cuts_for_less_than_the_lease_lose_nothing(
     network: Network, host: Host, tmp_path: Path, cut: Cut, record: Recorded
 ) -> None:
-    traffic = Traffic(host, options(network, *PARTIES), tmp_path / "stop")
+    traffic = Traffic(host, PARTIES, options(network, *PARTIES), tmp_path / "stop")
     resumed = []
     for fraction in (0.2, 0.4, 0.6, 0.7):
         cut.make(network)
@@ -165,7 +111,7 @@ def test_e40_a_cut_for_longer_than_the_lease_ends_the_job_everywhere(
     network: Network, host: Host, tmp_path: Path, cut: Cut, parties: Sequence[str], record: Recorded
 ) -> None:
     """Carol, where she is there, sees both of them; and who is lost is for those to say who miss somebody."""
-    traffic = Traffic(host, options(network, *parties), tmp_path / "stop")
+    traffic = Traffic(host, parties, options(network, *parties), tmp_path / "stop")
     cut_at = time.monotonic()
     cut.make(network)
     answers = traffic.answers()
@@ -188,7 +134,7 @@ def test_e40_a_cut_for_longer_than_the_lease_ends_the_job_everywhere(
 def test_e40_a_link_that_flaps_loses_nothing(
     network: Network, host: Host, tmp_path: Path, cut: Cut, record: Recorded
 ) -> None:
-    traffic = Traffic(host, options(network, *PARTIES), tmp_path / "stop")
+    traffic = Traffic(host, PARTIES, options(network, *PARTIES), tmp_path / "stop")
     rounds = traffic.rounds
     for _ in range(FLAPS):
         cut.make(network)
@@ -219,9 +165,8 @@ def test_e40_a_large_transfer_that_is_cut_in_the_middle_arrives_whole(
         time.sleep(0.4 * LEASE_S)
         cut.heal(network)
     answers = playing.answers()
-    count = TRANSFER_BYTES // 8
-    right = [[TRANSFER_BYTES, count * (count - 1) // 2, count // 3]] * 2 + [[2]]
-    assert {party: answer.get("value") for party, answer in answers.items()} == dict.fromkeys(PARTIES, right), answers
+    right = dict.fromkeys(PARTIES, transferred(TRANSFER_BYTES))
+    assert {party: answer.get("value") for party, answer in answers.items()} == right, answers
     record("passed_on", network.passed_on("bob"))
 
 
@@ -281,6 +226,6 @@ def test_e39_latency_and_loss_are_no_silence(network: Network, host: Host, tmp_p
             network.impair(party, delay_ms=200, loss_percent=1.0)
     except NotAvailable as reason:
         pytest.skip(f"the kernel has no netem (sch_netem), see test_forwarders for latency without loss: {reason}")
-    traffic = Traffic(host, options(network, *PARTIES, lease_s=10), tmp_path / "stop")
+    traffic = Traffic(host, PARTIES, options(network, *PARTIES, lease_s=10), tmp_path / "stop")
     traffic.wait_for_rounds(5)
     traffic.assert_whole()
