@@ -56,9 +56,9 @@ FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
 CONNECT_ATTEMPT_S: Final = 10.0
 FIRST_REJOIN_S: Final = 0.5
-"""How long the first attempt after a link broke takes at least. It takes no longer than the time between two pings,
-and each further one twice as long as the one before: what was begun while the network was cut is soon begun anew, and
-a slow line gets its time nevertheless."""
+"""How long the first attempt after a link broke may take at least. It may take half the lease, and each further one
+twice as long as the one before. So what was begun while the network was cut is begun anew before the lease has run out;
+but not so soon that where packets are lost every now and then no greeting would ever come to its end."""
 
 
 class Delivery(NamedTuple):
@@ -369,6 +369,7 @@ class _Peer:
         tell_driver: Callable[[SenderEvent], None],
     ) -> None:
         self._ping_s = lease_s / PINGS_PER_LEASE
+        self._first_rejoin_s = min(max(lease_s / 2, FIRST_REJOIN_S), CONNECT_ATTEMPT_S)
         self._attempt_s = CONNECT_ATTEMPT_S
         self._tell_driver = tell_driver
         self._pinging = False
@@ -542,7 +543,7 @@ class _Peer:
         """The link broke: greet again until it is up, unless somebody is at it."""
         if self._connected.is_set() and not self._gone and not self._closed:
             self._connected.clear()
-            self._attempt_s = min(max(self._ping_s, FIRST_REJOIN_S), CONNECT_ATTEMPT_S)
+            self._attempt_s = self._first_rejoin_s
             self._spawn(self._rejoin())
 
     async def _rejoin(self) -> None:

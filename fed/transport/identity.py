@@ -42,7 +42,7 @@ __all__ = [
     "reach",
 ]
 
-ASK_AGAIN_S: Final = 1.0
+ASK_AGAIN_S: Final = 0.5
 """How long nobody may answer until another connection is begun beside those that wait."""
 
 _SCHEME: Final = "fed://"
