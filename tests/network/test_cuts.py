@@ -22,7 +22,7 @@ SLACK_S = 1.5
 """What is needed beside the lease to tell a program, on a machine that is very busy."""
 LEAVING_S = 4.0
 """How long a party may take to leave a job that has failed: those who are lost cannot be told goodbye."""
-FLAPS = 16
+FLAPS = 18
 FLAP_S = 0.3
 TRANSFER_BYTES = 100_000_000
 
