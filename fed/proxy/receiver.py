@@ -412,7 +412,13 @@ class Receiver:
         still be on its way, and whether it left too early is for the driver to judge.
         """
         self._heard(peer)
-        if notice.kind is NoticeKind.PING or self._liveness.health(peer) is Health.LOST:
+        if self._liveness.health(peer) is Health.LOST:
+            # A connection from before may have outlived the silence. Who is not believed any more is to find that out:
+            # it will greet again, and be told [E41].
+            refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            refused.cancel()
+            return refused
+        if notice.kind is NoticeKind.PING:
             return None
         if self._is_stale(notice):
             self._stale_notices += 1

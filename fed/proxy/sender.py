@@ -65,6 +65,10 @@ PINGS_PER_LEASE: Final = 5
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
 CONNECT_ATTEMPT_S: Final = 10.0
+FIRST_REJOIN_S: Final = 0.5
+"""How long the first attempt after a link broke may take at least. It may take half the lease, and each further one
+twice as long as the one before. So what was begun while the network was cut is begun anew before the lease has run out;
+but not so soon that where packets are lost every now and then no greeting would ever come to its end."""
 
 
 class Delivery(NamedTuple):
@@ -377,6 +381,8 @@ class _Peer:
         tell_driver: Callable[[SenderEvent], None],
     ) -> None:
         self._ping_s = lease_s / PINGS_PER_LEASE
+        self._first_rejoin_s = min(max(lease_s / 2, FIRST_REJOIN_S), CONNECT_ATTEMPT_S)
+        self._attempt_s = CONNECT_ATTEMPT_S
         self._tell_driver = tell_driver
         self._pinging = False
         self._revived = False
@@ -409,10 +415,11 @@ class _Peer:
         while True:
             left_s = deadline - loop.time()
             try:
-                welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, CONNECT_ATTEMPT_S)))
+                welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
             except PeerUnreachable as error:
                 if isinstance(error, PeerAbsent) and self._incarnation is not None and not self._left:
                     self._tell_driver(SenderEvent(SenderEventKind.ABSENT, self.link.peer))
+                self._attempt_s = min(2 * self._attempt_s, CONNECT_ATTEMPT_S)
                 if loop.time() + retry_s >= deadline:
                     return JoinProblem(self.link.peer, str(error), final=False)
                 # Nobody can tell us that the other machine is up now, but trying.
@@ -550,6 +557,7 @@ class _Peer:
         """The link broke: greet again until it is up, unless somebody is at it."""
         if self._connected.is_set() and not self._gone and not self._closed:
             self._connected.clear()
+            self._attempt_s = self._first_rejoin_s
             self._spawn(self._rejoin())
 
     async def _rejoin(self) -> None:

@@ -192,7 +192,8 @@ class Handler(Protocol):
         """A notice arrived.
 
         Returns:
-            What resolves when it is safe, until when the peer is not told that it was taken; None if it is.
+            What resolves when it is safe, until when the peer is not told that it was taken; None if it is. Cancelled
+            if it never will be: to the peer that is a connection that broke.
         """
         ...
 

@@ -42,6 +42,9 @@ __all__ = [
     "reach",
 ]
 
+ASK_AGAIN_S: Final = 0.5
+"""How long nobody may answer until another connection is begun beside those that wait."""
+
 _SCHEME: Final = "fed://"
 _PEM: Final = re.compile(rb"-----BEGIN [A-Z ]+-----")
 _NOT_YET_VALID: Final = 9
@@ -368,7 +371,7 @@ async def _dial(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     where = f"party {peer!r} at {address}"
     try:
-        return await asyncio.open_connection(address.host, address.port, ssl=context)
+        return await _first_connection(address, context)
     except ssl.SSLError:
         raise
     except socket.gaierror as error:
@@ -379,6 +382,32 @@ async def _dial(
         raise PeerUnreachable(f"{where} closed the connection during the handshake") from error
     except OSError as error:
         raise PeerUnreachable(f"{where} cannot be reached: {_brief(error)}") from error
+
+
+async def _first_connection(
+    address: Address, context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, asking anew every `ASK_AGAIN_S` until there is an answer; the first one counts.
+
+    The kernel asks anew as well, but before Linux 6.5 it waits twice as long each time, and so it does with whatever
+    of a handshake is lost. A network that had been cut would be found whole again only after as much time again, and
+    by then a lease may have run out that was longer than the cut. Those that wait go on, for a slow line.
+    """
+    attempts: list[asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = []
+    answered: asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]] | None = None
+    try:
+        while answered is None:
+            attempts.append(asyncio.create_task(asyncio.open_connection(address.host, address.port, ssl=context)))
+            await asyncio.wait(attempts, timeout=ASK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            answered = next((attempt for attempt in attempts if attempt.done()), None)
+        return answered.result()
+    finally:
+        others = [attempt for attempt in attempts if attempt is not answered]
+        for attempt in others:
+            attempt.cancel()
+        for outcome in await asyncio.gather(*others, return_exceptions=True):
+            if isinstance(outcome, tuple):
+                outcome[1].transport.abort()
 
 
 def _checked(where: str, peer: str, cert: x509.Certificate) -> ServerCertificate:

@@ -22,6 +22,9 @@ from tests.federation.conftest import PROGRAMS, Driver
 ANSWER_S = 120.0
 """How long anything may take that is to happen, on a machine that is very busy with other things too."""
 
+DISMISSAL_S = 20.0
+"""How long a party with nothing left to do may take to end."""
+
 Environments = Callable[[], Mapping[str, Mapping[str, str]]]
 """Makes, for each party, the variables that its driver is started with."""
 
@@ -99,27 +102,44 @@ class Host:
 
     Args:
         environments: Where its parties are.
+        program: What plays them.
+        command: What to put before the command that starts a party's driver.
     """
 
-    def __init__(self, environments: Environments) -> None:
+    def __init__(
+        self,
+        environments: Environments,
+        program: Path = PROGRAMS / "scenarios.py",
+        command: Callable[[str], Sequence[str]] = lambda _: (),
+    ) -> None:
         self._environments = environments
+        self._program = program
+        self._command = command
         self._numbers = itertools.count()
         self.drivers: dict[str, Driver] = {}
 
     def begin(self, scenario: str, *arguments: Any) -> Playing:
         """Begin a scenario in every party."""
+        return self._begin(lambda _: [scenario, *arguments])
+
+    def begin_each(self, scenario: str, given: Mapping[str, Any], *arguments: Any) -> Playing:
+        """Begin a scenario in every party, whose first argument is not the same everywhere."""
+        return self._begin(lambda party: [scenario, given[party], *arguments])
+
+    def _begin(self, what: Callable[[str], Sequence[Any]]) -> Playing:
         if any(driver.process.poll() is not None for driver in self.drivers.values()):
             self.close()
         if not self.drivers:
             self.drivers = {
-                party: _start("scenarios.py", party, environment) for party, environment in self._environments().items()
+                party: _start(self._command(party), self._program, party, environment)
+                for party, environment in self._environments().items()
             }
             for driver in self.drivers.values():
                 driver.wait_for("joined", ANSWER_S)
         number = next(self._numbers)
         playing = Playing(self.drivers, number)
-        for driver in self.drivers.values():
-            _write(driver, json.dumps([number, scenario, *arguments]) + "\n")
+        for party, driver in self.drivers.items():
+            _write(driver, json.dumps([number, *what(party)]) + "\n")
         return playing
 
     def play(self, scenario: str, *arguments: Any) -> dict[str, Any]:
@@ -130,6 +150,14 @@ class Host:
         """Wait until every party's program has ended. Returns the exit codes."""
         return {party: driver.end(ANSWER_S) for party, driver in self.drivers.items()}
 
+    def dismiss(self) -> None:
+        """Let every party come to the end of its program. Whoever takes too long is left to `close`."""
+        for driver in self.drivers.values():
+            driver.proceed()
+        for driver in self.drivers.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                driver.end(DISMISSAL_S)
+
     def close(self) -> None:
         for driver in self.drivers.values():
             driver.kill()
@@ -137,18 +165,18 @@ class Host:
 
 
 @contextlib.contextmanager
-def hosted(environments: Environments) -> Iterator[Host]:
-    """A host that is closed at the end."""
-    host = Host(environments)
+def hosted(environments: Environments, **arguments: Any) -> Iterator[Host]:
+    """A host that is closed at the end. The arguments are its own."""
+    host = Host(environments, **arguments)
     try:
         yield host
     finally:
         host.close()
 
 
-def _start(program: str, party: str, environment: Mapping[str, str]) -> Driver:
+def _start(command: Sequence[str], program: Path, party: str, environment: Mapping[str, str]) -> Driver:
     process = subprocess.Popen(
-        [sys.executable, "-m", "fed.cli.driver", str(PROGRAMS / program)],
+        [*command, sys.executable, "-m", "fed.cli.driver", str(program)],
         env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

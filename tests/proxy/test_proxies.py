@@ -23,7 +23,15 @@ from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind, Receive
 from fed.proxy.sender import Delivery, Pushed, Sender, SenderEvent, SenderEventKind
 from fed.serde.contract import DecodeError, Encoded
 from fed.serde.data import DataCodec
-from fed.transport.contract import PROTOCOL_VERSION, Hello, Notice, NoticeKind, Parcel, Verdict
+from fed.transport.contract import (
+    PROTOCOL_VERSION,
+    Hello,
+    Notice,
+    NoticeKind,
+    Parcel,
+    PeerUnreachable,
+    Verdict,
+)
 from fed.transport.memory import MemoryLink, MemoryNetwork
 
 FAILURE = Failure("alice/x/1", Kind.TASK, "alice", "ValueError", "#3 train", 3)
@@ -865,7 +873,9 @@ def test_e40_a_peer_that_is_silent_past_its_lease_is_lost_and_refused_from_then_
             assert problem.final
             assert "party 'bob' has given party 'alice' up" in problem.reason
             # What still comes on a connection that was open is not heard either.
-            assert bob.on_notice("alice", READY) is None
+            not_taken = bob.on_notice("alice", READY)
+            assert not_taken is not None
+            assert not_taken.cancelled()
             await late.close()
             assert fed.heard["bob"] == []
 
@@ -1049,6 +1059,67 @@ def test_a_sender_pings_some_times_within_a_lease_and_not_while_the_link_is_down
             while link.pings == before:
                 await asyncio.sleep(0.01)
             assert fed.heard["bob"] == []
+
+    run(test)
+
+
+class LossyLink(MemoryLink):
+    """Loses greetings, as many as it is told to, and knows how long each might have taken."""
+
+    lose = 0
+
+    def __init__(self, network: MemoryNetwork, party: str, peer: str) -> None:
+        super().__init__(network, party, peer)
+        self.given: list[float] = []
+
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
+        self.given.append(timeout_s)
+        if len(self.given) in range(2, 2 + self.lose):
+            raise PeerUnreachable("no answer")
+        return await super().connect(hello, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(("lease_s", "times"), [(0.1, [0.5, 1, 2, 4]), (4, [2, 4, 8]), (100, [10])])
+def test_e40_what_is_begun_while_the_network_is_cut_is_soon_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, lease_s: float, times: list[float]
+) -> None:
+    monkeypatch.setattr("fed.proxy.sender.FIRST_RETRY_S", 0.0)
+
+    async def test() -> None:
+        async with federation() as fed:
+            await fed.senders["alice"].close()
+            link = LossyLink(fed.network, "alice", "bob")
+            link.lose = len(times)
+            fed.senders["alice"] = Sender(
+                hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10, lease_s=lease_s
+            )
+            assert await fed.senders["alice"].connect(60) == []
+            push = fed.push("before")
+            assert await fed.receive() == "before"
+            assert await push == DONE
+            fed.network.cut("alice", "bob")
+            fed.network.heal("alice", "bob")
+            push = fed.push("after", 1)
+            assert await fed.receive(1) == "after"
+            assert await push == DONE
+            assert link.given[0] == 10
+            assert link.given[1 : 1 + len(times)] == pytest.approx(times, rel=0.3)
+
+    run(test)
+
+
+def test_e41_a_party_that_was_given_up_and_is_still_connected_is_told_when_it_says_something() -> None:
+    """Bob has heard nothing of alice, who has not been cut off for long enough to notice anything herself."""
+
+    async def test() -> None:
+        async with federation(lease_s=LEASE_S) as fed:
+            lost = await fed.events("bob", 2)
+            assert [event.kind for event in lost] == [PeerEventKind.LOST] * 2
+            ping = Notice(NoticeKind.PING, 0)
+            assert set(await fed.senders["alice"].tell({"bob": [ping]}, 0.2)) == {"bob"}
+            (event,) = await asyncio.wait_for(fed.senders["alice"].events(), 10)
+            assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
+            assert "party 'bob' has given party 'alice' up" in event.reason
 
     run(test)
 

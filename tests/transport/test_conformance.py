@@ -414,6 +414,20 @@ def test_a_notice_is_answered_when_it_is_in_safe_hands(make_world: MakeWorld) ->
     run(scenario())
 
 
+def test_a_notice_that_nobody_will_take_is_not_answered_as_taken(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = await world.connected()
+            world.handler.taken = asyncio.get_running_loop().create_future()
+            world.handler.taken.cancel()
+            await ends_unreachable(asyncio.ensure_future(link.tell(READY, timeout_s=2 * LIMIT_S)))
+            # What comes after it may be.
+            world.handler.taken = None
+            await link.tell(READY, timeout_s=LIMIT_S)
+
+    run(scenario())
+
+
 def test_a_notice_that_is_not_in_safe_hands_when_the_listener_closes_is_not_answered(make_world: MakeWorld) -> None:
     async def scenario() -> None:
         async with make_world().opened() as world:

@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -539,5 +540,38 @@ def test_a_taken_port_is_named_and_is_free_again_once_closed(credentials: Mappin
             await listener.start(Recorder())
             assert listener.address == address
             await listener.close()
+
+    run(scenario())
+
+
+def test_e40_who_does_not_answer_is_asked_anew_and_the_first_answer_counts(
+    monkeypatch: pytest.MonkeyPatch, good: TLSConfig, tmp_path: Path, authority: Authority
+) -> None:
+    """The first question is lost; the kernel would go on asking, but seldom."""
+    open_connection = asyncio.open_connection
+    asked: list[asyncio.Event] = []
+
+    async def ask(*arguments: Any, **options: Any) -> Any:
+        asked.append(ended := asyncio.Event())
+        try:
+            if len(asked) == 1:
+                await asyncio.Event().wait()
+            return await open_connection(*arguments, **options)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(asyncio, "open_connection", ask)
+    monkeypatch.setattr("fed.transport.identity.ASK_AGAIN_S", 0.01)
+
+    async def scenario() -> None:
+        async with listening(written(tmp_path / "bob", authority.pem, authority.issue("bob"))) as address:
+            link = GrpcLink("alice", "bob", address, good)
+            try:
+                assert (await link.connect(hello("alice"), timeout_s=LIMIT_S)).party == "bob"
+            finally:
+                await link.close()
+        # None is left behind, neither those that waited nor those that came second.
+        assert len(asked) > 1
+        assert all(ended.is_set() for ended in asked)
 
     run(scenario())

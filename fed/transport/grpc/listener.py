@@ -180,7 +180,10 @@ class GrpcListener(Listener):
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         taken = handler.on_notice(peer, notice)
         if taken is not None:
-            await taken
+            # Not awaited itself: a call that was cancelled could not be told from a notice that nobody will take.
+            await asyncio.wait({taken})
+            if taken.cancelled():
+                await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "the notice was not taken")
         return b""
 
     async def _exchange(self, _requests: object, context: Any) -> None:
