@@ -19,6 +19,7 @@ from fed.runtime.cluster import LocalCluster
 from fed.testing.simulation import free_addresses
 from fed.transport.certificates import Authority, write_credentials
 from tests.cli.launching import environment
+from tests.conftest import eventually
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "errors.md"
@@ -161,29 +162,46 @@ PREPARED: Mapping[str, Callable[[Path], AbstractContextManager[None]]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """A command, and the files that hold what it prints."""
+
+    process: subprocess.Popen[bytes]
+    outputs: tuple[Path, Path]
+
+    @property
+    def text(self) -> str:
+        return "".join(path.read_text(encoding="utf-8") for path in self.outputs)
+
+    def comes_to_wait(self) -> None:
+        """Wait until it waits for another party, or has ended."""
+        assert eventually(lambda: "fed: waiting for " in self.text or self.process.poll() is not None, DEADLINE_S)
+
+
 @contextmanager
-def started(arguments: Sequence[str], directory: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fed.cli", *arguments],
-        cwd=directory,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def started(arguments: Sequence[str], directory: Path, env: Mapping[str, str]) -> Iterator[Running]:
+    outputs = (directory / "stdout", directory / "stderr")
+    with outputs[0].open("wb") as stdout, outputs[1].open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fed.cli", *arguments],
+            cwd=directory,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
     try:
-        yield process
+        yield Running(process, outputs)
     finally:
         # It takes the drivers that it started with it.
         process.kill()
-        process.communicate()
+        process.wait()
 
 
-def printed(process: subprocess.Popen[str], *, simulated: bool) -> list[str]:
+def printed(running: Running, *, simulated: bool) -> list[str]:
     """What a command prints, as it is shown: first what the parties print, by party, then what the command does."""
-    out, err = process.communicate(timeout=DEADLINE_S)
-    lines = (out + err).splitlines()
+    running.process.wait(DEADLINE_S)
+    lines = running.text.splitlines()
     if simulated:
         lines = [line for line in lines if not WAITING.fullmatch(line)]
         lines.sort(key=lambda line: [*PARTIES, line.partition(" ")[0]].index(line.partition(" ")[0]))
@@ -198,7 +216,7 @@ def printed(process: subprocess.Popen[str], *, simulated: bool) -> list[str]:
 @pytest.mark.parametrize("shown", all_shown(), ids=str)
 def test_the_program_prints_what_is_shown(shown: Shown, machines: Path, ray_cluster: LocalCluster) -> None:
     env = environment(**ray_cluster.environment(), FED_LOG_DIR=str(machines / "logs"))
-    running: list[tuple[tuple[str, ...], subprocess.Popen[str]]] = []
+    running: list[tuple[tuple[str, ...], Running]] = []
     with ExitStack() as stack:
         stack.enter_context(PREPARED.get(str(shown), nullcontext)(machines))
         for command in shown.commands:
@@ -207,9 +225,12 @@ def test_the_program_prints_what_is_shown(shown: Shown, machines: Path, ray_clus
             else:
                 process = started(command, machines / command[-1], env)
             running.append((command, stack.enter_context(process)))
+            if command != shown.commands[-1]:
+                # Who comes second finds the first one waiting: what is told to whom depends on it.
+                running[-1][1].comes_to_wait()
         lines: list[str] = []
         for command, run in running:
             lines += [f"$ fed {' '.join(command)}", *printed(run, simulated="--simulate" in command)]
-            assert run.returncode in (1, 2)
+            assert run.process.returncode in (1, 2)
     difference = list(difflib.unified_diff(shown.lines, lines, "docs/errors.md", "printed", n=99, lineterm=""))
     assert not difference, "\n".join(["what is printed is not what is shown", *difference])

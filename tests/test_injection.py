@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -74,6 +75,9 @@ class FaultyWorld(MemoryWorld):
     @property
     def sequences(self) -> list[int]:
         return [received.id.sequence for _, received in self.handler.parcels]
+
+    def break_network(self) -> None:
+        self._network.cut("alice", "bob")
 
     async def close_network(self) -> None:
         self.run.end()
@@ -274,6 +278,31 @@ def test_what_is_dropped_by_the_sender_breaks_the_connection_and_does_not_arrive
         await world.arrived(1, 2)
 
     play(plan, scenario)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_reader_that_is_cancelled_as_the_connection_breaks_leaves_no_error_unread(steps: int) -> None:
+    plan = FaultPlan()
+    plan.at("send", party="alice", peer="carol").drop()
+    complaints: list[Any] = []
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        acks = link.acks()
+        reading = asyncio.ensure_future(anext_of(acks))
+        await asyncio.sleep(0.01)
+        world.break_network()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        del reading, acks
+        gc.collect()
+        await asyncio.sleep(0)
+
+    play(plan, scenario)
+    gc.collect()
+    assert complaints == []
 
 
 @ways

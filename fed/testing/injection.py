@@ -324,6 +324,8 @@ class FaultyLink(Link):
         """
         self._check(session)
         task: asyncio.Future[T] = asyncio.ensure_future(work())
+        # Whoever waits for it may be cancelled at the moment that it fails, and then nobody looks at it.
+        task.add_done_callback(_look_at)
         waiting: set[asyncio.Future[Any]] = {task, session.broken}
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -332,9 +334,6 @@ class FaultyLink(Link):
                 task.cancel()
         if session.broken.done():
             await asyncio.wait({task})
-            if not task.cancelled():
-                # Looked at, so that nobody complains that it was not.
-                task.exception()
             self._check(session)
         return task.result()
 
@@ -346,6 +345,12 @@ class FaultyLink(Link):
 
     def _unreachable(self, why: str) -> PeerUnreachable:
         return PeerUnreachable(f"the link from {self._injector.party!r} to {self.peer!r} {why}")
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Take note of how a task ended, so that asyncio does not complain that nobody did."""
+    if not task.cancelled():
+        task.exception()
 
 
 class FaultyListener(Listener):

@@ -3,5 +3,5 @@
 import fed
 
 if __name__ == "__main__":
-    with fed.job(init_timeout_s=5, lease_s=5):
+    with fed.job():
         print(fed.parties())
