@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+SECONDS ?= 600
+SEED ?= 1
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow soak check format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +22,9 @@ test: $(VENV)/.dev ## Run the fast tests
 
 test-slow: $(VENV)/.dev ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+soak: $(VENV)/.dev ## Play random jobs under random faults: make soak SECONDS=600 SEED=1
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, generated code
 	$(BIN)/ruff check

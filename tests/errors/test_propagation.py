@@ -633,7 +633,7 @@ def test_e33_one_that_never_comes_is_named_with_the_last_thing_heard_when_the_ti
     def main() -> None:
         if here() == "carol":
             return
-        with fed.job(init_timeout_s=1):
+        with fed.job(init_timeout_s=1, lease_s=1):
             pass
 
     errors = simulate(main, parties=THREE, check=False, timeout_s=20).errors

@@ -1,6 +1,7 @@
 """Random failing jobs by the hundred: whatever goes wrong, in whatever order, the laws of `tests.soak.laws` hold.
 
-``FED_SOAK_SEED`` is the first seed, ``FED_SOAK_JOBS`` how many jobs are played. A failure names its seed: to play that
+``FED_SOAK_SEED`` is the first seed, ``FED_SOAK_JOBS`` how many jobs are played, ``FED_SOAK_FAULTY_JOBS`` how many whose
+network and proxies suffer as well. A failure names its seed: to play that
 one alone, give it as the first, and one as the number.
 """
 
@@ -19,16 +20,19 @@ from typing import Final
 import psutil
 import pytest
 
-from fed.testing import simulate
+from fed.testing import FaultPlan, simulate
+from fed.testing.faults import Injection
 from tests.conftest import eventually
 from tests.federation.conftest import Driver
 from tests.soak import programs
+from tests.soak.faults import plan_of
 from tests.soak.laws import violations
 from tests.soak.programs import MEETINGS, PARTIES, Account, Job, Task, account_of, job_of, play
 
 # Read here, because no test sees variables of the caller's.
 SEED: Final = int(os.environ.get("FED_SOAK_SEED", "4711"))
 JOBS: Final = int(os.environ.get("FED_SOAK_JOBS", "300"))
+FAULTY_JOBS: Final = int(os.environ.get("FED_SOAK_FAULTY_JOBS", "100"))
 CHUNK: Final = 10
 HANG_S: Final = 60.0
 RAY_HANG_S: Final = 180.0
@@ -67,7 +71,7 @@ def recorded() -> Iterator[Record]:
         logger.removeHandler(record)
 
 
-def played_here(job: Job) -> tuple[dict[str, Account], list[str]]:
+def played_here(job: Job, faults: FaultPlan | None = None) -> tuple[dict[str, Account], list[str]]:
     """Play a job in this process. Returns the accounts, and what the library said meanwhile."""
     meetings = {one.meeting for stretch in job.stretches for one in stretch.operations if isinstance(one, Task)}
     MEETINGS.update({meeting: threading.Barrier(2) for meeting in meetings if meeting})
@@ -78,6 +82,7 @@ def played_here(job: Job) -> tuple[dict[str, Account], list[str]]:
                 parties=job.parties,
                 transport="grpc" if job.transport == "grpc" else "memory",
                 timeout_s=HANG_S,
+                faults=faults,
             )
     finally:
         MEETINGS.clear()
@@ -95,6 +100,25 @@ def test_random_failing_jobs_in_one_process(first: int) -> None:
         print(f"seed {seed}: {time.monotonic() - began:.3f} s")
         found += [f"seed {seed}: {text}" for text in [*violations(job, accounts), *said]]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("first", range(SEED, SEED + FAULTY_JOBS, CHUNK))
+def test_random_jobs_whose_connections_break_and_whose_proxies_are_killed(first: int) -> None:
+    found: list[str] = []
+    for seed in range(first, min(first + CHUNK, SEED + FAULTY_JOBS)):
+        found += [f"seed {seed}: {text}" for text in suffered(seed)[0]]
+    assert not found, "\n".join(found)
+
+
+def suffered(seed: int) -> tuple[list[str], tuple[Injection, ...]]:
+    """Play a job while its network and its proxies suffer. Returns the violations of the laws, and what struck."""
+    job = job_of(seed)
+    plan = plan_of(seed, job.parties)
+    began = time.monotonic()
+    # What the library says of the faults is not looked at.
+    accounts, _ = played_here(job, plan)
+    print(f"seed {seed}: {time.monotonic() - began:.3f} s, {len(plan.injected)} faults")
+    return violations(job, accounts), plan.injected
 
 
 def accounts_of(driver: Driver) -> dict[int, Account]:
