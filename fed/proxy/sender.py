@@ -408,11 +408,18 @@ class _Peer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[None] | None = None
 
+    def is_over(self) -> bool:
+        """Whether this is closed. What loops has to look, because a cancellation may be lost on its way.
+
+        Before Python 3.12 `asyncio.wait_for` swallows one that comes when what it waits for has just ended.
+        """
+        return self._closed
+
     async def join(self, timeout_s: float) -> JoinProblem | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         retry_s = FIRST_RETRY_S
-        while True:
+        while not self.is_over():
             left_s = deadline - loop.time()
             try:
                 welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
@@ -428,6 +435,8 @@ class _Peer:
             except (PeerRefused, PeerUntrusted) as error:
                 return JoinProblem(self.link.peer, str(error), final=True)
             else:
+                if self.is_over():
+                    break
                 if self._incarnation not in (None, welcome.incarnation):
                     # The party that knew what it had taken is gone, and its successor is in another run.
                     detail = f"party {self.link.peer!r} was started anew"
@@ -436,6 +445,7 @@ class _Peer:
                 self._incarnation = welcome.incarnation
                 self._up()
                 return None
+        return JoinProblem(self.link.peer, "the sender is closed", final=False)
 
     def revive(self) -> None:
         self._revived = True
@@ -562,7 +572,7 @@ class _Peer:
 
     async def _rejoin(self) -> None:
         level = logging.WARNING
-        while True:
+        while not self.is_over():
             problem = await self.join(CONNECT_ATTEMPT_S)
             if problem is None:
                 return
@@ -580,7 +590,7 @@ class _Peer:
     async def _ping(self) -> None:
         """Be heard: the lease runs out in silence, and there may be nothing to say."""
         ping = Notice(NoticeKind.PING, 0)
-        while True:
+        while not self.is_over():
             await asyncio.sleep(self._ping_s)
             if not self._connected.is_set():
                 continue

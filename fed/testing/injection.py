@@ -432,7 +432,12 @@ class _FaultyHandler:
         self._inner.on_offer_broken(peer, object_id)
 
     def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
-        return None if self._dead else self._inner.on_notice(peer, notice)
+        if not self._dead:
+            return self._inner.on_notice(peer, notice)
+        # Not even one that did not need to be kept was taken.
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lost.cancel()
+        return lost
 
     def die(self) -> None:
         """Take nothing in any more."""

@@ -76,7 +76,7 @@ def test_quick_evidence_never_makes_the_wait_longer_and_is_void_when_the_peer_is
     assert run_until(one, 108.0) == []
 
 
-def test_a_party_that_was_stopped_itself_accuses_nobody() -> None:
+def test_e35_a_party_that_was_stopped_itself_accuses_nobody() -> None:
     one = alive("bob")
     assert one.due() == 106.0
     assert one.tick(500.0) == []
@@ -85,7 +85,7 @@ def test_a_party_that_was_stopped_itself_accuses_nobody() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 8.0), st.sampled_from(["heard", "evidence", "tick"])), max_size=40))
-def test_a_peer_is_lost_only_after_a_silence_of_the_lease_or_of_a_restart(events: list[tuple[float, str]]) -> None:
+def test_e35_a_peer_is_lost_only_after_a_silence_of_the_lease_or_of_a_restart(events: list[tuple[float, str]]) -> None:
     one = alive("bob")
     now = heard = 100.0
     accused: float | None = None

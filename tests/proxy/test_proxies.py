@@ -1238,6 +1238,42 @@ def test_e40_another_life_of_a_peer_is_quick_evidence_against_the_one_that_had_j
     run(test)
 
 
+class Stubborn(MemoryLink):
+    """Loses a cancellation on its way, as `asyncio.wait_for` may."""
+
+    entered = False
+
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
+        self.entered = True
+        try:
+            return await super().connect(hello, timeout_s=timeout_s)
+        except asyncio.CancelledError:
+            raise PeerUnreachable("this was a cancellation") from None
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["joining", "joining again"])
+def test_a_sender_closes_although_a_cancellation_is_lost(again: bool) -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            link = Stubborn(fed.network, "alice", "bob")
+            alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10)
+            fed.network.hold("alice", "bob")
+            joining: asyncio.Future[Any] = asyncio.ensure_future(asyncio.sleep(0))
+            if again:
+                alice.revive()
+            else:
+                joining = asyncio.ensure_future(alice.connect(60))
+            while not link.entered:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
+            closing = asyncio.ensure_future(alice.close())
+            await asyncio.wait_for(asyncio.shield(closing), 2)
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+
+    run(test)
+
+
 def test_a_sender_has_no_events_once_closed() -> None:
     async def test() -> None:
         async with federation() as fed:
