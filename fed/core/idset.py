@@ -1,7 +1,7 @@
 """A set of object ids of one epoch that costs about a bit for each call.
 
 Both ends of a delivery remember for a whole epoch what has been delivered. An object for itself takes a few hundred
-bytes; the calls are numbered, so a bit will do.
+bytes; the calls are numbered, and so are their results, so a bit will do.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class IdSet:
     __slots__ = ("_bits", "_count", "_slots")
 
     def __init__(self) -> None:
-        # One bit for the first result of each call; the other results, which few calls have, by name.
+        # One bit for the first result of each call, which is the only one of most; the others' bits by call.
         self._bits = bytearray()
-        self._slots: set[tuple[int, int]] = set()
+        self._slots: dict[int, int] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -27,7 +27,7 @@ class IdSet:
 
     def __contains__(self, object_id: ObjectId) -> bool:
         if object_id.slot:
-            return (object_id.sequence, object_id.slot) in self._slots
+            return bool(self._slots.get(object_id.sequence, 0) >> object_id.slot & 1)
         place, bit = divmod(object_id.sequence, 8)
         return place < len(self._bits) and bool(self._bits[place] >> bit & 1)
 
@@ -37,7 +37,7 @@ class IdSet:
             return
         self._count += 1
         if object_id.slot:
-            self._slots.add((object_id.sequence, object_id.slot))
+            self._slots[object_id.sequence] = self._slots.get(object_id.sequence, 0) | 1 << object_id.slot
             return
         place, bit = divmod(object_id.sequence, 8)
         if place >= len(self._bits):
@@ -49,8 +49,9 @@ class IdSet:
         size = max(len(self._bits), len(other._bits))
         bits = int.from_bytes(self._bits, "little") | int.from_bytes(other._bits, "little")
         self._bits = bytearray(bits.to_bytes(size, "little"))
-        self._slots |= other._slots
-        self._count = bits.bit_count() + len(self._slots)
+        for sequence, slots in other._slots.items():
+            self._slots[sequence] = self._slots.get(sequence, 0) | slots
+        self._count = bits.bit_count() + sum(slots.bit_count() for slots in self._slots.values())
 
     def discard(self, object_id: ObjectId) -> None:
         """Take an id out, if it is in."""
@@ -58,7 +59,11 @@ class IdSet:
             return
         self._count -= 1
         if object_id.slot:
-            self._slots.discard((object_id.sequence, object_id.slot))
+            left = self._slots[object_id.sequence] & ~(1 << object_id.slot)
+            if left:
+                self._slots[object_id.sequence] = left
+            else:
+                del self._slots[object_id.sequence]
         else:
             place, bit = divmod(object_id.sequence, 8)
             self._bits[place] &= ~(1 << bit)

@@ -364,6 +364,9 @@ class Receiver:
                 f"party {self._hello.party!r} has given party {peer!r} up: it had heard nothing of it for longer than "
                 "the lease"
             )
+        if hello.expects not in ("", self._hello.incarnation):
+            # It may be about to say goodbye to the run before this one.
+            raise Refusal(f"party {self._hello.party!r} was started anew after party {peer!r} had joined it")
         reason = disagreement(self._hello, hello)
         if reason is not None:
             self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))

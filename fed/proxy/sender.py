@@ -13,6 +13,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import enum
 import logging
 import math
@@ -421,8 +422,9 @@ class _Peer:
         retry_s = FIRST_RETRY_S
         while not self.is_over():
             left_s = deadline - loop.time()
+            hello = dataclasses.replace(self._hello, expects=self._incarnation or "")
             try:
-                welcome = await self.link.connect(self._hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
+                welcome = await self.link.connect(hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
             except PeerUnreachable as error:
                 if isinstance(error, PeerAbsent) and self._incarnation is not None and not self._left:
                     self._tell_driver(SenderEvent(SenderEventKind.ABSENT, self.link.peer))
@@ -437,11 +439,6 @@ class _Peer:
             else:
                 if self.is_over():
                     break
-                if self._incarnation not in (None, welcome.incarnation):
-                    # The party that knew what it had taken is gone, and its successor is in another run.
-                    detail = f"party {self.link.peer!r} was started anew"
-                    self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail))
-                    return None
                 self._incarnation = welcome.incarnation
                 self._up()
                 return None
@@ -581,6 +578,7 @@ class _Peer:
                 # finished was, anybody may listen by now.
                 if not self._left:
                     self._tell_driver(SenderEvent(SenderEventKind.OUTCAST, self.link.peer, problem.reason))
+                self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=problem.reason))
                 return
             if self._left:
                 level = logging.DEBUG

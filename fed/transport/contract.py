@@ -102,6 +102,8 @@ class Hello:
         parties: All parties of the job as it knows them, sorted.
         types: Names of the declared types, sorted.
         exceptions: Names of the declared exceptions, sorted.
+        expects: The incarnation of the one who is greeted that had been joined before; empty at first. What is meant
+            for one run must not be heard by the next, which may listen at the same address a moment later.
     """
 
     protocol: int
@@ -112,6 +114,7 @@ class Hello:
     parties: tuple[str, ...]
     types: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
+    expects: str = ""
 
 
 class Parcel(NamedTuple):

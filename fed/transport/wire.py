@@ -249,6 +249,7 @@ def _hello(hello: Hello) -> pb.Hello:
         message.parties.extend(hello.parties)
         message.types.extend(hello.types)
         message.exceptions.extend(hello.exceptions)
+        message.expects = hello.expects
     except (ValueError, TypeError) as error:
         raise MalformedFrame(f"a greeting cannot be encoded: {error}") from error
     _read_hello(message)
@@ -267,6 +268,7 @@ def _read_hello(message: pb.Hello) -> Hello:
         parties=_names(message.parties, "party in a greeting", MAX_PARTIES),
         types=_names(message.types, "type in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
         exceptions=_names(message.exceptions, "exception in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
+        expects=_text(message.expects, "expected incarnation in a greeting", MAX_NAME_BYTES),
     )
 
 

@@ -47,3 +47,9 @@ def test_a_call_costs_about_a_bit() -> None:
     for sequence in range(100_000):
         one.add(ObjectId(0, sequence, 0))
     assert sys.getsizeof(one._bits) < 30_000
+
+
+def test_each_result_of_a_call_costs_about_a_bit() -> None:
+    one = set_of(ObjectId(0, sequence, slot) for sequence in range(100) for slot in range(1000))
+    assert sum(map(sys.getsizeof, one._slots.values())) < 30_000
+    assert len(one) == 100_000

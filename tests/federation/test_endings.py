@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import statistics
 import time
 from collections.abc import Callable, Mapping
 
@@ -96,7 +97,8 @@ def test_a_program_that_ends_by_itself(federation: Start, ending: str, codes: Ma
 )
 def test_a_signal(federation: Start, ending: str, signals: tuple[signal.Signals, ...], code: int) -> None:
     parties = Parties(federation)
-    parties.start("bob")
+    # Both make the same calls.
+    parties.start("bob", TEST_ENDING="get" if ending == "get" else "")
     alice = parties.start("alice", TEST_ENDING=ending)["alice"]
     alice.wait_for("at the end", ANSWER_S)
     since = time.monotonic()
@@ -132,6 +134,25 @@ def test_e40_a_driver_that_dies_without_a_word(
     parties.ended({"alice": code, "bob": 1, "carol": 1}, since, LEASE_S + BOUND_S)
     for driver in others.values():
         assert "fed: error: party 'alice' was lost: nothing was heard of it for" in driver.output
+
+
+@pytest.mark.timeout(3000)
+def test_e40_how_soon_drivers_that_are_killed_are_missed(federation: Start) -> None:
+    """``TEST_DRIVER_KILLS`` makes it longer. Prints the time from the kill to the error at each of the others."""
+    times: list[float] = []
+    for _ in range(int(os.environ.get("TEST_DRIVER_KILLS", "3"))):
+        parties = Parties(federation, ("alice", "bob", "carol"))
+        drivers = parties.start("alice", "bob", "carol", TEST_ENDING="get", FED_LEASE_S="4")
+        for driver in drivers.values():
+            driver.wait_for("at the end", ANSWER_S)
+        drivers["alice"].process.kill()
+        since = time.monotonic()
+        for party in ("bob", "carol"):
+            drivers[party].wait_for("fed: error: party 'alice' was lost", ANSWER_S)
+            times.append(time.monotonic() - since)
+        parties.ended({"alice": -signal.SIGKILL, "bob": 1, "carol": 1}, since, 4 + BOUND_S)
+    middle, most = statistics.median(times), max(times)
+    print(f"{len(times) // 2} kills; lease 4 s; missed after median {middle:.2f} s, at most {most:.2f} s")
 
 
 def test_ctrl_c_and_sigterm_while_others_are_waited_for(federation: Start) -> None:

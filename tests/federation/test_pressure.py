@@ -24,6 +24,7 @@ def proxies() -> set[int]:
 
 
 def test_a_hundred_thousand_small_objects_in_one_loop_leave_memory_as_it_was(federation: Start) -> None:
+    """After the first hundred thousand, of which the allocators keep the pages."""
     others = proxies()
     drivers = federation("pressure.py", ("alice", "bob"), "1000", stdin=True)
     for driver in drivers.values():
@@ -40,3 +41,17 @@ def test_a_hundred_thousand_small_objects_in_one_loop_leave_memory_as_it_was(fed
         growth = [late / early for early, late in zip(before, after, strict=True)]
         print(driver.party, [f"{size / 1e6:.0f} MB" for size in before], [f"{factor:.3f}" for factor in growth])
         assert max(growth) < 1.1, (before, after)
+
+
+def test_fifty_jobs_in_one_process_leave_memory_and_descriptors_as_they_were(federation: Start) -> None:
+    others = proxies()
+    drivers = federation("again.py", ("alice", "bob"), "50", everywhere={"FED_LEASE_S": "30"})
+    for driver in drivers.values():
+        assert driver.end(7 * ANSWER_S) == 0, driver.output
+        before, after = json.loads(next(line for line in driver.lines if line.startswith("[[")))
+        print(driver.party, "memory, descriptors, threads:", before, after)
+        # Ray itself keeps a little of each actor that there ever was.
+        assert after[0] < 1.1 * before[0]
+        assert after[1] <= before[1] + 5
+        assert after[2] <= before[2] + 2
+    assert proxies() <= others

@@ -1238,6 +1238,31 @@ def test_e40_another_life_of_a_peer_is_quick_evidence_against_the_one_that_had_j
     run(test)
 
 
+def test_what_is_meant_for_one_run_of_a_peer_is_not_heard_by_the_next() -> None:
+    async def test() -> None:
+        async with federation(ping_lease_s=LEASE_S) as fed:
+            await fed.receivers["bob"].close()
+            goodbye = telling(fed, Notice(NoticeKind.GOODBYE, 0))
+            # Bob's next run listens at the same address, and has not been greeted by anybody yet.
+            later = Receiver(
+                hello("bob", incarnation="later"), fed.network.listener("bob"), fed.codec, max_stored_bytes=10**6
+            )
+            fed.receivers["bob"] = later
+            await later.start()
+            driving = asyncio.ensure_future(fed.drive("bob"))
+            (event,) = [
+                one for one in await fed.senders["alice"].events() if one.kind is not SenderEventKind.ABSENT
+            ] or await fed.senders["alice"].events()
+            assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
+            assert "was started anew after party 'alice' had joined it" in event.reason
+            assert (await goodbye).keys() == {"bob"}
+            assert fed.heard["bob"] == []
+            await later.close()
+            await driving
+
+    run(test)
+
+
 class Stubborn(MemoryLink):
     """Loses a cancellation on its way, as `asyncio.wait_for` may."""
 

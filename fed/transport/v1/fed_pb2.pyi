@@ -103,7 +103,7 @@ class ObjectId(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., slot: _Optional[int] = ..., stamp: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "job", "party", "incarnation", "parties", "types", "exceptions")
+    __slots__ = ("protocol", "version", "job", "party", "incarnation", "parties", "types", "exceptions", "expects")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +112,7 @@ class Hello(_message.Message):
     PARTIES_FIELD_NUMBER: _ClassVar[int]
     TYPES_FIELD_NUMBER: _ClassVar[int]
     EXCEPTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     job: str
@@ -120,7 +121,8 @@ class Hello(_message.Message):
     parties: _containers.RepeatedScalarFieldContainer[str]
     types: _containers.RepeatedScalarFieldContainer[str]
     exceptions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., job: _Optional[str] = ..., party: _Optional[str] = ..., incarnation: _Optional[str] = ..., parties: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[str]] = ..., exceptions: _Optional[_Iterable[str]] = ...) -> None: ...
+    expects: str
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., job: _Optional[str] = ..., party: _Optional[str] = ..., incarnation: _Optional[str] = ..., parties: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[str]] = ..., exceptions: _Optional[_Iterable[str]] = ..., expects: _Optional[str] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("reason",)
