@@ -36,6 +36,9 @@ __all__ = ["Desk", "Entry", "Epoch", "Push"]
 
 logger = logging.getLogger("fed.epoch")
 
+MAX_MISSING: Final = 100_000
+"""Objects of other parties that will not come and that nobody has waited for yet, as far as they are remembered."""
+
 PENDING: Final = 0
 READY: Final = 1
 FAILED: Final = 2
@@ -219,6 +222,10 @@ class Epoch:
     def moves(self) -> int:
         """A number that grows with each call, each end of a task, each arrival and each delivery."""
         return self._moves
+
+    def note_move(self) -> None:
+        """The driver has come to wait. With the lock."""
+        self._moves += 1
 
     def standing(self, *, idle: bool, untold: int) -> Standing:
         """What this party is at. With the lock.
@@ -484,7 +491,10 @@ class Epoch:
 
     def note_missing(self, peer: str, objects: Iterable[ObjectId], failure: Failure) -> None:
         """A party tells that objects of it will never come. With the lock."""
-        self._missing.update((Key(peer, object_id), failure) for object_id in objects)
+        for object_id in objects:
+            # What it names beyond all that could be waited for, a receiver may forget.
+            if object_id.epoch == self.number and len(self._missing) < MAX_MISSING:
+                self._missing[Key(peer, object_id)] = failure
 
     def _tell_failed(self, consumer: str, failure: Failure, entry: Entry) -> None:
         self._desk.tell(consumer, Notice(NoticeKind.FAILURE, self.number, failure, (entry.id,)))

@@ -17,6 +17,7 @@ or take another lock, so there is no order of locks to keep. A signal handler ta
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -26,7 +27,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fed.cleanup import CleanupManager, FailureReport, run_steps
@@ -49,7 +50,7 @@ from fed.errors import (
 from fed.interruption import Interrupter
 from fed.object import FedObject, ObjectId
 from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind
-from fed.proxy.sender import SenderEventKind
+from fed.proxy.sender import OUTCAST, SenderEventKind
 from fed.raising import aborted, error_of, init_error
 from fed.runtime.arguments import Packed
 from fed.runtime.body import text_of
@@ -684,11 +685,12 @@ class Job:
 
     def _handle_question(self, peer: str, notice: Notice) -> None:
         """A peer asks what this party is at, or has answered. The lock is held."""
+        if notice.kind is NoticeKind.ASK and peer in self._answering:
+            return
         own = self._running().standing(idle=self._idle, untold=self._untold_news)
         if notice.kind is NoticeKind.ASK:
-            if peer not in self._answering:
-                self._answering.add(peer)
-                self.tell(peer, Notice(NoticeKind.STANDING, notice.epoch, calls=notice.calls, standing=own))
+            self._answering.add(peer)
+            self.tell(peer, Notice(NoticeKind.STANDING, notice.epoch, calls=notice.calls, standing=own))
         elif notice.standing is not None:
             self._stall.answered(peer, notice.calls, notice.standing)
             standings = self._stall.deadlock(own)
@@ -696,9 +698,9 @@ class Job:
                 logger.error("nothing will ever move again; who waits for what:\n%s", mermaid(standings))
                 self.learn(self.new_failure(Fault(Kind.DEADLOCK, "DeadlockError", detail=graph(standings))))
 
-    def _lose(self, peer: str, detail: str) -> None:
+    def _lose(self, peer: str, detail: str, message: str = "") -> None:
         """A peer is gone, or has given us up. The lock is held."""
-        failure = self.new_failure(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail))
+        failure = self.new_failure(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail, message=message))
         self._carry_out(self._coordinator.lost(peer, dataclasses.replace(failure, src_party=peer)))
 
     def _listen_to_sender(self) -> None:
@@ -713,7 +715,7 @@ class Job:
             with self._lock:
                 leaving = self._life.leaving
                 if event.kind is SenderEventKind.OUTCAST and not leaving:
-                    self._lose(event.peer, event.reason)
+                    self._lose(event.peer, OUTCAST, event.reason)
                 gone = dict(self._gone)
                 epoch = self._coordinator.epoch
             if event.kind is SenderEventKind.RESTARTED:
@@ -1061,14 +1063,13 @@ class Job:
     def _wait_for(self, predicate: Callable[[], object], timeout_s: float | None) -> None:
         """Wait on the driver's thread, without the lock. Ctrl-C is raised from here, and never with the lock held."""
         limit = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        self._note_move()
         while True:
             left_s = max(0.0, limit - time.monotonic())
-            with self._lock:
-                self._idle = True
+            with self._lock, self._standing_still():
                 met = self.changed.wait_for(
                     lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
                 )
-                self._idle = False
             if self._interrupter.interrupted:
                 self._interrupter.deliver()
             elif met or left_s <= SIGNAL_CHECK_S:
@@ -1079,6 +1080,7 @@ class Job:
         """Wait during the shutdown. A Ctrl-C cuts it short, and so does haste, unless it is worth some patience."""
         limit = time.monotonic() + timeout_s
         cut = False
+        self._note_move()
         while True:
             if not cut and (self._interrupter.interrupted or (self._in_haste and not patient)):
                 cut = True
@@ -1088,15 +1090,29 @@ class Job:
                     if not self._said_goodbye:
                         self._give_up(KeyboardInterrupt())
             with self._lock:
-                self._idle = True
-                self.changed.wait_for(
-                    lambda known=cut: predicate() or (not known and self._interrupter.interrupted),  # type: ignore[misc]
-                    min(max(0.0, limit - time.monotonic()), SIGNAL_CHECK_S),
-                )
-                self._idle = False
+                with self._standing_still():
+                    self.changed.wait_for(
+                        lambda known=cut: predicate() or (not known and self._interrupter.interrupted),  # type: ignore[misc]
+                        min(max(0.0, limit - time.monotonic()), SIGNAL_CHECK_S),
+                    )
                 if predicate() or time.monotonic() >= limit:
                     return
             self._look_up()
+
+    def _note_move(self) -> None:
+        """The driver comes to wait, so it was elsewhere before: one that does so again and again moves."""
+        with self._lock:
+            if self._epoch is not None:
+                self._epoch.note_move()
+
+    @contextlib.contextmanager
+    def _standing_still(self) -> Iterator[None]:
+        """The driver waits in a fed call, whatever ends that: a signal handler of the user's may raise out of it."""
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
 
     def _look_up(self) -> None:
         """The driver has waited for a moment: if nothing has moved for long, ask why, and tell people [E36]."""
@@ -1113,6 +1129,8 @@ class Job:
             peers = self._life.attentive
             if due is Due.REPORT:
                 text = account(own, peers, self._stall.answers)
+            # What a peer was told of this may be lost with a receiver that was killed, and a divergence unseen with it.
+            self._carry_out(self._coordinator.progress())
             number = self._stall.ask(peers, own)
             for peer in peers:
                 self.tell(peer, Notice(NoticeKind.ASK, epoch.number, calls=number))

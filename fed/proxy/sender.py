@@ -54,6 +54,9 @@ __all__ = [
 
 logger = logging.getLogger("fed.sender")
 
+OUTCAST: Final = "it refuses a party that had joined it"
+"""What everybody is told of a peer that will have nothing more to do with this party."""
+
 BATCH_BYTES: Final = 256 * 1024
 """Small objects that are ready together go out in frames of up to this size."""
 
@@ -425,7 +428,12 @@ class _Peer:
             hello = dataclasses.replace(self._hello, expects=self._incarnation or "")
             try:
                 welcome = await self.link.connect(hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
-            except PeerUnreachable as error:
+            except (PeerUnreachable, PeerUntrusted) as error:
+                joined = self._incarnation is not None or self._revived
+                if isinstance(error, PeerUntrusted) and not joined:
+                    return JoinProblem(self.link.peer, str(error), final=True)
+                # Of one that had joined it may be the moment in which a certificate is renewed, there or here. Whether
+                # it comes back is for the lease to say.
                 if isinstance(error, PeerAbsent) and self._incarnation is not None and not self._left:
                     self._tell_driver(SenderEvent(SenderEventKind.ABSENT, self.link.peer))
                 self._attempt_s = min(2 * self._attempt_s, CONNECT_ATTEMPT_S)
@@ -434,7 +442,7 @@ class _Peer:
                 # Nobody can tell us that the other machine is up now, but trying.
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
-            except (PeerRefused, PeerUntrusted) as error:
+            except PeerRefused as error:
                 return JoinProblem(self.link.peer, str(error), final=True)
             else:
                 if self.is_over():
@@ -578,7 +586,8 @@ class _Peer:
                 # finished was, anybody may listen by now.
                 if not self._left:
                     self._tell_driver(SenderEvent(SenderEventKind.OUTCAST, self.link.peer, problem.reason))
-                self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=problem.reason))
+                # The reason is the peer's text, or names what is this party's own: no detail, which everybody is told.
+                self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=OUTCAST, message=problem.reason))
                 return
             if self._left:
                 level = logging.DEBUG

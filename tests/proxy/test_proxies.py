@@ -30,6 +30,7 @@ from fed.transport.contract import (
     NoticeKind,
     Parcel,
     PeerUnreachable,
+    PeerUntrusted,
     Verdict,
 )
 from fed.transport.memory import MemoryLink, MemoryNetwork
@@ -1259,6 +1260,35 @@ def test_what_is_meant_for_one_run_of_a_peer_is_not_heard_by_the_next() -> None:
             assert fed.heard["bob"] == []
             await later.close()
             await driving
+
+    run(test)
+
+
+class Renewing(MemoryLink):
+    """Whose credentials are being renewed when it connects for the second time."""
+
+    attempts = 0
+
+    async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
+        self.attempts += 1
+        if self.attempts == 2:
+            raise PeerUntrusted("the certificate and its key do not match")
+        return await super().connect(hello, timeout_s=timeout_s)
+
+
+def test_a_peer_that_cannot_be_proven_for_a_moment_is_not_lost_by_that() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            await fed.senders["alice"].close()
+            link = Renewing(fed.network, "alice", "bob")
+            alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=1000, lease_s=1)
+            fed.senders["alice"] = alice
+            assert await alice.connect(5) == []
+            fed.network.cut("alice", "bob")
+            fed.network.heal("alice", "bob")
+            assert await alice.tell({"bob": [READY]}, 10) == {}
+            assert link.attempts == 3
+            assert not alice._events
 
     run(test)
 

@@ -16,6 +16,7 @@ import fed
 from fed.core.notice import NoticeKind
 from fed.epoch import Entry, Epoch
 from fed.job import Job
+from fed.place import current_job
 from fed.testing import Simulation, simulate
 from tests.errors.programs import here
 
@@ -175,6 +176,34 @@ def test_e37_one_task_that_runs_keeps_it_from_being_a_deadlock(monkeypatch: pyte
     assert running.is_set()
     assert asked.is_set()
     assert {type(error) for error in errors.values()} == {fed.DeadlockError}
+
+
+@pytest.mark.parametrize("elsewhere", ["polling", "after a signal"])
+def test_e37_a_driver_that_is_busy_outside_fed_keeps_it_from_being_a_deadlock(elsewhere: str) -> None:
+    """Alice computes for several rounds while the others wait for a call that she has not made yet."""
+    computing_s = 8 * STALL_S
+
+    def program() -> Any:
+        if fed.party() == "alice":
+            until = time.monotonic() + computing_s
+            if elsewhere == "after a signal":
+                # What a signal handler of hers raises out of a fed call.
+                current = current_job()
+                original, current.changed.wait_for = current.changed.wait_for, _interrupted  # type: ignore[method-assign, assignment]
+                with pytest.raises(TimeoutError):
+                    fed.statistics()
+                current.changed.wait_for = original  # type: ignore[method-assign]
+            while time.monotonic() < until:
+                if elsewhere == "polling":
+                    fed.statistics()
+                time.sleep(0.001)
+        return fed.get(identity.party("alice").remote(1)), len(fed.errors())
+
+    assert dict(run(program, 5.0)) == dict.fromkeys(PARTIES, (1, 0))
+
+
+def _interrupted(*_: Any) -> bool:
+    raise TimeoutError
 
 
 def test_e38_times_that_contradict_one_another_are_refused() -> None:

@@ -414,6 +414,22 @@ def test_a_notice_is_answered_when_it_is_in_safe_hands(make_world: MakeWorld) ->
     run(scenario())
 
 
+def test_a_ping_does_not_wait_for_a_peer_that_is_slow_to_take_a_notice(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = await world.connected()
+            slow = world.handler.taken = asyncio.get_running_loop().create_future()
+            telling = asyncio.ensure_future(link.tell(READY, timeout_s=LIMIT_S))
+            await world.handler.until(lambda: bool(world.handler.notices))
+            world.handler.taken = None
+            await link.tell(Notice(NoticeKind.PING, 0), timeout_s=LIMIT_S / 2)
+            assert not telling.done()
+            slow.set_result(None)
+            await telling
+
+    run(scenario())
+
+
 def test_a_notice_that_nobody_will_take_is_not_answered_as_taken(make_world: MakeWorld) -> None:
     async def scenario() -> None:
         async with make_world().opened() as world:

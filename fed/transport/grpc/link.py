@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
@@ -23,6 +25,7 @@ from fed.transport.contract import (
     Link,
     LinkStatistics,
     Notice,
+    NoticeKind,
     Parcel,
     PeerRefused,
     PeerUnreachable,
@@ -126,7 +129,10 @@ class GrpcLink(Link):
 
     @override
     async def tell(self, notice: Notice, *, timeout_s: float) -> None:
-        await self._run(self._tell(self._connected(), wire.encode_notice(notice), timeout_s), timeout_s)
+        session, frames = self._connected(), wire.encode_notice(notice)
+        # A ping means the same wherever it comes, and must not wait for a peer that is slow to take what came before.
+        turn = contextlib.nullcontext() if notice.kind is NoticeKind.PING else self._telling
+        await self._run(self._tell(session, frames, timeout_s, turn), timeout_s)
 
     @override
     async def close(self) -> None:
@@ -177,9 +183,11 @@ class GrpcLink(Link):
         finally:
             call.cancel()
 
-    async def _tell(self, session: _Session, frames: Sequence[bytes], timeout_s: float) -> None:
+    async def _tell(
+        self, session: _Session, frames: Sequence[bytes], timeout_s: float, turn: AbstractAsyncContextManager[None]
+    ) -> None:
         # One at a time: gRPC promises no order between two calls.
-        async with self._telling:
+        async with turn:
             for frame in frames:
                 await session.tell(frame, metadata=session.metadata, timeout=timeout_s)
 
