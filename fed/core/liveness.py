@@ -105,6 +105,10 @@ class Liveness:
         if lease.health is not Health.LOST:
             lease.health = Health.LEFT
 
+    def lost(self, peer: str) -> None:
+        """A peer was given up before, as one who knew it says."""
+        self._leases[peer].health = Health.LOST
+
     def due(self) -> float | None:
         """When to call `tick` next; None: when somebody was heard."""
         times = [self._next(lease) for lease in self._leases.values() if lease.health in (Health.ALIVE, Health.SUSPECT)]

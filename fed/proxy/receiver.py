@@ -275,7 +275,10 @@ class Receiver:
         for key in self._table.restore(epoch, delivered):
             self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
         for peer, reason in left.items():
-            self._liveness.left(peer)
+            if reason is not None and reason.kind is Kind.PARTY_LOST:
+                self._liveness.lost(peer)
+            else:
+                self._liveness.left(peer)
             if reason is not None:
                 for resolution in self._table.left(peer, reason):
                     _resolve(resolution.ticket, reason)

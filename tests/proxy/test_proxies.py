@@ -31,6 +31,7 @@ from fed.transport.contract import (
     Parcel,
     PeerUnreachable,
     PeerUntrusted,
+    Refusal,
     Verdict,
 )
 from fed.transport.memory import MemoryLink, MemoryNetwork
@@ -969,6 +970,19 @@ def test_a_receiver_that_lives_again_knows_who_left_and_what_will_not_come() -> 
             bob.restore(0, {}, {fed.key(1): FAILURE}, {"carol": OVER})
             assert (await early).failures == (FAILURE, OVER)
             assert (await bob.receive([fed.key(1), fed.key(3, "carol")])).failures == (FAILURE, OVER)
+
+    run(test)
+
+
+def test_e41_a_receiver_that_lives_again_refuses_those_that_were_given_up() -> None:
+    async def test() -> None:
+        async with federation(drivers=False, lease_s=LEASE_S) as fed:
+            bob = await replaced(fed, "bob", lease_s=LEASE_S)
+            lost = Failure("bob/x/3", Kind.PARTY_LOST, "carol", "PartyLostError")
+            bob.restore(0, {}, {}, {"carol": lost, "alice": OVER})
+            with pytest.raises(Refusal, match="has given party 'carol' up"):
+                bob.on_hello("carol", hello("carol"))
+            bob.on_hello("alice", hello("alice"))
 
     run(test)
 
