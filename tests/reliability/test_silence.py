@@ -48,6 +48,8 @@ def test_e40_a_party_that_falls_silent_is_lost_to_everyone_within_the_lease(netw
     gate = threading.Event()
     noticed: dict[str, float] = {}
     cut_at: list[float] = []
+    # Nobody is to learn of the loss by what comes before the wait that it is to end.
+    together = threading.Barrier(3)
 
     @fed.remote
     def held() -> int:
@@ -58,6 +60,7 @@ def test_e40_a_party_that_falls_silent_is_lost_to_everyone_within_the_lease(netw
         one = held.party("carol").remote()
         # Carol has joined as well, or her task would not have run.
         fed.get(identity.party("carol").remote(0))
+        together.wait(10)
         if fed.party() == "alice":
             cut_at.append(time.monotonic())
             isolate(network, "carol")

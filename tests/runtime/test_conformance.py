@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fed.config import Address, Config
-from fed.core.failure import Failure, Kind, Poison
+from fed.core.failure import Failure, Fault, Kind, Poison
 from fed.core.rendezvous import Key
 from fed.job import hello_of
 from fed.object import ObjectId
@@ -23,6 +23,7 @@ from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
 from fed.testing.simulation import free_addresses
 from fed.transport.memory import MemoryNetwork
+from tests.conftest import eventually
 
 FAILURE = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
 OTHER = Failure("bob/x/2", Kind.TASK, "bob", "ValueError")
@@ -249,9 +250,16 @@ def test_calls_of_a_killed_actor_end(runtime: Runtime) -> None:
     actor, created = runtime.create(ActorBody(Counter, "Counter", {}), call(0))
     ending(runtime, created)
     runtime.kill(actor)
-    outcome = ending(runtime, runtime.call(actor, "add", call(1), {}).done)
-    assert outcome.fault is not None
-    assert outcome.fault.kind is Kind.ACTOR_DIED
+    faults: list[Fault] = []
+
+    def failed() -> bool:
+        fault = ending(runtime, runtime.call(actor, "add", call(1), {}).done).fault
+        faults.extend([fault] if fault is not None else [])
+        return bool(faults)
+
+    # Ray kills when it gets to it, and until then an actor takes calls.
+    assert eventually(failed)
+    assert faults[0].kind is Kind.ACTOR_DIED
 
 
 def test_coroutine_methods_run_concurrently(runtime: Runtime) -> None:
