@@ -41,8 +41,8 @@ def test_a_hundred_thousand_small_objects_in_one_loop_leave_memory_as_it_was(fed
         growth = [late / early for early, late in zip(before, after, strict=True)]
         print(driver.party, [f"{size / 1e6:.0f} MB" for size in before], [f"{factor:.3f}" for factor in growth])
         assert growth[0] < 1.1, (before, after)
-        # A proxy keeps what it has freed (`fed.transport.allocator`): it holds the most that it ever needed at once, and
-        # that depends on how far one party was ahead of the other. A leak of the objects alone would be a factor of 1.5.
+        # A proxy keeps what it has freed (`fed.transport.allocator`): it holds the most that it ever needed at once,
+        # and that depends on how far one party was ahead of the other.
         assert max(growth) < 1.25, (before, after)
 
 
