@@ -370,19 +370,18 @@ class Receiver:
         if hello.expects not in ("", self._hello.incarnation):
             # It may be about to say goodbye to the run before this one.
             raise Refusal(f"party {self._hello.party!r} was started anew after party {peer!r} had joined it")
+        other = self._incarnations.get(peer, hello.incarnation) != hello.incarnation
+        # A driver that was started anew before the job had begun simply takes its predecessor's place. One that has gone
+        # on to its next job, under whatever name, waits until this one is over here too.
+        if other and (self._closed or peer in self._ready):
+            # The one that we know has probably gone; or two run at the same time by mistake.
+            self.doubt(peer)
+            raise NotNow(f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined")
         reason = disagreement(self._hello, hello)
         if reason is not None:
             self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))
             raise Refusal(reason)
-        if self._incarnations.setdefault(peer, hello.incarnation) != hello.incarnation:
-            # A driver that was started anew before the job had begun simply takes its predecessor's place.
-            if self._closed or peer in self._ready:
-                # The one that we know has probably gone; or two run at the same time by mistake.
-                self.doubt(peer)
-                raise NotNow(
-                    f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined"
-                )
-            self._incarnations[peer] = hello.incarnation
+        self._incarnations[peer] = hello.incarnation
         self._heard(peer)
         return self._hello
 
