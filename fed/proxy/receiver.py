@@ -371,8 +371,8 @@ class Receiver:
             # It may be about to say goodbye to the run before this one.
             raise Refusal(f"party {self._hello.party!r} was started anew after party {peer!r} had joined it")
         other = self._incarnations.get(peer, hello.incarnation) != hello.incarnation
-        # A driver that was started anew before the job had begun simply takes its predecessor's place. One that has gone
-        # on to its next job, under whatever name, waits until this one is over here too.
+        # A driver that was started anew before the job had begun simply takes its predecessor's place. One that has
+        # gone on to its next job, under whatever name, waits until this one is over here too.
         if other and (self._closed or peer in self._ready):
             # The one that we know has probably gone; or two run at the same time by mistake.
             self.doubt(peer)
