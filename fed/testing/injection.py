@@ -38,6 +38,7 @@ from fed.transport.contract import (
     Listener,
     ListenerStatistics,
     Notice,
+    NoticeKind,
     NotNow,
     Parcel,
     PeerUnreachable,
@@ -221,7 +222,11 @@ class FaultyLink(Link):
         async def tell() -> None:
             if strike is not None and strike.action == "delay":
                 await strike.pause()
-            async with session.notices:
+            # A ping passes the other notices by, as it does in every transport.
+            turn: contextlib.AbstractAsyncContextManager[None] = (
+                contextlib.nullcontext() if notice.kind is NoticeKind.PING else session.notices
+            )
+            async with turn:
                 if strike is not None and strike.action in ("drop", "kill", "hang"):
                     await self._stop(session, strike)
                 for _ in range(2 if strike is not None and strike.action == "duplicate" else 1):

@@ -98,9 +98,9 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_each_run_begins_with_a_line_that_names_it(tmp_path: Path, opened: Open) -> None:
     log = opened(tmp_path, "alice")
-    log.begin("train", "alice", "/work/train.py")
+    log.begin("train", "alice", "/srv/train.py")
     [line] = log.path.read_text().splitlines()
-    assert f" {os.getpid()} INFO fed.cli: ---- job train, party alice: /work/train.py, fedray " in line
+    assert f" {os.getpid()} INFO fed.cli: ---- job train, party alice: /srv/train.py, fedray " in line
     assert line[:24].startswith("20")
     assert line[23] == "Z"
 
