@@ -49,6 +49,7 @@ from fed.errors import (
 )
 from fed.interruption import Interrupter
 from fed.object import FedObject, ObjectId
+from fed.proxy.known import Known
 from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind
 from fed.proxy.sender import OUTCAST, SenderEventKind
 from fed.raising import aborted, error_of, init_error
@@ -102,6 +103,12 @@ _QUESTIONS: Final = frozenset({NoticeKind.ASK, NoticeKind.STANDING})
 
 class _Events(NamedTuple):
     """For the data-sending thread: what peers told."""
+
+    outcome: Outcome
+
+
+class _ListensAgain(NamedTuple):
+    """For the data-sending thread: whether a receiver that was killed and lives again listens."""
 
     outcome: Outcome
 
@@ -199,10 +206,11 @@ class Job:
         self._root_cause: BaseException | None = None
         self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
         self._disagreed: dict[str, str] = {}
+        # The life of each peer's driver that has greeted this party.
+        self._incarnations: dict[str, str] = {}
         # Who will acknowledge nothing more, and why, as the proxies have been told.
         self._gone: dict[str, Failure | None] = {}
-        self._telling = 0
-        # Of those, what tells another party something that it may wait for.
+        # What is still to be told to peers, apart from questions and answers, which nobody waits for.
         self._untold_news = 0
         # Whose question about what this party is at is being answered; another one of theirs can wait.
         self._answering: set[str] = set()
@@ -228,7 +236,7 @@ class Job:
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
-        self._data: QueueThread[Push | _Events | _SenderEvents | _Confirm | Gone] = QueueThread(
+        self._data: QueueThread[Push | _Events | _ListensAgain | _SenderEvents | _Confirm | Gone] = QueueThread(
             f"fed-{config.party}-data", self._handle_data, self._thread_failed, idle=self._flush_confirmations
         )
         self._errors: QueueThread[_Tell | _Told | _Wake | _Called] = QueueThread(
@@ -277,6 +285,7 @@ class Job:
         timeout_s = self.config.init_timeout_s
         deadline = time.monotonic() + timeout_s
         self._connecting = True
+        self._listen_to_sender()
         joining = self._proxies.connect(timeout_s)
         connected: list[Outcome] = []
         self._runtime.watch(joining, functools.partial(self._note_outcome, connected))
@@ -297,6 +306,11 @@ class Job:
             with self._lock:
                 still = self._life.awaited
                 failed = self._join_failed()
+                if not still and not failed:
+                    # From here on a peer's driver that was started anew is another one.
+                    self._life.joined()
+                    self._joined_at = time.monotonic()
+                    incarnations = dict(self._incarnations)
             if failed:
                 self._raise_if_join_failed(connected)
             if not still:
@@ -304,19 +318,15 @@ class Job:
             if time.monotonic() >= deadline:
                 raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
             self._log_event("waiting", {"for": list(still)})
-        self._listen_to_sender()
-        with self._lock:
-            self._life.joined()
-        self._joined_at = time.monotonic()
+        self._proxies.begin(incarnations)
         self._log_event("joined", {})
 
     def _join_failed(self) -> bool:
         return bool(self._disagreed or self._life.quitters) or self._init_failure() is not None
 
     def _init_failure(self) -> Failure | None:
-        """A failure that keeps the job from starting. A task that failed in a party that was quicker does not."""
-        known = self._coordinator.book.all
-        return next((failure for failure in known if failure.kind in (Kind.INIT, Kind.INTERNAL)), None)
+        """A failure that keeps the job from starting. One of a party that was quicker, and had begun, does not."""
+        return next((failure for failure in self._coordinator.book.all if failure.kind is Kind.INIT), None)
 
     def _raise_if_join_failed(self, connected: Sequence[Outcome]) -> None:
         if self._disagreed:
@@ -550,7 +560,6 @@ class Job:
 
     def tell(self, peer: str, notice: Notice) -> None:
         """See `fed.epoch.Desk.tell`."""
-        self._telling += 1
         self._untold_news += notice.kind not in _QUESTIONS
         self._errors.post(_Tell(peer, notice))
 
@@ -616,7 +625,7 @@ class Job:
 
     # On the data-sending thread
 
-    def _handle_data(self, items: list[Push | _Events | _SenderEvents | _Confirm | Gone]) -> None:
+    def _handle_data(self, items: list[Push | _Events | _ListensAgain | _SenderEvents | _Confirm | Gone]) -> None:
         epoch = self._running()
         pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
         for item in items:
@@ -625,6 +634,8 @@ class Job:
                     pushes.setdefault(item.entry.id, (item.entry, []))[1].append(item.consumer)
             elif isinstance(item, _Events):
                 self._handle_events(item.outcome)
+            elif isinstance(item, _ListensAgain):
+                self._handle_listening(item.outcome)
             elif isinstance(item, _SenderEvents):
                 self._handle_sender_events(item.outcome)
             elif isinstance(item, Gone):
@@ -645,9 +656,7 @@ class Job:
     def _handle_events(self, outcome: Outcome) -> None:
         if outcome.fault is not None:
             with self._lock:
-                if not self._life.leaving:
-                    fault = dataclasses.replace(outcome.fault, kind=Kind.INTERNAL, detail="the receiver proxy failed")
-                    self.learn(self.new_failure(fault))
+                self._learn_defect(dataclasses.replace(outcome.fault, detail="the receiver proxy failed"))
             return
         batch: Batch = outcome.value
         if not batch.events:
@@ -675,6 +684,8 @@ class Job:
             self._carry_out(self._coordinator.heard(event.peer, event.notice))
             if self._life.latched and not latched:
                 self._root_cause = None
+        elif event.kind is PeerEventKind.GREETED:
+            self._handle_greeting(event.peer, event.incarnation)
         elif event.kind is PeerEventKind.DISAGREED:
             self._disagreed[event.peer] = event.reason
         elif event.kind is PeerEventKind.LOST:
@@ -682,6 +693,17 @@ class Job:
             self._lose(event.peer, detail)
         elif event.failure is not None and event.epoch == self._coordinator.epoch:
             self.learn(event.failure)
+
+    def _handle_greeting(self, peer: str, incarnation: str) -> None:
+        """A peer's driver has greeted this party for the first time. The lock is held."""
+        if self._incarnations.get(peer) == incarnation:
+            return
+        if self._joined_at:
+            # It came before the receiver had heard that the job has begun, with the one before.
+            self._lose(peer, "it was started anew")
+            return
+        self._incarnations[peer] = incarnation
+        self._carry_out(self._coordinator.started_anew(peer))
 
     def _handle_question(self, peer: str, notice: Notice) -> None:
         """A peer asks what this party is at, or has answered. The lock is held."""
@@ -716,14 +738,10 @@ class Job:
                 leaving = self._life.leaving
                 if event.kind is SenderEventKind.OUTCAST and not leaving:
                     self._lose(event.peer, OUTCAST, event.reason)
-                gone = dict(self._gone)
-                epoch = self._coordinator.epoch
-            if event.kind is SenderEventKind.RESTARTED:
+                known = self._known() if event.kind is SenderEventKind.RESTARTED else None
+            if known is not None:
                 logger.warning("the sender proxy of party %r was killed and lives again", self.party)
-                proxies = self._running_proxies()
-                proxies.reset(epoch, _epoch_over(self.party))
-                for peer, failure in gone.items():
-                    proxies.forget(peer, failure)
+                self._running_proxies().restore_sender(known)
             elif event.kind is SenderEventKind.ABSENT:
                 self._running_proxies().doubt(event.peer)
 
@@ -732,15 +750,35 @@ class Job:
         logger.warning("the receiver proxy of party %r was killed and lives again", self.party)
         proxies = self._running_proxies()
         with self._lock:
-            epoch = self._running()
-            arrived = copy.deepcopy(dict(epoch.arrived))
-            missing = dict(epoch.missing)
-            left = dict(self._gone)
+            known = self._known()
             root = self._coordinator.book.root if self._root_error is not None else None
-        proxies.reset(epoch.number, _epoch_over(self.party))
-        proxies.restore(epoch.number, arrived, missing, left)
+        proxies.reset(known.epoch, _epoch_over(self.party))
+        proxies.restore_receiver(known)
         if root is not None:
-            proxies.abort(epoch.number, root)
+            proxies.abort(known.epoch, root)
+        self._runtime.watch(proxies.started(), lambda outcome: self._data.post(_ListensAgain(outcome)))
+
+    def _handle_listening(self, outcome: Outcome) -> None:
+        """A receiver that lives again listens, or cannot: then nobody reaches this party any more."""
+        trouble = outcome.value if outcome.fault is None else outcome.fault.message
+        with self._lock:
+            if trouble is not None:
+                detail = "the receiver proxy was killed, and the one in its place cannot listen"
+                logger.error("%s: %s", detail, trouble)
+                # What stands in the way names addresses of this party's own.
+                self._learn_defect(Fault(Kind.INTERNAL, "ConfigError", detail=detail, message=trouble))
+
+    def _known(self) -> Known:
+        """What a proxy that lives again has to know. The lock is held."""
+        epoch = self._running()
+        return Known(
+            epoch=epoch.number,
+            begun=self._joined_at > 0,
+            incarnations=dict(self._incarnations),
+            left=dict(self._gone),
+            delivered=copy.deepcopy(dict(epoch.arrived)),
+            failed=dict(epoch.missing),
+        )
 
     # On the error-queue thread
 
@@ -790,7 +828,6 @@ class Job:
             # What is told is told until it has arrived [E42]. A peer that says no at once will not change its mind.
             again = tuple(items) if matters and time.monotonic() - began >= TELL_S / 2 else ()
             if not again:
-                self._telling -= len(items)
                 self._untold_news -= sum(item.notice.kind not in _QUESTIONS for item in items)
                 if any(item.notice.kind is NoticeKind.STANDING for item in items):
                     self._answering.discard(peer)
@@ -813,9 +850,13 @@ class Job:
     def _thread_failed(self, error: Exception) -> None:
         """A queue thread's handler raised: nobody may be left waiting for what it was to do."""
         with self._lock:
-            if not self._life.leaving:
-                fault = Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error))
-                self.learn(self.new_failure(fault))
+            self._learn_defect(Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error)))
+
+    def _learn_defect(self, fault: Fault) -> None:
+        """What this library itself needs has failed here. The lock is held."""
+        if not self._life.leaving:
+            kind = Kind.INTERNAL if self._joined_at else Kind.INIT
+            self.learn(self.new_failure(dataclasses.replace(fault, kind=kind)))
 
     # On the cleanup thread
 
@@ -1024,7 +1065,7 @@ class Job:
             # One that was refused stays a moment too, or the other would find nobody and never learn why.
             awaited = failed and (self._joined_at > 0 or self._refused)
         self._wait_leaving(
-            lambda: not self._telling and not (awaited and self._life.busy), until - time.monotonic(), patient=True
+            lambda: not self._untold_news and not (awaited and self._life.busy), until - time.monotonic(), patient=True
         )
         if still:
             logger.warning(

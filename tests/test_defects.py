@@ -13,7 +13,7 @@ import pytest
 
 import fed
 from fed.sending import QueueThread
-from fed.testing import Simulation, simulate
+from fed.testing import FaultPlan, Simulation, simulate
 
 PARTIES = ["alice", "bob", "carol"]
 
@@ -118,14 +118,21 @@ def test_an_isolated_failure_is_not_the_root_of_a_later_one_that_ends_the_job() 
     assert roots == [fed.Kind.DELIVERY] * 3
 
 
-def test_a_proxy_that_fails_ends_the_job_also_when_failures_are_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["", "before a slower party has begun"])
+def test_a_proxy_that_fails_ends_the_job_also_when_failures_are_isolated(
+    monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
     from fed.serde.data import DataCodec
 
     def exhausted(self: DataCodec, value: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(DataCodec, "encode", exhausted)
-    errors = run(lambda: fed.get(identity.party("alice").remote(1)), on_error="isolate").errors
+    plan = FaultPlan(seed=1)
+    if late:
+        # Bob still waits for carol when alice has begun, failed and left.
+        plan.at("broadcast", party="carol", peer="bob", kind="READY").delay(0.5)
+    errors = run(lambda: fed.get(identity.party("alice").remote(1)), faults=plan, on_error="isolate").errors
     assert set(errors) == set(PARTIES)
     for error in errors.values():
         assert isinstance(error, fed.FailureError)

@@ -51,6 +51,12 @@ RESET: Final = "fed.reset()"
 MAX_EARLY: Final = 4096
 """Notices of a later epoch that are kept for it."""
 
+MAX_EARLY_OBJECTS: Final = 65_536
+"""Objects that these may name, together."""
+
+UNTIMELY: Final = frozenset({NoticeKind.JOURNAL, NoticeKind.ASK, NoticeKind.STANDING})
+"""Notices that are of no use in an epoch after theirs; they are told again where they matter."""
+
 OF_OBJECTS: Final = frozenset({kind for kind in Kind if kind.symmetric} | {Kind.DELIVERY, Kind.EGRESS_DENIED})
 """Kinds of failures that concern nobody who has done with the objects."""
 
@@ -117,9 +123,11 @@ class Coordinator:
         self._isolate = isolate
         self._failure_count = 0
         self.life = Lifecycle(self._peers)
+        self._ready = False
         self.book = FailureBook()
         self.journal = Journal(self._peers)
         self._early: list[tuple[str, Notice]] = []
+        self._early_objects = 0
         # Peers whose programs have ended, each with the number of its calls; and whether this party's has.
         self._ends: dict[str, int] = {}
         self._ended = False
@@ -180,7 +188,16 @@ class Coordinator:
 
     def ready(self) -> list[Instruction]:
         """This party has finished its own part of joining."""
+        self._ready = True
         return self._tell_all(NoticeKind.READY)
+
+    def started_anew(self, peer: str) -> list[Instruction]:
+        """Before the job has begun here a peer's driver takes the place of another one.
+
+        What that one had said is void, and what it was told this one has not heard.
+        """
+        self.life.started_anew(peer)
+        return [Tell(peer, Notice(NoticeKind.READY, self.epoch))] if self._ready else []
 
     def heard(self, peer: str, notice: Notice) -> list[Instruction]:
         """A peer has told something."""
@@ -189,8 +206,7 @@ class Coordinator:
             self.life.ready(peer)
             return []
         if notice.epoch > self.epoch:
-            if len(self._early) < MAX_EARLY:
-                self._early.append((peer, notice))
+            self._keep_early(peer, notice)
             return []
         if kind is NoticeKind.GOODBYE:
             return self._goodbye(peer, notice)
@@ -211,6 +227,12 @@ class Coordinator:
         if kind is NoticeKind.JOURNAL:
             return self._hear_journal(peer, notice)
         return []
+
+    def _keep_early(self, peer: str, notice: Notice) -> None:
+        named = self._early_objects + len(notice.objects)
+        if notice.kind not in UNTIMELY and len(self._early) < MAX_EARLY and named <= MAX_EARLY_OBJECTS:
+            self._early.append((peer, notice))
+            self._early_objects = named
 
     def lost(self, peer: str, failure: Failure) -> list[Instruction]:
         """A peer has gone without a goodbye."""
@@ -386,7 +408,7 @@ class Coordinator:
         self._asks.clear()
         self._ends.clear()
         found: list[Instruction] = [Switched(self.epoch)]
-        early, self._early = self._early, []
+        early, self._early, self._early_objects = self._early, [], 0
         for peer, notice in early:
             found += self.heard(peer, notice)
         return found

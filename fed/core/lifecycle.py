@@ -12,6 +12,8 @@ The job::
 A peer::
 
     AWAITED ── ready ──► READY ── finished ──► FINISHED     its program has ended; it waits for the others
+       ▲                   │                      │
+       ├───── started anew ┘ while the job is JOINING
        │                   │                      │
        └───────────────────┴──── left ────────────┴──► LEFT  it is gone, or about to be
 
@@ -130,6 +132,11 @@ class Lifecycle:
         """A peer has finished its own part of joining."""
         if self._peers[peer] is PeerState.AWAITED:
             self._peers[peer] = PeerState.READY
+
+    def started_anew(self, peer: str) -> None:
+        """A peer's driver takes the place of one that may have been ready. Without effect once the job has begun."""
+        if self.state is State.JOINING and self._peers[peer] is PeerState.READY:
+            self._peers[peer] = PeerState.AWAITED
 
     def finished(self, peer: str) -> bool:
         """A peer's program has ended. Returns whether that was news."""

@@ -54,6 +54,10 @@ T = TypeVar("T")
 ENTRY_BYTES: Final = 512
 """Charged for each stored object on top of its size, so that a flood of tiny ones is bounded too."""
 
+MAX_ENTRIES: Final = 1 << 20
+"""Objects that are in the table at once. Far more than a job ever has under way: what is deferred is charged no bytes,
+and a peer that names objects without end must not fill the memory with their names."""
+
 
 class Key(NamedTuple):
     """One object from one peer."""
@@ -69,6 +73,9 @@ class Reply(enum.Enum):
     DEFERRED = "DEFERRED"
     WANTED = "WANTED"
     REFUSED = "REFUSED"
+    """It is too large."""
+    CROWDED = "CROWDED"
+    """There are too many."""
 
 
 class Resolution(NamedTuple, Generic[T, P]):
@@ -333,6 +340,11 @@ class Rendezvous(Generic[T, P]):
         self._left.setdefault(peer, failure)
         return self._let_go(failure, lambda key: key.peer == peer)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether nothing more may be named that nobody waits for."""
+        return len(self._entries) >= MAX_ENTRIES
+
     def statistics(self) -> Statistics:
         """Counts now."""
         states = [entry.state for entry in self._entries.values()]
@@ -394,6 +406,8 @@ class Rendezvous(Generic[T, P]):
             return Arrival(reply=Reply.DELIVERED)
         if self._max_object is not None and nbytes > self._max_object:
             return Arrival(reply=Reply.REFUSED)
+        if entry is None and self.crowded:
+            return Arrival(reply=Reply.CROWDED)
         return None
 
     def _was_delivered(self, key: Key) -> bool:

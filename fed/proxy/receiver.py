@@ -8,24 +8,24 @@ is not told again, so its driver looks at that of what it is told too.
 from __future__ import annotations
 
 import asyncio
-import collections
 import dataclasses
 import enum
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from fed.core.failure import Failure, Fault, Kind, Poison
-from fed.core.idset import IdSet
 from fed.core.liveness import Health, Liveness
 from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
 from fed.object import ObjectId
 from fed.proxy.greeting import disagreement
+from fed.proxy.known import Known
 from fed.serde.contract import Codec, DecodeError
 from fed.transport.contract import (
     Ack,
+    AddressInUse,
     Hello,
     Listener,
     Notice,
@@ -41,6 +41,13 @@ __all__ = ["Batch", "Handled", "PeerEvent", "PeerEventKind", "Received", "Receiv
 
 logger = logging.getLogger("fed.receiver")
 
+LISTEN_RETRY_S: Final = 0.25
+"""How soon another attempt is made where the port is not free yet."""
+
+MAX_UNTAKEN: Final = 64
+"""Notices of one peer that the driver has not handled yet. A sender tells them one by one, so beyond a few that were
+told again nobody honest has as many."""
+
 INLINE_HEADER_BYTES: Final = 64 * 1024
 """Headers up to this size are decoded on the event loop (well below a millisecond), larger ones on a thread."""
 
@@ -55,12 +62,15 @@ _RECEIPTS: Final = {
     Reply.DEFERRED: Receipt.DEFERRED,
     Reply.WANTED: Receipt.WANTED,
     Reply.REFUSED: Receipt.REFUSED,
+    Reply.CROWDED: Receipt.REFUSED,
 }
 
 
 class PeerEventKind(enum.Enum):
     """What the driver hears from its receiver."""
 
+    GREETED = "GREETED"
+    """A driver has greeted for the first time: a peer's first one, or one that takes its predecessor's place."""
     NOTICE = "NOTICE"
     """A peer told something."""
     DISAGREED = "DISAGREED"
@@ -80,6 +90,7 @@ class PeerEvent:
     Attributes:
         kind: What it is.
         peer: Who; this party itself for FAILURE.
+        incarnation: For GREETED: that life of the peer's driver.
         notice: For NOTICE: as the peer told it, of the current epoch or a later one; READY and GOODBYE of any epoch.
         reason: For DISAGREED: a sentence.
         failure: For FAILURE.
@@ -89,6 +100,7 @@ class PeerEvent:
 
     kind: PeerEventKind
     peer: str
+    incarnation: str = ""
     notice: Notice | None = None
     reason: str = ""
     failure: Failure | None = None
@@ -174,30 +186,48 @@ class Receiver:
             max_stored_bytes, max_object_bytes
         )
         self._acks: dict[str, Callable[[Sequence[Ack]], None]] = {}
-        # With their numbers, of which `_told` is the last one.
-        self._events: collections.deque[tuple[int, PeerEvent]] = collections.deque()
+        # By number, in order; `_told` is the last one.
+        self._events: dict[int, PeerEvent] = {}
+        # Of those that the next one of their kind makes worthless: the number of the newest one.
+        self._newest: dict[tuple[object, ...], int] = {}
         self._news = asyncio.Event()
         self._local_failures = 0
         self._closed = False
         self._incarnations: dict[str, str] = {}
-        self._ready: set[str] = set()
+        self._begun = False
+        # Whether this has taken the place of a receiver that was killed, and has not been told what that one knew.
+        self._ignorant = False
         self._epoch = 0
         self._stale_notices = 0
-        # Of the events: how many there were, and by number what resolves when one is in safe hands.
+        # Of the events: how many there were, and by number who told one and what resolves when it is in safe hands.
         self._life = secrets.token_hex(8)
         self._told = 0
-        self._untaken: dict[int, asyncio.Future[None]] = {}
+        self._untaken: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self._liveness = Liveness([peer for peer in hello.parties if peer != hello.party], lease_s)
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def start(self) -> None:
+    async def start(self, patience_s: float = 0.0) -> None:
         """Listen.
+
+        Args:
+            patience_s: How long to try where the port is not free.
 
         Raises:
             AddressInUse: The port cannot be bound.
             ConfigError: This party's credentials are wrong.
         """
-        await self._listener.start(self)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while True:
+            try:
+                await self._listener.start(self)
+            except AddressInUse:
+                if loop.time() >= deadline:
+                    raise
+                # Nobody tells us that the port is free but trying.
+                await asyncio.sleep(LISTEN_RETRY_S)
+            else:
+                return
 
     async def close(self) -> None:
         """Stop listening; the port is free when this returns. Idempotent."""
@@ -205,7 +235,7 @@ class Receiver:
         self._news.set()
         if self._alarm is not None:
             self._alarm.cancel()
-        for taken in self._untaken.values():
+        for _, taken in self._untaken.values():
             taken.cancel()
         await self._listener.close()
 
@@ -244,37 +274,32 @@ class Receiver:
         """Take the place of a receiver that was killed: have the driver say again what it was told.
 
         Waiters come again by themselves, since the runtime repeats the calls that were pending, and so do objects,
-        since their owners send again what was not acknowledged.
+        since their owners send again what was not acknowledged. Nobody is welcome before `restore`: whom this party
+        has joined, given up or seen leave is not known here.
         """
+        self._ignorant = True
         self._tell_driver(PeerEvent(PeerEventKind.RESTARTED, self._hello.party))
 
-    def restore(
-        self,
-        epoch: int,
-        delivered: Mapping[str, IdSet],
-        failed: Mapping[Key, Failure],
-        left: Mapping[str, Failure | None],
-    ) -> None:
-        """What the driver knows, for a receiver that lives again.
+    def begin(self) -> None:
+        """The job has begun: a driver of a peer that is started anew cannot take its predecessor's place any more."""
+        self._begun = True
 
-        Args:
-            epoch: The current one.
-            delivered: What it has taken in, by owner: these objects are acknowledged when they come again.
-            failed: Objects that will never come.
-            left: Peers of which nothing more is expected, and the failure because of which they left or are lost, if
-                it was one.
-        """
+    def restore(self, known: Known) -> None:
+        """Learn what the driver knows, after `revive`."""
+        self._ignorant = False
+        self._begun |= known.begun
+        self._incarnations.update(known.incarnations)
         now = asyncio.get_running_loop().time()
         for peer in self._hello.parties:
             if peer != self._hello.party:
                 # Whoever falls silent from here on is missed, also if this life never hears of it.
                 self._liveness.heard(peer, now)
         self._set_alarm()
-        for key, failure in failed.items():
+        for key, failure in known.failed.items():
             self._carry_out(key, self._table.failed(key, failure))
-        for key in self._table.restore(epoch, delivered):
+        for key in self._table.restore(known.epoch, known.delivered):
             self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
-        for peer, reason in left.items():
+        for peer, reason in known.left.items():
             if reason is not None and reason.kind is Kind.PARTY_LOST:
                 self._liveness.lost(peer)
             else:
@@ -324,13 +349,13 @@ class Receiver:
         self._epoch = max(self._epoch, epoch)
         for resolution in self._table.reset(epoch, failure):
             _resolve(resolution.ticket, failure)
-        events, self._events = self._events, collections.deque()
-        for number, event in events:
+        events, self._events = self._events, {}
+        for number, event in events.items():
             if event.notice is not None and self._is_stale(event.notice):
                 self._stale_notices += 1
                 self._answer(number)
             elif event.failure is None or event.epoch >= self._epoch:
-                self._events.append((number, event))
+                self._events[number] = event
 
     async def events(self, handled: Handled | None = None) -> Batch:
         """Wait until there is something to tell, and return all of it in order; nothing once closed.
@@ -345,8 +370,9 @@ class Receiver:
         while not self._events and not self._closed:
             self._news.clear()
             await self._news.wait()
-        events = tuple(event for _, event in self._events)
+        events = tuple(self._events.values())
         self._events.clear()
+        self._newest.clear()
         return Batch(Handled(self._life, self._told), events)
 
     def statistics(self) -> ReceiverStatistics:
@@ -370,10 +396,14 @@ class Receiver:
         if hello.expects not in ("", self._hello.incarnation):
             # It may be about to say goodbye to the run before this one.
             raise Refusal(f"party {self._hello.party!r} was started anew after party {peer!r} had joined it")
-        other = self._incarnations.get(peer, hello.incarnation) != hello.incarnation
+        if self._ignorant:
+            raise NotNow(
+                f"the receiver of party {self._hello.party!r} was killed, and does not know yet whom it joined"
+            )
+        other = self._incarnations.get(peer) != hello.incarnation
         # A driver that was started anew before the job had begun simply takes its predecessor's place. One that has
         # gone on to its next job, under whatever name, waits until this one is over here too.
-        if other and (self._closed or peer in self._ready):
+        if other and (self._closed or self._begun):
             # The one that we know has probably gone; or two run at the same time by mistake.
             self.doubt(peer)
             raise NotNow(f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined")
@@ -381,7 +411,9 @@ class Receiver:
         if reason is not None:
             self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))
             raise Refusal(reason)
-        self._incarnations[peer] = hello.incarnation
+        if other:
+            self._incarnations[peer] = hello.incarnation
+            self._tell_driver(PeerEvent(PeerEventKind.GREETED, peer, hello.incarnation))
         self._heard(peer)
         return self._hello
 
@@ -420,17 +452,15 @@ class Receiver:
         if self._liveness.health(peer) is Health.LOST:
             # A connection from before may have outlived the silence. Who is not believed any more is to find that out:
             # it will greet again, and be told [E41].
-            refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            refused.cancel()
-            return refused
+            return _not_taken()
         if notice.kind is NoticeKind.PING:
             return None
         if self._is_stale(notice):
             self._stale_notices += 1
             return None
-        if notice.kind is NoticeKind.READY:
-            self._ready.add(peer)
-        elif notice.kind is NoticeKind.GOODBYE:
+        if notice.kind not in _RENEWED and (self._is_full(peer) or (notice.objects and self._table.crowded)):
+            return _not_taken()
+        if notice.kind is NoticeKind.GOODBYE:
             self._liveness.left(peer)
             if notice.failure is not None:
                 for resolution in self._table.left(peer, notice.failure):
@@ -440,16 +470,17 @@ class Receiver:
             for object_id in notice.objects:
                 key = Key(peer, object_id)
                 self._carry_out(key, self._table.failed(key, notice.failure))
-        self._tell_driver(PeerEvent(PeerEventKind.NOTICE, peer, notice))
+        self._tell_driver(PeerEvent(PeerEventKind.NOTICE, peer, notice=notice))
         if notice.kind in _RENEWED:
             return None
         # Told to nobody but this process, it would be lost with it; so its peer keeps it until the driver has it.
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._closed:
-            taken.cancel()
-        else:
-            self._untaken[self._told] = taken
+        self._untaken[self._told] = (peer, taken)
         return taken
+
+    def _is_full(self, peer: str) -> bool:
+        """Whether nothing more of a peer can be passed on to the driver now."""
+        return self._closed or sum(who == peer for who, _ in self._untaken.values()) >= MAX_UNTAKEN
 
     def _heard(self, peer: str) -> None:
         """A frame of a peer has come, whatever is in it: it is there."""
@@ -487,6 +518,8 @@ class Receiver:
             reason = ""
             if arrival.reply is Reply.REFUSED:
                 reason = f"it is larger than party {self._hello.party!r} accepts ({self._max_object_bytes} bytes)"
+            elif arrival.reply is Reply.CROWDED:
+                reason = f"party {self._hello.party!r} holds too many objects that nobody has asked for"
             self._acknowledge(key.peer, [Ack(key.id, _RECEIPTS[arrival.reply], reason)])
 
     def _acknowledge(self, peer: str, acks: Sequence[Ack]) -> None:
@@ -519,12 +552,19 @@ class Receiver:
 
     def _tell_driver(self, event: PeerEvent) -> None:
         self._told += 1
-        self._events.append((self._told, event))
+        kind = event.kind if event.notice is None else event.notice.kind
+        if kind in _RENEWED or kind in (PeerEventKind.GREETED, PeerEventKind.DISAGREED):
+            # A peer may say these as often as it likes, and costs this process no more than one of each.
+            older = self._newest.get((event.peer, kind))
+            if older is not None:
+                self._events.pop(older, None)
+            self._newest[event.peer, kind] = self._told
+        self._events[self._told] = event
         self._news.set()
 
     def _answer(self, number: int) -> None:
         """What was told with this event is in safe hands, or is of no use any more."""
-        taken = self._untaken.pop(number, None)
+        _, taken = self._untaken.pop(number, ("", None))
         if taken is not None and not taken.done():
             taken.set_result(None)
 
@@ -535,6 +575,13 @@ def _resolve(waiter: asyncio.Future[Parcel | Failure], outcome: Parcel | Failure
     # A waiter may be gone: its call was cancelled when the driver that made it died.
     if not waiter.done():
         waiter.set_result(outcome)
+
+
+def _not_taken() -> asyncio.Future[None]:
+    """The answer to a notice that nobody will take."""
+    refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    refused.cancel()
+    return refused
 
 
 def _impossible() -> NoReturn:

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.outbox import Outbox
 from fed.object import ObjectId
+from fed.proxy.known import Known
 from fed.serde.contract import Codec, EncodeError
 from fed.serde.smallness import is_small
 from fed.transport.contract import (
@@ -290,14 +291,29 @@ class Sender:
         outcomes = await asyncio.gather(*(self._peers[name].tell(notices[name], timeout_s) for name in names))
         return {name: outcome for name, outcome in zip(names, outcomes, strict=True) if outcome}
 
+    def begin(self, incarnations: Mapping[str, str]) -> None:
+        """The job has begun with these drivers of the peers, and has nothing to say to another one."""
+        for name, incarnation in incarnations.items():
+            self._peers[name].begin(incarnation)
+
     def revive(self) -> None:
-        """Take the place of a sender that was killed: greet everyone again, and have the driver say what it was told.
+        """Take the place of a sender that was killed: have the driver say again what it was told.
 
         The calls that were pending are repeated by the runtime; what they push goes out when a peer has answered.
         """
         self._tell_driver(SenderEvent(SenderEventKind.RESTARTED))
         for peer in self._peers.values():
             peer.revive()
+
+    def restore(self, known: Known) -> None:
+        """Learn what the driver knows, after `revive`, and greet everyone again."""
+        self.reset(known.epoch)
+        if known.begun:
+            self.begin(known.incarnations)
+        for peer, failure in known.left.items():
+            self.forget(peer, failure)
+        for one in self._peers.values():
+            one.greet_again()
 
     async def events(self) -> list[SenderEvent]:
         """Wait until there is something to tell the driver, and return all of it in order; nothing once closed."""
@@ -389,7 +405,6 @@ class _Peer:
         self._attempt_s = CONNECT_ATTEMPT_S
         self._tell_driver = tell_driver
         self._pinging = False
-        self._revived = False
         self.link = link
         self.outbox: Outbox[Parcel] = Outbox()
         self._hello = hello
@@ -404,7 +419,10 @@ class _Peer:
         self._gone = False
         self._closed = False
         self._reason: Fault | None = None
-        self._incarnation: str | None = None
+        # Whether it has answered a greeting, of this sender or of one whose place this has taken.
+        self._joined = False
+        # The life of its driver that the job has begun with; empty before that.
+        self._expected = ""
         self._uploads = asyncio.Semaphore(UPLOADS_PER_PEER)
         self._uploading: dict[ObjectId, asyncio.Task[None]] = {}
         self._upload_again: set[ObjectId] = set()
@@ -425,16 +443,15 @@ class _Peer:
         retry_s = FIRST_RETRY_S
         while not self.is_over():
             left_s = deadline - loop.time()
-            hello = dataclasses.replace(self._hello, expects=self._incarnation or "")
+            hello = dataclasses.replace(self._hello, expects=self._expected)
             try:
-                welcome = await self.link.connect(hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
+                await self.link.connect(hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
             except (PeerUnreachable, PeerUntrusted) as error:
-                joined = self._incarnation is not None or self._revived
-                if isinstance(error, PeerUntrusted) and not joined:
+                if isinstance(error, PeerUntrusted) and not self._joined:
                     return JoinProblem(self.link.peer, str(error), final=True)
                 # Of one that had joined it may be the moment in which a certificate is renewed, there or here. Whether
                 # it comes back is for the lease to say.
-                if isinstance(error, PeerAbsent) and self._incarnation is not None and not self._left:
+                if isinstance(error, PeerAbsent) and self._expected and not self._left:
                     self._tell_driver(SenderEvent(SenderEventKind.ABSENT, self.link.peer))
                 self._attempt_s = min(2 * self._attempt_s, CONNECT_ATTEMPT_S)
                 if loop.time() + retry_s >= deadline:
@@ -447,14 +464,21 @@ class _Peer:
             else:
                 if self.is_over():
                     break
-                self._incarnation = welcome.incarnation
+                self._joined = True
                 self._up()
                 return None
         return JoinProblem(self.link.peer, "the sender is closed", final=False)
 
+    def begin(self, incarnation: str) -> None:
+        self._expected = incarnation
+
     def revive(self) -> None:
-        self._revived = True
-        self._spawn(self._rejoin())
+        self._joined = True
+
+    def greet_again(self) -> None:
+        """Unless that has been done, or is no use any more."""
+        if not self._connected.is_set() and not self._gone and not self._closed:
+            self._spawn(self._rejoin())
 
     def receipt(self, object_id: ObjectId) -> _Receipt | None:
         """The receipt of an object that was put before or need not be put at all, None of any other."""
@@ -511,7 +535,7 @@ class _Peer:
                 return str(error)
             except PeerUnreachable as error:
                 # One that never answered will not now, since nobody greets it any more.
-                hopeless = self._gone or self._closed or (self._incarnation is None and not self._revived)
+                hopeless = self._gone or self._closed or not self._joined
                 if hopeless or loop.time() + retry_s >= deadline:
                     return str(error)
                 if self._connected.is_set():

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fed.core.failure import Failure, Fault
-from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
+from fed.proxy.known import Known
 from fed.proxy.receiver import Handled
 from fed.proxy.sender import Delivery
 from fed.runtime.arguments import Shape
@@ -183,14 +183,16 @@ class Proxies(abc.ABC):
         """Something says that a peer may be gone; see `fed.proxy.receiver.Receiver.doubt`."""
 
     @abc.abstractmethod
-    def restore(
-        self,
-        epoch: int,
-        delivered: Mapping[str, IdSet],
-        failed: Mapping[Key, Failure],
-        left: Mapping[str, Failure | None],
-    ) -> None:
-        """Tell a receiver that lives again what it knew; see `fed.proxy.receiver.Receiver.restore`."""
+    def begin(self, incarnations: Mapping[str, str]) -> None:
+        """The job has begun, with these drivers of the peers: no other one can take the place of one of them now."""
+
+    @abc.abstractmethod
+    def restore_sender(self, known: Known) -> None:
+        """Tell a sender that lives again what it has to know; see `fed.proxy.sender.Sender.restore`."""
+
+    @abc.abstractmethod
+    def restore_receiver(self, known: Known) -> None:
+        """Tell a receiver that lives again what it has to know; see `fed.proxy.receiver.Receiver.restore`."""
 
     @abc.abstractmethod
     def statistics(self) -> Ref:

@@ -22,9 +22,9 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 import cloudpickle
 
 from fed.core.failure import Failure, Fault, Kind
-from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
+from fed.proxy.known import Known
 from fed.proxy.receiver import Handled, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
@@ -365,6 +365,7 @@ class _Host(Generic[P]):
         self._proxy = make()
         # What the proxy began its life with, and begins every later one with.
         self._start: Callable[[P], Coroutine[Any, Any, str | None]] | None = None
+        self._trouble: str | None = None
         # Counts restarts: a call that began in an earlier life has no outcome.
         self._life = 0
         self._calls: set[asyncio.Task[Any]] = set()
@@ -398,10 +399,13 @@ class _Host(Generic[P]):
             method(self._proxy)
 
     async def start(self, method: Callable[[P], Coroutine[Any, Any, str | None]]) -> str | None:
-        """Run the method that the proxy begins with, now and after every restart. Returns why it cannot begin."""
-        trouble = await self.call(method)
-        self._start = method
-        return trouble
+        """Run the method that a proxy begins with, in each of its lives once. Returns why it cannot begin."""
+        if self._start is None:
+            self._trouble = await self.call(method)
+            self._start = method
+        else:
+            await self._alive.wait()
+        return self._trouble
 
     async def restart(self) -> None:
         """End the proxy as a SIGKILL would, as far as anybody can tell, and put another in its place."""
@@ -417,8 +421,8 @@ class _Host(Generic[P]):
             await self._proxy.close()
             await asyncio.gather(*calls, return_exceptions=True)
             self._proxy = self._make()
-            if self._start is not None and (trouble := await self._start(self._proxy)) is not None:
-                logger.error("a proxy that was restarted cannot begin: %s", trouble)
+            if self._start is not None:
+                self._trouble = await self._start(self._proxy)
             self._proxy.revive()
             self._alive.set()
 
@@ -519,16 +523,17 @@ class _LocalProxies(Proxies):
     def doubt(self, peer: str) -> None:
         self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.doubt(peer))
 
-    def restore(
-        self,
-        epoch: int,
-        delivered: Mapping[str, IdSet],
-        failed: Mapping[Key, Failure],
-        left: Mapping[str, Failure | None],
-    ) -> None:
+    def begin(self, incarnations: Mapping[str, str]) -> None:
+        self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.begin(incarnations))
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.begin())
+
+    def restore_sender(self, known: Known) -> None:
+        self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.restore(known))
+
+    def restore_receiver(self, known: Known) -> None:
         # A copy, as by Ray: the receiver changes its own.
-        state = _Blob.of((epoch, delivered, failed, left))
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.restore(*state.value()))
+        state = _Blob.of(known)
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.restore(state.value()))
 
     def statistics(self) -> Ref:
         async def statistics(sender: Sender) -> Any:

@@ -20,9 +20,10 @@ import ray
 
 from fed.config import Config
 from fed.core.failure import Failure
-from fed.core.idset import IdSet
+from fed.core.liveness import RESTART_S
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
+from fed.proxy.known import Known
 from fed.proxy.receiver import Handled, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
@@ -240,6 +241,14 @@ class FedSender:
         """See `fed.proxy.sender.Sender.tell`."""
         return await self._sender.tell(notices, timeout_s)
 
+    async def begin(self, incarnations: Mapping[str, str]) -> None:
+        """See `fed.proxy.sender.Sender.begin`."""
+        self._sender.begin(incarnations)
+
+    async def restore(self, known: Known) -> None:
+        """See `fed.proxy.sender.Sender.restore`."""
+        self._sender.restore(known)
+
     async def forget(self, peer: str, failure: Failure | None) -> None:
         """See `fed.proxy.sender.Sender.forget`."""
         self._sender.forget(peer, failure)
@@ -268,13 +277,14 @@ class FedReceiver:
         keep_freed_memory()
         self._receiver = build_receiver(config, hello)
         # Started here because a restarted actor runs its constructor again, but no call that had completed.
-        self._start = asyncio.ensure_future(self._listen())
-        if _was_killed():
+        killed = _was_killed()
+        self._start = asyncio.ensure_future(self._listen(RESTART_S if killed else 0.0))
+        if killed:
             self._receiver.revive()
 
-    async def _listen(self) -> str | None:
+    async def _listen(self, patience_s: float) -> str | None:
         try:
-            await self._receiver.start()
+            await self._receiver.start(patience_s)
         except (AddressInUse, ConfigError) as error:
             return str(error)
         return None
@@ -292,15 +302,13 @@ class FedReceiver:
         """See `fed.proxy.receiver.Receiver.doubt`."""
         self._receiver.doubt(peer)
 
-    async def restore(
-        self,
-        epoch: int,
-        delivered: Mapping[str, IdSet],
-        failed: Mapping[Key, Failure],
-        left: Mapping[str, Failure | None],
-    ) -> None:
+    async def begin(self) -> None:
+        """See `fed.proxy.receiver.Receiver.begin`."""
+        self._receiver.begin()
+
+    async def restore(self, known: Known) -> None:
         """See `fed.proxy.receiver.Receiver.restore`."""
-        self._receiver.restore(epoch, delivered, failed, left)
+        self._receiver.restore(known)
 
     async def confirm(self, keys: Sequence[Key]) -> None:
         """See `fed.proxy.receiver.Receiver.confirm`."""
@@ -378,14 +386,15 @@ class _RayProxies(Proxies):
     def doubt(self, peer: str) -> None:
         self._receiver.doubt.remote(peer)
 
-    def restore(
-        self,
-        epoch: int,
-        delivered: Mapping[str, IdSet],
-        failed: Mapping[Key, Failure],
-        left: Mapping[str, Failure | None],
-    ) -> None:
-        self._receiver.restore.remote(epoch, delivered, failed, left)
+    def begin(self, incarnations: Mapping[str, str]) -> None:
+        self._sender.begin.remote(incarnations)
+        self._receiver.begin.remote()
+
+    def restore_sender(self, known: Known) -> None:
+        self._sender.restore.remote(known)
+
+    def restore_receiver(self, known: Known) -> None:
+        self._receiver.restore.remote(known)
 
     def statistics(self) -> Ref:
         return self._sender.statistics.remote()

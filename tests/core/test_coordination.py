@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from fed.core.coordination import EXIT, LEAVE, MAX_EARLY
+from fed.core.coordination import EXIT, LEAVE, MAX_EARLY, MAX_EARLY_OBJECTS, Coordinator, Tell
 from fed.core.failure import Exposure, Failure, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
+from fed.object import ObjectId
 from tests.core.federation import Federation
 
 INTERLEAVINGS = 10_000
@@ -216,6 +217,32 @@ def test_e44_notices_for_a_later_epoch_are_kept_up_to_a_limit() -> None:
     for number in range(MAX_EARLY + 100):
         alice.hear("bob", Notice(NoticeKind.PROGRESS, 7, calls=number))
     assert len(alice.core._early) == MAX_EARLY
+
+
+def test_e44_what_notices_for_a_later_epoch_name_is_kept_up_to_a_limit() -> None:
+    alice = quiet(2).parties["alice"]
+    failure = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
+    objects = tuple(ObjectId(7, number, 0) for number in range(1000))
+    for _ in range(100):
+        alice.hear("bob", Notice(NoticeKind.JOURNAL, 7, texts=("f",)))
+        alice.hear("bob", Notice(NoticeKind.FAILURE, 7, failure, objects))
+    assert {notice.kind for _, notice in alice.core._early} == {NoticeKind.FAILURE}
+    assert sum(len(notice.objects) for _, notice in alice.core._early) == MAX_EARLY_OBJECTS // 1000 * 1000
+
+
+def test_a_driver_that_is_started_anew_before_the_job_begins_is_awaited_again_and_told_again() -> None:
+    core = Coordinator("alice", ["bob", "carol"], "x")
+    assert core.started_anew("bob") == []
+    core.heard("bob", Notice(NoticeKind.READY, 0))
+    core.ready()
+    assert list(core.life.awaited) == ["carol"]
+    assert core.started_anew("bob") == [Tell("bob", Notice(NoticeKind.READY, 0))]
+    assert list(core.life.awaited) == ["bob", "carol"]
+    for peer in ("bob", "carol"):
+        core.heard(peer, Notice(NoticeKind.READY, 0))
+    core.life.joined()
+    core.started_anew("bob")
+    assert not core.life.awaited
 
 
 @pytest.mark.parametrize(

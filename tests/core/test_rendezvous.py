@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from fed.core import rendezvous
 from fed.core.failure import Failure, Kind
 from fed.core.idset import IdSet
 from fed.core.rendezvous import ENTRY_BYTES, Arrival, Key, Rendezvous, Reply, Resolution
@@ -109,6 +111,20 @@ def test_an_object_larger_than_allowed_is_refused_before_and_after_it_is_sent() 
     one.awaited(KEY, "waiter")
     assert one.offered(KEY, 11) == Arrival(reply=Reply.REFUSED)
     assert one.arrived(KEY, "value", 11) == Arrival(reply=Reply.REFUSED)
+
+
+def test_e44_objects_that_nobody_asks_for_are_named_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "MAX_ENTRIES", 3)
+    one: Rendezvous[str, str] = Rendezvous(1)
+    keys = [Key("alice", ObjectId(0, number, 0)) for number in range(5)]
+    assert [one.arrived(key, "value", 1).reply for key in keys[:4]] == [Reply.DEFERRED] * 3 + [Reply.CROWDED]
+    assert one.offered(keys[3], 1) == Arrival(reply=Reply.CROWDED)
+    assert one.crowded
+    # Those that are known, and those that somebody waits for, are not affected.
+    assert one.awaited(keys[0], "ticket").reply is Reply.WANTED
+    assert one.arrived(keys[0], "value", 1).resolution == Resolution("ticket", "value", None)
+    assert one.awaited(keys[4], "other") == Arrival()
+    assert one.arrived(keys[4], "value", 1).resolution == Resolution("other", "value", None)
 
 
 def test_e11_a_failure_that_comes_first_is_kept_for_the_waiter() -> None:

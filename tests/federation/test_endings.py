@@ -8,12 +8,14 @@ import signal
 import socket
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import psutil
 import pytest
 
+from fed.config import Address
 from fed.testing.simulation import free_addresses
+from tests.conftest import eventually
 from tests.federation.conftest import Driver, Start
 from tests.federation.hosting import ANSWER_S
 
@@ -175,6 +177,34 @@ def test_a_peer_that_dies_during_init(federation: Start) -> None:
     # Carol may still come, and bob may be started anew: it is waited for until the time is over.
     parties.ended({"alice": 2, "bob": -signal.SIGKILL}, since, 10 + BOUND_S)
     assert "the job could not start within 10 s (init_timeout_s)" in started["alice"].output
+
+
+def test_a_driver_that_is_killed_and_started_anew_before_the_job_begins(federation: Start) -> None:
+    parties = Parties(federation, ("alice", "bob", "carol"))
+    # A driver takes some seconds to start.
+    patient = {"FED_LEASE_S": "30", "FED_DRAIN_TIMEOUT_S": "31"}
+    started = parties.start("alice", "bob", **patient)
+    for _ in range(2):
+        # Both have greeted one another, and wait for carol.
+        assert eventually(lambda: _connected(parties.addresses.values(), 2), ANSWER_S)
+        started["bob"].process.kill()
+        assert started["bob"].end(ANSWER_S) == -signal.SIGKILL
+        assert eventually(lambda: not _connected(parties.addresses.values(), 1), ANSWER_S)
+        started["bob"] = parties.start("bob", **patient)["bob"]
+    assert eventually(lambda: _connected(parties.addresses.values(), 2), ANSWER_S)
+    parties.start("carol", **patient)
+    parties.ended(dict.fromkeys(parties.parties, 0), parties.ending())
+
+
+def _connected(addresses: Iterable[Address], count: int) -> bool:
+    """Whether this many of the addresses have somebody connected to them."""
+    ports = {address.port for address in addresses}
+    connected = {
+        one.raddr.port
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_ESTABLISHED and one.raddr and one.raddr.port in ports
+    }
+    return len(connected) >= count
 
 
 def test_a_peer_that_dies_during_the_shutdown(federation: Start) -> None:

@@ -19,15 +19,18 @@ from fed.core.liveness import Liveness
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.greeting import disagreement
+from fed.proxy.known import Known
 from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind, Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender, SenderEvent, SenderEventKind
 from fed.serde.contract import DecodeError, Encoded
 from fed.serde.data import DataCodec
 from fed.transport.contract import (
     PROTOCOL_VERSION,
+    AddressInUse,
     Hello,
     Notice,
     NoticeKind,
+    NotNow,
     Parcel,
     PeerUnreachable,
     PeerUntrusted,
@@ -89,7 +92,7 @@ class Federation:
                 return
             handled = batch.upto
             async with self.changed:
-                self.heard[party].extend(batch.events)
+                self.heard[party].extend(event for event in batch.events if event.kind is not PeerEventKind.GREETED)
                 self.changed.notify_all()
 
     async def events(self, party: str, count: int = 1) -> list[PeerEvent]:
@@ -108,7 +111,7 @@ class Federation:
 
 @contextlib.asynccontextmanager
 async def federation(
-    *, drivers: bool = True, ping_lease_s: float = math.inf, **limits: Any
+    *, begun: bool = True, drivers: bool = True, ping_lease_s: float = math.inf, **limits: Any
 ) -> AsyncIterator[Federation]:
     network, codec = MemoryNetwork(), CountingCodec()
     limits = {"max_stored_bytes": 10**6, **limits}
@@ -127,6 +130,12 @@ async def federation(
     }
     for sender in senders.values():
         assert await sender.connect(10) == []
+    for receiver in receivers.values():
+        assert {event.kind for event in (await receiver.events()).events} == {PeerEventKind.GREETED}
+    if begun:
+        for name in PARTIES:
+            senders[name].begin({peer: f"life of {peer}" for peer in PARTIES if peer != name})
+            receivers[name].begin()
     fed = Federation(network, senders, receivers, codec, {name: [] for name in PARTIES}, asyncio.Condition())
     driving = [asyncio.ensure_future(fed.drive(name)) for name in PARTIES if drivers]
     try:
@@ -285,7 +294,7 @@ def test_a_told_failure_ends_the_wait_for_its_objects_and_reaches_the_driver() -
             notice = Notice(NoticeKind.FAILURE, 0, FAILURE, (ObjectId(0, 3, 0),))
             assert await fed.senders["alice"].tell({"bob": [notice]}, 5) == {}
             assert await waiting == Poison(FAILURE)
-            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", notice)]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", notice=notice)]
 
     run(test)
 
@@ -314,7 +323,7 @@ def test_after_a_goodbye_without_a_failure_waits_go_on_and_the_driver_judges() -
             waiting = asyncio.ensure_future(fed.receive(0))
             goodbye = Notice(NoticeKind.GOODBYE, 0, calls=7, digest=8)
             assert await fed.senders["alice"].tell({"bob": [goodbye]}, 5) == {}
-            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", goodbye)]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", notice=goodbye)]
             assert fed.receivers["bob"].statistics().table.awaited == 1
             pushing = fed.push(7)
             assert await waiting == 7
@@ -403,7 +412,9 @@ def test_notices_to_a_peer_that_is_cut_off_arrive_when_it_is_back() -> None:
             await asyncio.sleep(0)
             fed.network.heal("alice", "bob")
             assert await telling == {}
-            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", Notice(NoticeKind.READY, 0))]
+            assert await fed.events("bob") == [
+                PeerEvent(PeerEventKind.NOTICE, "alice", notice=Notice(NoticeKind.READY, 0))
+            ]
 
     run(test)
 
@@ -440,7 +451,9 @@ def test_a_driver_that_starts_anew_is_put_off_while_the_old_run_lasts() -> None:
 
 def test_a_driver_that_starts_anew_before_the_job_began_takes_its_predecessors_place() -> None:
     async def test() -> None:
-        async with federation() as fed:
+        async with federation(begun=False, drivers=False) as fed:
+            # Also one that was ready: the job begins when all are, and carol may not be.
+            fed.receivers["bob"].on_notice("alice", READY)
             successor = Sender(
                 hello("alice", incarnation="second life"),
                 {"bob": fed.network.link("alice", "bob")},
@@ -448,7 +461,74 @@ def test_a_driver_that_starts_anew_before_the_job_began_takes_its_predecessors_p
                 small_object_bytes=10,
             )
             assert await successor.connect(5) == []
+            assert (await fed.receivers["bob"].events()).events == (
+                *told(READY),
+                PeerEvent(PeerEventKind.GREETED, "alice", "second life"),
+            )
             await successor.close()
+
+    run(test)
+
+
+def test_a_driver_that_starts_anew_before_the_job_began_is_greeted_like_its_predecessor() -> None:
+    async def test() -> None:
+        async with federation(begun=False) as fed:
+            await fed.receivers["bob"].close()
+            saying = telling(fed, READY)
+            later = Receiver(
+                hello("bob", incarnation="later"), fed.network.listener("bob"), fed.codec, max_stored_bytes=10**6
+            )
+            fed.receivers["bob"] = later
+            await later.start()
+            driving = asyncio.ensure_future(fed.drive("bob"))
+            assert await saying == {}
+            assert await fed.events("bob") == list(told(READY))
+            assert not fed.senders["alice"]._events
+            await later.close()
+            await driving
+
+    run(test)
+
+
+def test_e44_what_a_peer_tells_costs_no_more_than_a_limit_while_the_driver_is_busy() -> None:
+    async def test() -> None:
+        async with federation(begun=False, drivers=False) as fed:
+            bob = fed.receivers["bob"]
+            for calls in range(1000):
+                for kind in (NoticeKind.PROGRESS, NoticeKind.ASK):
+                    assert bob.on_notice("alice", Notice(kind, 0, calls=calls)) is None
+                bob.on_hello("alice", hello("alice", incarnation=f"life {calls}"))
+                with pytest.raises(Refusal):
+                    bob.on_hello("alice", hello("alice", job="other", incarnation=f"life {calls}"))
+                bob.on_notice("alice", READY)
+            untaken = bob.on_notice("alice", READY)
+            assert untaken is not None
+            assert untaken.cancelled()
+            # Another one's are taken.
+            heard = bob.on_notice("carol", READY)
+            assert heard is not None
+            assert not heard.cancelled()
+            batch = await bob.events()
+            kinds = [event.notice.kind if event.notice is not None else event.kind for event in batch.events]
+            assert kinds.count(NoticeKind.READY) == 64 + 1
+            # Of the rest the newest one is there, in its place.
+            assert len(kinds) == 64 + 1 + 4
+            assert kinds[-5:] == [
+                NoticeKind.PROGRESS,
+                NoticeKind.ASK,
+                PeerEventKind.GREETED,
+                PeerEventKind.DISAGREED,
+                NoticeKind.READY,
+            ]
+            assert [event.notice.calls for event in batch.events[-5:-3] if event.notice is not None] == [999, 999]
+            # What the driver has handled makes room.
+            bob.events(batch.upto).close()
+            listening = asyncio.ensure_future(bob.events(batch.upto))
+            await settle()
+            taken = bob.on_notice("alice", READY)
+            assert taken is not None
+            assert not taken.cancelled()
+            await listening
 
     run(test)
 
@@ -653,7 +733,7 @@ def test_e23_what_a_peer_still_sends_of_the_old_epoch_is_dropped_and_counted() -
             kept = [Notice(NoticeKind.READY, 0), Notice(NoticeKind.RESET, 1), Notice(NoticeKind.GOODBYE, 0)]
             assert await fed.senders["alice"].tell({"bob": [*stale, *kept]}, 5) == {}
             events = await fed.events("bob", len(kept))
-            assert events == [PeerEvent(PeerEventKind.NOTICE, "alice", notice) for notice in kept]
+            assert events == [PeerEvent(PeerEventKind.NOTICE, "alice", notice=notice) for notice in kept]
             assert await fed.push(7) == DONE
             statistics = fed.receivers["bob"].statistics()
             assert (statistics.stale_notices, statistics.table.stale, statistics.table.stored) == (3, 1, 0)
@@ -715,7 +795,7 @@ def test_what_a_peer_that_is_ahead_tells_and_sends_is_there_after_the_reset() ->
             pushing = fed.push(7, epoch=1)
             ahead = Notice(NoticeKind.FAILURE, 1, FAILURE, (ObjectId(1, 3, 0),))
             await fed.senders["alice"].tell({"bob": [ahead]}, 5)
-            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", ahead)]
+            assert await fed.events("bob") == [PeerEvent(PeerEventKind.NOTICE, "alice", notice=ahead)]
             fed.receivers["bob"].abort(0, OVER)
             fed.receivers["bob"].reset(1, OVER)
             assert await fed.receive(epoch=1) == 7
@@ -763,7 +843,7 @@ LATCHED = Notice(NoticeKind.LATCHED, 0, FAILURE)
 
 
 def told(*notices: Notice) -> tuple[PeerEvent, ...]:
-    return tuple(PeerEvent(PeerEventKind.NOTICE, "alice", notice) for notice in notices)
+    return tuple(PeerEvent(PeerEventKind.NOTICE, "alice", notice=notice) for notice in notices)
 
 
 def test_a_notice_is_answered_when_the_driver_has_handled_it_and_not_before() -> None:
@@ -936,6 +1016,10 @@ async def replaced(fed: Federation, party: str, **limits: Any) -> Receiver:
     return receiver
 
 
+def known(of: str = "bob", **fields: Any) -> Known:
+    return Known(0, True, {name: f"life of {name}" for name in PARTIES if name != of}, {}, {}, {})._replace(**fields)
+
+
 def ids(*sequences: int) -> IdSet:
     made = IdSet()
     for sequence in sequences:
@@ -943,8 +1027,7 @@ def ids(*sequences: int) -> IdSet:
     return made
 
 
-@pytest.mark.parametrize("early", [False, True], ids=["before it comes again", "after it has come again"])
-def test_a_receiver_that_lives_again_acknowledges_what_was_delivered_before(early: bool) -> None:
+def test_a_receiver_that_lives_again_acknowledges_what_was_delivered_before() -> None:
     async def test() -> None:
         async with federation(drivers=False) as fed:
             pushing = fed.push(7)
@@ -952,11 +1035,38 @@ def test_a_receiver_that_lives_again_acknowledges_what_was_delivered_before(earl
             # Nobody has confirmed it to the first one: what was confirmed is gone with it.
             bob = await replaced(fed, "bob")
             assert (await bob.events()).events == (PeerEvent(PeerEventKind.RESTARTED, "bob"),)
-            while early and not bob.statistics().table.stored:
-                await asyncio.sleep(0.01)
-            bob.restore(0, {"alice": ids(0)}, {}, {})
+            bob.restore(known(delivered={"alice": ids(0)}))
             assert await pushing == DONE
             assert bob.statistics().table.stored == 0
+
+    run(test)
+
+
+def test_a_receiver_that_lives_again_joins_nobody_before_it_knows_whom_it_had_joined() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            bob = await replaced(fed, "bob")
+            with pytest.raises(NotNow, match="does not know yet"):
+                bob.on_hello("alice", hello("alice"))
+            bob.restore(known())
+            bob.on_hello("alice", hello("alice"))
+            with pytest.raises(NotNow, match="an earlier start of 'alice'"):
+                bob.on_hello("alice", hello("alice", incarnation="second life"))
+
+    run(test)
+
+
+def test_a_receiver_waits_for_its_port_to_be_free() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            bob = Receiver(hello("bob"), fed.network.listener("bob"), fed.codec, max_stored_bytes=10**6)
+            with pytest.raises(AddressInUse):
+                await bob.start()
+            starting = asyncio.ensure_future(bob.start(patience_s=5))
+            await settle()
+            await fed.receivers["bob"].close()
+            await starting
+            fed.receivers["bob"] = bob
 
     run(test)
 
@@ -967,7 +1077,7 @@ def test_a_receiver_that_lives_again_knows_who_left_and_what_will_not_come() -> 
             bob = await replaced(fed, "bob", lease_s=LEASE_S)
             early = asyncio.ensure_future(bob.receive([fed.key(1), fed.key(2, "carol")]))
             await asyncio.sleep(0)
-            bob.restore(0, {}, {fed.key(1): FAILURE}, {"carol": OVER})
+            bob.restore(known(failed={fed.key(1): FAILURE}, left={"carol": OVER}))
             assert (await early).failures == (FAILURE, OVER)
             assert (await bob.receive([fed.key(1), fed.key(3, "carol")])).failures == (FAILURE, OVER)
 
@@ -979,7 +1089,7 @@ def test_e41_a_receiver_that_lives_again_refuses_those_that_were_given_up() -> N
         async with federation(drivers=False, lease_s=LEASE_S) as fed:
             bob = await replaced(fed, "bob", lease_s=LEASE_S)
             lost = Failure("bob/x/3", Kind.PARTY_LOST, "carol", "PartyLostError")
-            bob.restore(0, {}, {}, {"carol": lost, "alice": OVER})
+            bob.restore(known(left={"carol": lost, "alice": OVER}))
             with pytest.raises(Refusal, match="has given party 'carol' up"):
                 bob.on_hello("carol", hello("carol"))
             bob.on_hello("alice", hello("alice"))
@@ -994,7 +1104,7 @@ def test_a_receiver_that_lives_again_misses_those_that_it_never_heard() -> None:
                 await sender.close()
             bob = await replaced(fed, "bob", lease_s=LEASE_S)
             batch: Batch = await bob.events()
-            bob.restore(0, {}, {}, {"carol": None})
+            bob.restore(known(left={"carol": None}))
             assert (
                 bob._table.awaited(fed.key(0, "carol"), asyncio.get_running_loop().create_future()).resolution is None
             )
@@ -1020,6 +1130,7 @@ def test_a_sender_that_lives_again_greets_by_itself_and_sends_what_is_pushed_aga
             fed.senders["alice"] = alice = successor(fed)
             alice.revive()
             assert await alice.events() == [SenderEvent(SenderEventKind.RESTARTED)]
+            alice.restore(known("alice"))
             pushing, saying = fed.push(value), telling(fed, READY)
             assert await fed.receive() == value
             assert await pushing == DONE
@@ -1036,6 +1147,7 @@ def test_a_sender_that_lives_again_before_its_peer_does_goes_on_greeting() -> No
             fed.network.cut("alice", "bob")
             fed.senders["alice"] = alice = successor(fed)
             alice.revive()
+            alice.restore(known("alice"))
             pushing, saying = fed.push(7), telling(fed, READY)
             await asyncio.sleep(0.1)
             assert not saying.done()
@@ -1330,6 +1442,7 @@ def test_a_sender_closes_although_a_cancellation_is_lost(again: bool) -> None:
             joining: asyncio.Future[Any] = asyncio.ensure_future(asyncio.sleep(0))
             if again:
                 alice.revive()
+                alice.restore(known("alice", incarnations={}))
             else:
                 joining = asyncio.ensure_future(alice.connect(60))
             while not link.entered:

@@ -9,6 +9,8 @@ import pytest
 
 import fed
 from fed.testing import FaultPlan, Simulation, simulate
+from fed.transport.contract import AddressInUse, Handler
+from fed.transport.memory import MemoryListener
 
 PARTIES = ["alice", "bob", "carol"]
 STEPS = 12
@@ -53,3 +55,29 @@ def test_a_proxy_that_is_killed_loses_nothing(size: int, place: Any, party: str,
     expected = ([(step + 2) * size for step in range(STEPS) if step % 3 == 2], (b"\x00" * 7))
     assert dict(run(lambda: ring(size), plan)) == dict.fromkeys(PARTIES, expected)
     assert plan.injected
+
+
+def test_a_receiver_that_cannot_listen_again_ends_the_job_in_every_party(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts = []
+    listen = MemoryListener.start
+
+    async def start(listener: MemoryListener, handler: Handler) -> None:
+        starts.append(listener)
+        if len(starts) > len(PARTIES):
+            raise AddressInUse("somebody else listens here")
+        await listen(listener, handler)
+
+    monkeypatch.setattr(MemoryListener, "start", start)
+    plan = FaultPlan(seed=1)
+    plan.at("receive", party="bob").kill()
+    errors = run(lambda: ring(10), plan, check=False).errors
+    for party in PARTIES:
+        error = errors[party]
+        assert isinstance(error, fed.FailureError)
+        assert error.failure.src_party == "bob"
+        assert "cannot listen" in str(error)
+        # Addresses are the party's own.
+        assert ("somebody else listens here" in str(error)) == (party == "bob")
+    assert "the receiver proxy was killed, and the one in its place cannot listen: somebody else" in caplog.text
