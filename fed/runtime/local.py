@@ -421,9 +421,9 @@ class _Host(Generic[P]):
             await self._proxy.close()
             await asyncio.gather(*calls, return_exceptions=True)
             self._proxy = self._make()
+            self._proxy.revive()
             if self._start is not None:
                 self._trouble = await self._start(self._proxy)
-            self._proxy.revive()
             self._alive.set()
 
     async def close(self) -> None:
