@@ -39,6 +39,10 @@ logger = logging.getLogger("fed.epoch")
 MAX_MISSING: Final = 100_000
 """Objects of other parties that will not come and that nobody has waited for yet, as far as they are remembered."""
 
+MAX_EARLY: Final = 16
+"""Pushes that are asked for before their results are there. The runtime then hands each on by itself, without a word to
+this process in between; but each is a call of its own, where results that are ready together share one."""
+
 PENDING: Final = 0
 READY: Final = 1
 FAILED: Final = 2
@@ -96,13 +100,27 @@ class Entry(PlannedObject):
         ref: Where this party has it, or will; None where it does not need it.
         failure: Why there is no value, in FAILED.
         cause: The user's exception behind the failure, where that was raised here.
-        consumers: Parties to push it to as soon as it is READY.
+        consumers: Parties to push it to as soon as it is READY, or to tell that it will not be.
+        early: Of those, to which a push was asked for while it was PENDING.
+        early_ends: What became of such pushes, as far as that was known before it left PENDING.
         dependents: Failed tasks that wait for this state, to know whether they failed because of it.
         wait: The `fed.get` that waits for it.
         epoch: The epoch that it belongs to.
     """
 
-    __slots__ = ("cause", "consumers", "dependents", "epoch", "failure", "label", "ref", "state", "wait")
+    __slots__ = (
+        "cause",
+        "consumers",
+        "dependents",
+        "early",
+        "early_ends",
+        "epoch",
+        "failure",
+        "label",
+        "ref",
+        "state",
+        "wait",
+    )
 
     def __init__(self, epoch: Epoch, object_id: ObjectId, party: str, label: str) -> None:
         super().__init__(object_id, party)
@@ -113,6 +131,8 @@ class Entry(PlannedObject):
         self.failure: Failure | None = None
         self.cause: BaseException | None = None
         self.consumers: tuple[str, ...] = ()
+        self.early: tuple[str, ...] = ()
+        self.early_ends: tuple[_PushEnd, ...] = ()
         self.dependents: list[_Task] = []
         self.wait: _Wait | None = None
 
@@ -123,6 +143,13 @@ class Push(NamedTuple):
     epoch: Epoch
     entry: Entry
     consumer: str
+
+
+class _PushEnd(NamedTuple):
+    """How a push of one object ended."""
+
+    consumers: tuple[str, ...]
+    outcome: Outcome
 
 
 class _Task:
@@ -190,6 +217,7 @@ class Epoch:
         self._constructions: dict[str, Entry] = {}
         self._receiving: set[Entry] = set()
         self._pushing = 0
+        self._early = 0
         # What a `fed.get` in progress wants.
         self._wanted: Sequence[Entry] = ()
         self._moves = 0
@@ -474,6 +502,11 @@ class Epoch:
             self._tell_failed(consumer, entry.failure, entry)
         else:
             entry.consumers = (*entry.consumers, consumer)
+            # A task that could not be submitted has no reference, and has failed.
+            if self._early < MAX_EARLY:
+                self._early += 1
+                entry.early = (*entry.early, consumer)
+                self._desk.push([Push(self, entry, consumer)])
 
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
         self._pushing += len(consumers)
@@ -502,11 +535,23 @@ class Epoch:
     # On the data-sending thread
 
     def push(self, ready: Sequence[tuple[Entry, Sequence[str]]]) -> None:
-        """Send results that are ready, each to its consumers."""
-        deliveries = [Delivery(entry.id, tuple(consumers)) for entry, consumers in ready]
-        done = self._proxies.push(deliveries, [entry.ref for entry, _ in ready])
-        entries = {entry.id: entry for entry, _ in ready}
-        count = sum(len(consumers) for _, consumers in ready)
+        """Send results, each to its consumers: those that are ready together, the others each as soon as it is."""
+        together: list[tuple[Entry, tuple[str, ...]]] = []
+        for entry, consumers in ready:
+            early = tuple(consumer for consumer in consumers if consumer in entry.early)
+            later = tuple(consumer for consumer in consumers if consumer not in entry.early)
+            if early:
+                # By itself: a call waits for all of its arguments, and fails with any.
+                done = self._proxies.push([Delivery(entry.id, early)], [entry.ref])
+                self._watch(done, functools.partial(self._pushed_early, entry, early, done))
+            if later:
+                together.append((entry, later))
+        if not together:
+            return
+        deliveries = [Delivery(entry.id, consumers) for entry, consumers in together]
+        done = self._proxies.push(deliveries, [entry.ref for entry, _ in together])
+        entries = {entry.id: entry for entry, _ in together}
+        count = sum(len(consumers) for _, consumers in together)
         self._watch(done, functools.partial(self._pushed, entries, count, done))
 
     def flush_confirmations(self) -> None:
@@ -577,26 +622,44 @@ class Epoch:
 
     def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, done: Ref, outcome: Outcome) -> None:
         with self._lock:
+            if not self._over:
+                self._end_push(entries, count, outcome)
+                self._lock.notify_all()
+
+    def _pushed_early(self, entry: Entry, consumers: tuple[str, ...], done: Ref, outcome: Outcome) -> None:
+        with self._lock:
             if self._over:
                 return
-            self._moves += 1
-            pending: Sequence[Delivery] = ()
-            if outcome.fault is not None:
-                self._proxy_failed(outcome.fault)
-            else:
-                pending = outcome.value.pending
-                for undelivered in outcome.value.undelivered:
-                    entry = entries[undelivered.id]
-                    failure = undelivered.fault.inherited or self._desk.new_failure(
-                        undelivered.fault, entry.label, entry.id.sequence
-                    )
-                    self._tell_failed(undelivered.consumer, failure, entry)
-                    self._desk.learn(failure)
-            self._pushing -= count
-            # Asked again, the sender goes on waiting for the receipts of the rest.
-            for delivery in pending:
-                self._post_pushes(entries[delivery.id], delivery.consumers)
-            self._lock.notify_all()
+            self._early -= len(consumers)
+            if entry.state == PENDING:
+                # The runtime may tell this before it tells how the task ended, which says what this means.
+                entry.early_ends = (*entry.early_ends, _PushEnd(consumers, outcome))
+                return
+            entry.early = tuple(consumer for consumer in entry.early if consumer not in consumers)
+            # There is nothing to push of one that failed; that its consumers have been told.
+            if entry.state == READY:
+                self._end_push({entry.id: entry}, len(consumers), outcome)
+                self._lock.notify_all()
+
+    def _end_push(self, entries: Mapping[ObjectId, Entry], count: int, outcome: Outcome) -> None:
+        """Results were delivered, or some of them will not be. The lock is held."""
+        self._moves += 1
+        pending: Sequence[Delivery] = ()
+        if outcome.fault is not None:
+            self._proxy_failed(outcome.fault)
+        else:
+            pending = outcome.value.pending
+            for undelivered in outcome.value.undelivered:
+                entry = entries[undelivered.id]
+                failure = undelivered.fault.inherited or self._desk.new_failure(
+                    undelivered.fault, entry.label, entry.id.sequence
+                )
+                self._tell_failed(undelivered.consumer, failure, entry)
+                self._desk.learn(failure)
+        self._pushing -= count
+        # Asked again, the sender goes on waiting for the receipts of the rest.
+        for delivery in pending:
+            self._post_pushes(entries[delivery.id], delivery.consumers)
 
     def _proxy_failed(self, fault: Fault) -> Failure:
         """A proxy failed. Whatever it failed of, the other parties do not see the same: that ends the job."""
@@ -634,8 +697,15 @@ class Epoch:
         """An object is there. Returns the failed tasks that are thereby decided."""
         entry.state = READY
         consumers, entry.consumers = entry.consumers, ()
-        if consumers:
-            self._post_pushes(entry, consumers)
+        # Only now is something under way to those for whom a push was asked for before.
+        self._pushing += len(entry.early)
+        for consumer in consumers:
+            if consumer not in entry.early:
+                self._post_pushes(entry, (consumer,))
+        ends, entry.early_ends = entry.early_ends, ()
+        for end in ends:
+            entry.early = tuple(consumer for consumer in entry.early if consumer not in end.consumers)
+            self._end_push({entry.id: entry}, len(end.consumers), end.outcome)
         return self._decided(entry)
 
     def _fail(self, entry: Entry, failure: Failure, cause: BaseException | None) -> list[_Task]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 import logging
 import pickle
@@ -490,6 +491,9 @@ class _LocalProxies(Proxies):
 
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
         async def push(sender: Sender) -> Any:
+            # Not waited for on a thread, of which there are few: they may come to be long after this.
+            for ref in refs:
+                await _done(ref)
             values = await asyncio.to_thread(lambda: [ref.result().value() for ref in refs])
             return await sender.push(deliveries, values)
 
@@ -599,6 +603,24 @@ async def _listen(receiver: Receiver) -> str | None:
     except (AddressInUse, ConfigError) as error:
         return str(error)
     return None
+
+
+async def _done(ref: Ref) -> None:
+    """Wait until a reference has resolved. To be cancelled while it waits does nothing to the reference."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def resolved(_: object) -> None:
+        # The loop may be closed by then, and whoever waited is gone.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(wake)
+
+    ref.add_done_callback(resolved)
+    await waiter
 
 
 async def _end_tasks() -> None:
