@@ -65,6 +65,10 @@ def work(once: Once, everyone: threading.Barrier, reported: threading.Event) -> 
     for number in range(20):
         one = identity.party("bob").remote(cell.add.remote(identity.party("carol").remote(number)))
         fed.get(identity.party("alice").remote(one))
+    # One that is there before a party is known to need it.
+    there = identity.party("alice").remote(1)
+    fed.get(identity.party("alice").remote(there))
+    fed.get(identity.party("bob").remote(there))
     with pytest.raises(fed.TaskError):
         fed.get(fail.party("alice").remote())
     pass_through(reported)
@@ -109,7 +113,7 @@ def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobod
         assert (error.failure.kind, error.failure.type_name) == (Kind.INTERNAL, "OSError")
 
 
-@pytest.mark.parametrize("method", ["_task_done", "_received", "_pushed"])
+@pytest.mark.parametrize("method", ["_task_done", "_received", "_pushed", "_pushed_early"])
 def test_e18_what_is_raised_in_a_callback_of_the_runtimes_is_reported_and_leaves_nobody_waiting(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
