@@ -1,0 +1,26 @@
+"""The command: ``python -m benchmarks --quick`` or ``--full``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import quick
+
+
+def main() -> int:
+    """Run what the arguments say. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure workloads beside their limits.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--quick", action="store_true", help="two minutes, compared with the committed ratios")
+    parser.add_argument("--only", default="", help="workloads, by comma")
+    parser.add_argument("--out", type=Path, help="a directory for what is measured")
+    parser.add_argument("--record", action="store_true", help="with --quick: make the ratios the committed ones")
+    options = parser.parse_args()
+    only = frozenset(filter(None, (key.strip() for key in options.only.split(","))))
+    return quick.run(only, options.out, record=options.record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

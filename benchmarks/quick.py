@@ -1,0 +1,103 @@
+"""The quick run: a few workloads for a few seconds each, against the committed ratios."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks.harness import Lab
+from benchmarks.machine import describe
+from benchmarks.outcome import Case
+from benchmarks.regression import BOUND, Verdict, judge
+from benchmarks.statistics import Pair, compare
+from benchmarks.workloads import payload, pipelined, propagation, small_loop, stream
+
+__all__ = ["run"]
+
+BASELINE: Final = Path(__file__).with_name("baseline.json")
+MORE: Final = 3
+"""How many times the pairs of the first look a second one takes."""
+
+WAY_OUT: Final = f"""
+A workload takes more than {BOUND:g} times as long, beside its limit, as it did when benchmarks/baseline.json was
+committed. Find out which change did it: python -m benchmarks --quick --only KEY measures one workload in seconds.
+If the change is worth it, say so in the commit that records the new ratios: python -m benchmarks --quick --record"""
+
+
+def run(only: frozenset[str] = frozenset(), out: Path | None = None, *, record: bool = False) -> int:
+    """Measure, and compare with the baseline.
+
+    Args:
+        only: The workloads to measure, by key. Empty: all.
+        out: A directory for the samples.
+        record: Make the ratios the new baseline instead.
+
+    Returns:
+        The exit code: 1 if something is slower.
+    """
+    began = time.monotonic()
+    machine = describe()
+    baseline = {} if record else _baseline(only)
+    with Lab() as lab:
+        cases = {case.key: case for case in _cases(lab) if not only or case.key in only}
+        samples = {key: _measured(case, case.pairs) for key, case in cases.items()}
+        doubtful = [verdict for verdict in judge(baseline, samples) if verdict.slower]
+        for verdict in doubtful:
+            _say(f"{verdict}; measuring again")
+            case = cases[verdict.key]
+            samples[verdict.key] += _measured(case, MORE * case.pairs)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "quick.json", {"machine": machine, "samples": samples})
+    if record:
+        return _record({key: compare(pairs).at_least for key, pairs in samples.items()}, machine)
+    return _conclude(judge(baseline, samples), time.monotonic() - began)
+
+
+def _cases(lab: Lab) -> list[Case]:
+    return [case for module in (small_loop, pipelined, payload, propagation, stream) for case in module.quick(lab)]
+
+
+def _measured(case: Case, pairs: int) -> tuple[Pair, ...]:
+    began = time.monotonic()
+    measured = case.measure(pairs)
+    found = compare(measured)
+    _say(
+        f"{case.key}: {found.ours.median * 1e3:.2f} ms beside {found.limit.median * 1e3:.2f} ms, ratio "
+        f"{found.ratio.median:.2f} ({found.ratio.low:.2f} to {found.ratio.high:.2f}), undisturbed "
+        f"{found.undisturbed:.2f}, {pairs} pairs in {time.monotonic() - began:.0f} s"
+    )
+    return measured
+
+
+def _baseline(only: frozenset[str]) -> dict[str, float]:
+    found = json.loads(BASELINE.read_text(encoding="utf-8"))["ratios"]
+    return {key: float(ratio) for key, ratio in found.items() if not only or key in only}
+
+
+def _record(ratios: dict[str, float], machine: dict[str, str]) -> int:
+    _write(BASELINE, {"machine": machine, "ratios": {key: round(ratio, 3) for key, ratio in ratios.items()}})
+    _say(f"recorded {len(ratios)} ratios")
+    return 0
+
+
+def _conclude(verdicts: list[Verdict], took_s: float) -> int:
+    for verdict in verdicts:
+        _say(str(verdict))
+    _say(f"{took_s:.0f} s")
+    if all(verdict.passed for verdict in verdicts):
+        return 0
+    if any(verdict.slower for verdict in verdicts):
+        _say(WAY_OUT)
+    return 1
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True, file=sys.stdout)

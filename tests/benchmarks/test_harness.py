@@ -1,0 +1,69 @@
+"""Workers without Ray. What the others do is seen by every run of the benchmark."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from benchmarks.harness import BenchmarkError, Lab
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def loud_failure() -> None:
+    print("about to fail")
+    raise LookupError("nothing there")
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def dawdle() -> None:
+    time.sleep(60)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as made:
+        yield made
+
+
+def test_a_worker_does_one_call_after_another_in_its_own_process(lab: Lab) -> None:
+    assert [lab.producer.call(double, number=number) for number in (1, 2)] == [2, 4]
+    assert lab.producer.call(pid) == lab.producer.process.pid
+    assert lab.consumer.call(pid) == lab.consumer.process.pid != lab.producer.process.pid
+
+
+def test_what_a_call_raises_is_shown_with_what_was_printed(lab: Lab) -> None:
+    with pytest.raises(BenchmarkError, match=r"(?s)LookupError: nothing there.*about to fail"):
+        lab.producer.call(loud_failure)
+
+
+def test_a_worker_that_ends_is_noticed(lab: Lab) -> None:
+    with pytest.raises(BenchmarkError, match="has ended"):
+        lab.producer.call(leave)
+
+
+def test_a_worker_that_does_not_answer_is_noticed_and_ended() -> None:
+    with pytest.raises(BenchmarkError, match="did not answer"), Lab() as lab:  # noqa: PT012 - the end is looked at
+        worker = lab.producer
+        worker.call(dawdle, within_s=0.2)
+    assert not psutil.pid_exists(worker.process.pid)
+
+
+def test_workers_end_with_the_lab_and_start_anew_when_released(lab: Lab) -> None:
+    first = lab.producer.process
+    lab.release()
+    assert first.poll() == 0
+    assert lab.producer.process.pid != first.pid
