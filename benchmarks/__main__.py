@@ -14,11 +14,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure workloads beside their limits.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--quick", action="store_true", help="two minutes, compared with the committed ratios")
+    what.add_argument("--full", action="store_true", help="everything, written down in a directory")
     parser.add_argument("--only", default="", help="workloads, by comma")
     parser.add_argument("--out", type=Path, help="a directory for what is measured")
     parser.add_argument("--record", action="store_true", help="with --quick: make the ratios the committed ones")
+    parser.add_argument("--tls", action="store_true", help="with --full: mutual TLS everywhere")
     options = parser.parse_args()
     only = frozenset(filter(None, (key.strip() for key in options.only.split(","))))
+    if options.full:
+        # Imported here because it draws, which the quick run does not need.
+        from benchmarks import full
+
+        return full.run(only, options.out or Path(__file__).parent, tls=options.tls)
     return quick.run(only, options.out, record=options.record)
 
 

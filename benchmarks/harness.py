@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks.statistics import Pair
 from fed.config import Address, TLSConfig
 from fed.testing.simulation import free_addresses
 from fed.transport.certificates import write_credentials
 
-__all__ = ["BenchmarkError", "Federation", "Lab", "Worker", "interleave"]
+__all__ = ["BenchmarkError", "Cluster", "Federation", "Lab", "Worker", "interleave"]
 
 ROOT: Final = Path(__file__).parents[1]
 CALL_S: Final = 600.0
@@ -156,6 +156,18 @@ class Federation:
         return max(float(seconds) for seconds in self.call(function, **arguments).values())
 
 
+class Cluster(NamedTuple):
+    """A Ray cluster for many parties.
+
+    Attributes:
+        pid: The process that has started all of its processes.
+        variables: By which a process joins it.
+    """
+
+    pid: int
+    variables: dict[str, str]
+
+
 class Lab:
     """Starts what is measured, and ends it with the block.
 
@@ -232,7 +244,7 @@ class Lab:
             ready: Wait until it has joined. Otherwise its first answer says so.
         """
         self._count += 1
-        worker = Worker(role, f"{name}-{self._count}", self._directory, {**self._environment(), **(variables or {})})
+        worker = Worker(role, f"{name}-{self._count}", self._directory, {**self.environment(), **(variables or {})})
         try:
             if ready:
                 worker.answer(START_S)
@@ -244,15 +256,10 @@ class Lab:
             worker.close()
 
     @contextlib.contextmanager
-    def shared_cluster(self) -> Iterator[dict[str, str]]:
-        """A Ray cluster for many parties: the variables by which they join it."""
-        self._count += 1
-        name = f"cluster-{self._count}"
-        worker = Worker("cluster", name, self._directory, self._environment())
-        try:
-            yield worker.answer(START_S)
-        finally:
-            worker.close()
+    def shared_cluster(self) -> Iterator[Cluster]:
+        """A Ray cluster for many parties."""
+        with self.worker("cluster", "cluster", ready=False) as worker:
+            yield Cluster(worker.process.pid, worker.answer(START_S))
 
     @contextlib.contextmanager
     def federation(
@@ -261,7 +268,7 @@ class Lab:
         *,
         cluster: Mapping[str, str] | None = None,
         tls: bool | None = None,
-        through: Mapping[str, Mapping[str, Address]] | None = None,
+        through: Callable[[Mapping[str, Address]], Mapping[str, Mapping[str, Address]]] | None = None,
         **options: object,
     ) -> Iterator[Federation]:
         """Parties that have joined a job.
@@ -270,22 +277,22 @@ class Lab:
             parties: Their names.
             cluster: The variables of the cluster that they share. None: each starts its own.
             tls: Mutual TLS. None: as the lab has it.
-            through: Where each party finds itself and the others, if not where they listen.
+            through: Puts something between the parties: told where each listens, it says where each finds each.
             **options: Options of the job, equal in every party.
         """
+        addresses = dict(zip(parties, free_addresses(len(parties)), strict=True))
+        known = dict.fromkeys(parties, addresses) if through is None else through(addresses)
         self._count += 1
         job = f"bench-{self._count}"
         secure = self._tls if tls is None else tls
         credentials = write_credentials(self._directory / f"tls-{self._count}", parties) if secure else {}
-        addresses = dict(zip(parties, free_addresses(len(parties)), strict=True))
         with contextlib.ExitStack() as stack:
             workers = {}
             for party in parties:
-                known = addresses if through is None else through[party]
                 variables = {
                     "FED_JOB": job,
                     "FED_PARTY": party,
-                    "FED_ADDRESSES": ",".join(f"{name}={address}" for name, address in known.items()),
+                    "FED_ADDRESSES": ",".join(f"{name}={address}" for name, address in known[party].items()),
                     "FED_RAY_ADDRESS": "local",
                     "FED_RAY_NAMESPACE": f"{job}-{party}",
                     **(cluster or {}),
@@ -300,7 +307,8 @@ class Lab:
             for worker in workers.values():
                 worker.dismiss()
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The variables of every process that is measured."""
         # What the caller's environment says about a job says nothing about these.
         own = {name: text for name, text in os.environ.items() if not name.startswith(("FED_", "RAY_"))}
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.harness import interleave
 from benchmarks.statistics import Comparison, Pair, compare
 
-__all__ = ["Case", "Measurement", "Outcome", "Reading"]
+__all__ = ["Case", "Measurement", "Outcome", "Reading", "Record"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,3 +108,18 @@ class Outcome:
         ]
         readings = [Reading(**one) for one in found["readings"]]
         return cls(**{**found, "measurements": tuple(measurements), "readings": tuple(readings)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A workload as it was measured.
+
+    Attributes:
+        machine: On what, and when.
+        seconds: How long that took.
+        outcome: What it came to.
+    """
+
+    machine: Mapping[str, str]
+    seconds: float
+    outcome: Outcome

@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 
 import fed
+from benchmarks.alignment import align
 from benchmarks.harness import Lab
 from benchmarks.outcome import Case, Measurement, Outcome
-from benchmarks.rounds import align
 
 __all__ = ["case", "federated", "full", "quick", "raw"]
 

@@ -10,9 +10,9 @@ import time
 from typing import Any, Final
 
 import fed
+from benchmarks.alignment import align
 from benchmarks.harness import Lab
 from benchmarks.outcome import Case, Measurement, Outcome, Reading
-from benchmarks.rounds import align
 from benchmarks.statistics import spread
 
 __all__ = ["federated", "full", "quick", "raw"]

@@ -17,9 +17,9 @@ import numpy as np
 
 import fed
 from benchmarks import worker
+from benchmarks.alignment import align
 from benchmarks.harness import Lab
 from benchmarks.outcome import Case, Measurement, Outcome, Reading
-from benchmarks.rounds import align
 from benchmarks.statistics import Pair, percentile, spread
 
 __all__ = ["federated", "full", "quick", "raw"]

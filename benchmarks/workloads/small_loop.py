@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import fed
+from benchmarks.alignment import align
 from benchmarks.harness import Lab
 from benchmarks.outcome import Case, Measurement, Outcome
-from benchmarks.rounds import align
 
 __all__ = ["federated", "full", "quick", "raw"]
 

@@ -23,7 +23,7 @@ from fed.object import ObjectId
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import PROTOCOL_VERSION, Ack, Handler, Hello, Notice, Parcel, Receipt, Verdict
 
-__all__ = ["check", "full", "listen", "listen_plain", "quick", "stream_plain", "upload"]
+__all__ = ["case", "check", "full", "listen", "listen_plain", "quick", "stream_plain", "upload"]
 
 CHUNK: Final = 1 << 20
 CALL_S: Final = 120.0
@@ -205,12 +205,12 @@ def stream_plain(port: int, nbytes: int) -> float:
 
 def quick(lab: Lab) -> list[Case]:
     """256 MiB at a time."""
-    return [_case(lab, 256 << 20, pairs=15)]
+    return [case(lab, "W3 stream", 256 << 20, pairs=15)]
 
 
 def full(lab: Lab) -> Outcome:
     """256 MiB at a time, 30 times."""
-    pairs = _case(lab, 256 << 20, pairs=30).measure()
+    pairs = case(lab, "W3 stream", 256 << 20, pairs=30).measure()
     ours, plain = (spread([1 / one for one in times]) for times in zip(*pairs, strict=True))
     return Outcome(
         "W3 stream",
@@ -224,8 +224,17 @@ def full(lab: Lab) -> Outcome:
     )
 
 
-def _case(lab: Lab, nbytes: int, pairs: int) -> Case:
-    port, plain_port = int(lab.consumer.call(listen)), int(lab.consumer.call(listen_plain))
+def case(lab: Lab, key: str, nbytes: int, pairs: int, ports: Sequence[int] = ()) -> Case:
+    """One parcel of this size in each block.
+
+    Args:
+        lab: Has the two processes.
+        key: Names it.
+        nbytes: A whole number of chunks.
+        pairs: How many.
+        ports: Where to reach our listener and the plain one, if not where they listen.
+    """
+    port, plain_port = ports or [int(lab.consumer.call(function)) for function in (listen, listen_plain)]
 
     def ours() -> float:
         took, *sent = lab.producer.call(upload, port=port, nbytes=nbytes)
@@ -237,4 +246,4 @@ def _case(lab: Lab, nbytes: int, pairs: int) -> Case:
     def limit() -> float:
         return float(lab.producer.call(stream_plain, port=plain_port, nbytes=nbytes)) / (nbytes / 1e9)
 
-    return Case("W3 stream", ours, limit, pairs)
+    return Case(key, ours, limit, pairs)
