@@ -49,6 +49,10 @@ class Worker:
         name: Names it in errors, and names its log.
         directory: Where it writes what it prints.
         environment: Its variables.
+
+    Attributes:
+        process: The process.
+        answers: Can be waited for: there is something to read when it has answered, or has ended.
     """
 
     def __init__(self, role: str, name: str, directory: Path, environment: Mapping[str, str]) -> None:
@@ -67,10 +71,10 @@ class Worker:
                 text=True,
             )
         os.close(write)
-        self._answers = os.fdopen(read, "rb", buffering=0)
+        self.answers = os.fdopen(read, "rb", buffering=0)
         self._rest = b""
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._answers, selectors.EVENT_READ)
+        self._selector.register(self.answers, selectors.EVENT_READ)
 
     def call(self, function: Callable[..., Any], within_s: float = CALL_S, **arguments: Any) -> Any:
         """Run a function there, by its name. Arguments and result are what JSON can carry."""
@@ -98,7 +102,7 @@ class Worker:
         while b"\n" not in self._rest:
             if not self._selector.select(max(0.0, deadline - time.monotonic())):
                 raise self._error(f"did not answer within {within_s:g} s")
-            data = os.read(self._answers.fileno(), 1 << 16)
+            data = os.read(self.answers.fileno(), 1 << 16)
             if not data:
                 raise self._error("has ended")
             self._rest += data
@@ -121,7 +125,7 @@ class Worker:
             self.process.wait(within_s)
         self.kill()
         self._selector.close()
-        self._answers.close()
+        self.answers.close()
 
     def kill(self) -> None:
         """SIGKILL to it and to all of its session's processes, at once."""
@@ -146,10 +150,26 @@ class Federation:
         self.workers = workers
 
     def call(self, function: Callable[..., Any], within_s: float = CALL_S, **arguments: Any) -> dict[str, Any]:
-        """Run a function in every party. Returns what each returned."""
-        for worker in self.workers.values():
-            worker.begin(function, **arguments)
-        return {party: worker.answer(within_s) for party, worker in self.workers.items()}
+        """Run a function in every party. Returns what each returned.
+
+        Raises:
+            BenchmarkError: A party raised or ended; what the others still do is not waited for. Or the time is up.
+        """
+        deadline = time.monotonic() + within_s
+        found = {}
+        with selectors.DefaultSelector() as selector:
+            for party, worker in self.workers.items():
+                worker.begin(function, **arguments)
+                selector.register(worker.answers, selectors.EVENT_READ, party)
+            while selector.get_map():
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    late = ", ".join(sorted(key.data for key in selector.get_map().values()))
+                    raise BenchmarkError(f"no answer from {late} within {within_s:g} s")
+                for key, _ in ready:
+                    selector.unregister(key.fileobj)
+                    found[key.data] = self.workers[key.data].answer(within_s)
+        return found
 
     def slowest(self, function: Callable[..., float], **arguments: Any) -> float:
         """Run a function that returns seconds in every party. Returns the most."""

@@ -31,6 +31,8 @@ handled: Final[list[int]] = []
 
 def main(role: str, descriptor: int) -> None:
     """Serve until the input ends."""
+    # Not for the processes that Ray starts: whoever waits for an answer must notice when this one is gone.
+    os.set_inheritable(descriptor, False)
     # Ray and its workers print to the standard output, so answers have a way of their own.
     with os.fdopen(descriptor, "w", buffering=1) as answers, _joined(role) as greeting:
         _answer(answers, {"value": greeting})

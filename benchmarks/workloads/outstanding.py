@@ -16,7 +16,7 @@ from benchmarks.workloads.pipelined import federated, raw
 
 __all__ = ["full"]
 
-COUNTS: Final = {1: 20, 10: 15, 100: 10, 1_000: 5, 10_000: 2, 100_000: 1}
+COUNTS: Final = {1: 20, 10: 15, 100: 10, 1_000: 5, 10_000: 1, 100_000: 1}
 """Objects, and how many pairs."""
 FROM: Final = 100
 TARGET: Final = 1.3

@@ -234,16 +234,19 @@ def case(lab: Lab, key: str, nbytes: int, pairs: int, ports: Sequence[int] = ())
         pairs: How many.
         ports: Where to reach our listener and the plain one, if not where they listen.
     """
-    port, plain_port = ports or [int(lab.consumer.call(function)) for function in (listen, listen_plain)]
+
+    @functools.cache
+    def found() -> Sequence[int]:
+        return ports or [int(lab.consumer.call(function)) for function in (listen, listen_plain)]
 
     def ours() -> float:
-        took, *sent = lab.producer.call(upload, port=port, nbytes=nbytes)
+        took, *sent = lab.producer.call(upload, port=found()[0], nbytes=nbytes)
         arrived = lab.consumer.call(check)
         if arrived != sent:
             raise RuntimeError(f"sent {sent}, arrived {arrived}")
         return float(took) / (nbytes / 1e9)
 
     def limit() -> float:
-        return float(lab.producer.call(stream_plain, port=plain_port, nbytes=nbytes)) / (nbytes / 1e9)
+        return float(lab.producer.call(stream_plain, port=found()[1], nbytes=nbytes)) / (nbytes / 1e9)
 
     return Case(key, ours, limit, pairs)

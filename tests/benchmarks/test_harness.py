@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from benchmarks.harness import BenchmarkError, Lab
+from benchmarks.harness import BenchmarkError, Federation, Lab
 
 
 def pid() -> int:
@@ -27,6 +28,12 @@ def loud_failure() -> None:
 
 def leave() -> None:
     os._exit(3)
+
+
+def fail_in(name: str) -> None:
+    if os.environ["WHO"] == name:
+        raise LookupError(name)
+    time.sleep(60)
 
 
 def dawdle() -> None:
@@ -67,3 +74,10 @@ def test_workers_end_with_the_lab_and_start_anew_when_released(lab: Lab) -> None
     lab.release()
     assert first.poll() == 0
     assert lab.producer.process.pid != first.pid
+
+
+@pytest.mark.parametrize("loser", ["alice", "bob"])
+def test_the_failure_of_one_party_does_not_wait_for_the_others(loser: str) -> None:
+    with pytest.raises(BenchmarkError, match=f"LookupError: {loser}"), Lab() as lab, contextlib.ExitStack() as stack:  # noqa: PT012
+        workers = {party: stack.enter_context(lab.worker("plain", party, {"WHO": party})) for party in ("alice", "bob")}
+        Federation(workers).call(fail_in, within_s=30, name=loser)
