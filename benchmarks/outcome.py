@@ -43,12 +43,14 @@ class Measurement:
         pairs: Seconds for one unit of work.
         target: The ratio that it should not exceed.
         x: Its place on a curve of growth.
+        series: The curve, where there are several.
     """
 
     key: str
     pairs: tuple[Pair, ...]
     target: float | None = None
     x: float | None = None
+    series: str = ""
 
     @property
     def comparison(self) -> Comparison:

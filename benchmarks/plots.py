@@ -8,63 +8,73 @@ from typing import Any, Final
 import matplotlib as mpl
 
 from benchmarks.outcome import Measurement, Outcome, Reading
+from benchmarks.statistics import Spread
 
 __all__ = ["plot"]
 
 OURS: Final = "#1f6f8b"
+COLOURS: Final = (OURS, "#d98e04", "#6a4c93", "#4f772d")
 LIMIT: Final = "#b0b7bf"
 AIM: Final = "#c0392b"
 DPI: Final = 90
 
 
 def plot(outcome: Outcome, path: Path) -> None:
-    """Draw what a workload came to: times on the left, ratios on the right, and figures that have no limit below."""
+    """Draw what a workload came to: times on the left, ratios on the right, and below the figures that have an aim.
+
+    Other figures are on the page; they are drawn where there is nothing else.
+    """
     # Nothing is shown, and there may be no screen.
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     measured = list(outcome.measurements)
-    rows = (1 if measured else 0) + (1 if outcome.readings else 0)
-    heights = ([3.4] if measured else []) + ([0.8 + 0.26 * len(outcome.readings)] if outcome.readings else [])
+    readings = [one for one in outcome.readings if one.target is not None or not measured]
+    heights = ([3.4] if measured else []) + ([0.8 + 0.26 * len(readings)] if readings else [])
     figure = plt.figure(figsize=(9.5, sum(heights) + 0.9), layout="constrained")
     beside = f"\nlimit: {outcome.limit}" if outcome.limit else ""
     figure.suptitle(f"{outcome.workload}: {outcome.title}{beside}", fontsize=9)
-    grid = figure.add_gridspec(rows, 2, height_ratios=heights)
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     if measured:
         times, ratios = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
         if outcome.x_label and len(measured) > 1:
             _curves(outcome, measured, times, ratios)
         else:
             _strips(measured, times, ratios)
-    if outcome.readings:
-        _bars(outcome.readings, figure.add_subplot(grid[rows - 1, :]))
+    if readings:
+        _bars(readings, figure.add_subplot(grid[-1, :]))
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
     plt.close(figure)
 
 
 def _curves(outcome: Outcome, measured: list[Measurement], times: Any, ratios: Any) -> None:
-    found = [(one.x or 0.0, one.comparison) for one in measured]
-    xs = [x for x, _ in found]
-    for name, colour in (("ours", OURS), ("limit", LIMIT)):
-        spreads = [getattr(comparison, name) for _, comparison in found]
-        label = "federated" if name == "ours" else "limit"
-        times.plot(xs, [one.median for one in spreads], "o-", color=colour, label=label)
-        times.fill_between(xs, [one.low for one in spreads], [one.high for one in spreads], color=colour, alpha=0.25)
-    ratios.plot(xs, [one.ratio.median for _, one in found], "o-", color=OURS)
-    ratios.fill_between(
-        xs, [one.ratio.low for _, one in found], [one.ratio.high for _, one in found], color=OURS, alpha=0.25
-    )
+    xs = [one.x or 0.0 for one in measured]
+    series = list(dict.fromkeys(one.series for one in measured))
+    for name, colour in zip(series, COLOURS, strict=False):
+        found = [(one.x, one.comparison) for one in measured if one.series == name]
+        label = f", {name}" if name else ""
+        _curve(
+            times, [(x, one.limit) for x, one in found], "s--", LIMIT if len(series) == 1 else colour, f"limit{label}"
+        )
+        _curve(times, [(x, one.ours) for x, one in found], "o-", colour, f"federated{label}")
+        _curve(ratios, [(x, one.ratio) for x, one in found], "o-", colour, name or None)
     aims = [(one.x, one.target) for one in measured if one.target is not None]
     if aims:
         ratios.plot(*zip(*aims, strict=True), "_", color=AIM, markersize=16, markeredgewidth=2, label="aim")
-        ratios.legend(fontsize=7)
     wide = max(xs) / min(xs) > 20
     times.set(xlabel=outcome.x_label, ylabel="seconds", yscale="log")
-    ratios.set(xlabel=outcome.x_label, ylabel="ratio to the limit", ylim=(0, None))
+    ratios.set(xlabel=outcome.x_label, ylabel="ratio to the limit", ylim=(0, 1.08 * ratios.get_ylim()[1]))
     for axes in (times, ratios):
         axes.set_xscale("log" if wide else "linear")
         axes.grid(alpha=0.3)
-    times.legend(fontsize=7)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
+
+
+def _curve(axes: Any, points: list[tuple[float | None, Spread]], style: str, colour: str, label: str | None) -> None:
+    xs = [x for x, _ in points]
+    axes.plot(xs, [one.median for _, one in points], style, color=colour, label=label, markersize=4)
+    axes.fill_between(xs, [one.low for _, one in points], [one.high for _, one in points], color=colour, alpha=0.2)
 
 
 def _strips(measured: list[Measurement], times: Any, ratios: Any) -> None:
@@ -89,7 +99,7 @@ def _strips(measured: list[Measurement], times: Any, ratios: Any) -> None:
     times.legend(fontsize=7)
 
 
-def _bars(readings: tuple[Reading, ...], axes: Any) -> None:
+def _bars(readings: list[Reading], axes: Any) -> None:
     """Each as a part of its aim, or with its figure alone where it has none."""
     for place, one in enumerate(reversed(readings)):
         if one.target is not None:

@@ -55,7 +55,7 @@ def full(lab: Lab) -> Outcome:
                 nbytes = int(min(MOST_BYTES, max(LEAST_BYTES, bytes_per_s * WORK_S))) >> 20 << 20
                 case = stream.case(lab, f"{rate}, {round_trip_ms} ms", nbytes, PAIRS, near)
                 # Both have sent as much over this line before, so that both know its length.
-                found = Measurement(case.key, case.measure(), TARGET)
+                found = Measurement(case.key, case.measure(), TARGET, x=round_trip_ms, series=rate)
                 measurements.append(found)
                 for name in ("ours", "limit"):
                     reached = 1e9 / getattr(found.comparison, name).median / bytes_per_s
@@ -68,6 +68,7 @@ def full(lab: Lab) -> Outcome:
         "a plain gRPC stream over the same line",
         tuple(measurements),
         tuple(readings),
+        "round trip, ms",
     )
 
 
