@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
+import psutil
+
 from benchmarks.statistics import Pair
 from fed.config import Address, TLSConfig
 from fed.testing.simulation import free_addresses
@@ -128,10 +130,16 @@ class Worker:
         self.answers.close()
 
     def kill(self) -> None:
-        """SIGKILL to it and to all of its session's processes, at once."""
-        # The group outlives its leader while a process of it is left.
+        """SIGKILL to it, to all that it has started, and to all that those have, at once."""
+        # Ray's workers leave the session. The group outlives its leader while a process of it is left.
+        started: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            started = psutil.Process(self.process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
 
     def _error(self, what: str) -> BenchmarkError:

@@ -26,6 +26,8 @@ A workload takes more than {BOUND:g} times as long, beside its limit, as it did 
 committed. Find out which change did it: python -m benchmarks --quick --only KEY measures one workload in seconds.
 If the change is worth it, say so in the commit that records the new ratios: python -m benchmarks --quick --record"""
 
+RECORD_IT: Final = "\nThe workloads are not those of benchmarks/baseline.json: record them with --quick --record"
+
 
 def run(only: frozenset[str] = frozenset(), out: Path | None = None, *, record: bool = False) -> int:
     """Measure, and compare with the baseline.
@@ -82,7 +84,9 @@ def _baseline(only: frozenset[str]) -> dict[str, float]:
 
 
 def _record(ratios: dict[str, float], machine: dict[str, str]) -> int:
-    _write(BASELINE, {"machine": machine, "ratios": {key: round(ratio, 3) for key, ratio in ratios.items()}})
+    known = _baseline(frozenset()) if BASELINE.exists() else {}
+    merged = {**known, **{key: round(ratio, 3) for key, ratio in ratios.items()}}
+    _write(BASELINE, {"machine": machine, "ratios": merged})
     _say(f"recorded {len(ratios)} ratios")
     return 0
 
@@ -93,8 +97,7 @@ def _conclude(verdicts: list[Verdict], took_s: float) -> int:
     _say(f"{took_s:.0f} s")
     if all(verdict.passed for verdict in verdicts):
         return 0
-    if any(verdict.slower for verdict in verdicts):
-        _say(WAY_OUT)
+    _say(WAY_OUT if any(verdict.slower for verdict in verdicts) else RECORD_IT)
     return 1
 
 
