@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="with --quick: make the ratios the committed ones")
     parser.add_argument("--tls", action="store_true", help="with --full: mutual TLS everywhere")
     options = parser.parse_args()
+    # As Ctrl-C does, so that what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     only = frozenset(filter(None, (key.strip() for key in options.only.split(","))))
     if options.full:
         # Imported here because it draws, which the quick run does not need.

@@ -1,7 +1,8 @@
 """A process of the benchmark: it runs one function after another, as it is told, and answers each.
 
 ``python -m benchmarks.worker ROLE DESCRIPTOR``. A call is a line of JSON on the standard input, an answer a line of
-JSON on the descriptor. When the input ends, so does the process. The roles differ in what they join first:
+JSON on the descriptor. When the input ends, so does the process: whoever started it has no more calls, or is gone
+itself, which must not leave anything behind. The roles differ in what they join first:
 
 =======  ====================================================================
 party    a job, with what the environment says (``FED_*``)
@@ -17,13 +18,18 @@ import contextlib
 import importlib
 import json
 import os
+import queue
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 __all__ = ["handled", "main"]
+
+LEAVE_S: Final = 60.0
 
 handled: Final[list[int]] = []
 """When this party's failure handler began, each time, on the clock that all processes of a machine share."""
@@ -33,16 +39,46 @@ def main(role: str, descriptor: int) -> None:
     """Serve until the input ends."""
     # Not for the processes that Ray starts: whoever waits for an answer must notice when this one is gone.
     os.set_inheritable(descriptor, False)
+    calls = _Calls()
     # Ray and its workers print to the standard output, so answers have a way of their own.
     with os.fdopen(descriptor, "w", buffering=1) as answers, _joined(role) as greeting:
         _answer(answers, {"value": greeting})
-        for line in sys.stdin:
+        while (line := calls.next()) is not None:
             call = json.loads(line)
             try:
                 answer = {"value": _function(call["function"])(**call["arguments"])}
             except Exception:  # noqa: BLE001 - whatever it is, the one who called is told
                 answer = {"error": traceback.format_exc()}
             _answer(answers, answer)
+
+
+class _Calls:
+    """The lines of the standard input, and the end of this process when they end.
+
+    They are read by a thread of their own, since a process may be in the middle of something when they end. What it
+    does then is of no more use to anybody: it is killed with all of its session. Otherwise it has some time to leave.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # Both are set by one thread and read by the other; a moment late is soon enough.
+        self._busy = True
+        threading.Thread(target=self._read, name="benchmark-calls", daemon=True).start()
+
+    def next(self) -> str | None:
+        """The next line; None at the end."""
+        self._busy = False
+        line = self._lines.get()
+        self._busy = True
+        return line
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            self._lines.put(line)
+        if not self._busy:
+            self._lines.put(None)
+            time.sleep(LEAVE_S)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.harness import BenchmarkError, Federation, Lab
+from tests.conftest import eventually
 
 
 def pid() -> int:
@@ -81,3 +85,24 @@ def test_the_failure_of_one_party_does_not_wait_for_the_others(loser: str) -> No
     with pytest.raises(BenchmarkError, match=f"LookupError: {loser}"), Lab() as lab, contextlib.ExitStack() as stack:  # noqa: PT012
         workers = {party: stack.enter_context(lab.worker("plain", party, {"WHO": party})) for party in ("alice", "bob")}
         Federation(workers).call(fail_in, within_s=30, name=loser)
+
+
+def test_a_worker_does_not_outlive_who_started_it(tmp_path: Path) -> None:
+    # The lab of another process, which is killed in the middle of a call.
+    script = (
+        "from benchmarks.harness import Lab\n"
+        "from tests.benchmarks.test_harness import dawdle, pid\n"
+        "with Lab() as lab:\n"
+        "    print(lab.producer.call(pid), lab.consumer.call(pid), flush=True)\n"
+        "    lab.producer.call(dawdle)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
+    ) as starter:
+        assert starter.stdout is not None
+        left = [int(number) for number in starter.stdout.readline().split()]
+        # It is about to call, or has called: either way its workers end.
+        starter.kill()
+    assert len(left) == 2
+    assert eventually(lambda: not any(map(psutil.pid_exists, left)), 30)
