@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
+from benchmarks.others import Meter
 from benchmarks.statistics import Pair
 from fed.config import Address, TLSConfig
 from fed.testing.simulation import free_addresses
@@ -352,7 +353,11 @@ def interleave(count: int, ours: Callable[[], float], limit: Callable[[], float]
         ours: Does a block of our work. Returns seconds for a unit of it.
         limit: The same for the limit.
     """
-    return [Pair(ours(), limit()) for _ in range(count)]
+    pairs = []
+    for _ in range(count):
+        meter = Meter()
+        pairs.append(Pair(ours(), limit(), meter.share()))
+    return pairs
 
 
 def _tls_variables(tls: TLSConfig | None) -> dict[str, str]:

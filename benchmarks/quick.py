@@ -12,7 +12,7 @@ from benchmarks.harness import Lab
 from benchmarks.machine import describe
 from benchmarks.outcome import Case
 from benchmarks.regression import BOUND, Verdict, judge
-from benchmarks.statistics import Pair, compare
+from benchmarks.statistics import CALM, Pair, compare, spread
 from benchmarks.workloads import payload, pipelined, propagation, small_loop, stream
 
 __all__ = ["BASELINE", "cases", "run"]
@@ -57,7 +57,7 @@ def run(only: frozenset[str] = frozenset(), out: Path | None = None, *, record: 
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "quick.json", {"machine": machine, "samples": samples})
     if record:
-        return _record({key: compare(pairs).at_least for key, pairs in samples.items()}, machine)
+        return _record(judge({}, samples), machine)
     return _conclude(judge(baseline, samples), time.monotonic() - began)
 
 
@@ -69,11 +69,12 @@ def cases(lab: Lab) -> list[Case]:
 def _measured(case: Case, pairs: int) -> tuple[Pair, ...]:
     began = time.monotonic()
     measured = case.measure(pairs)
-    found = compare(measured)
+    found, others = compare(measured), spread([pair.others for pair in measured]).median
     _say(
         f"{case.key}: {found.ours.median * 1e3:.2f} ms beside {found.limit.median * 1e3:.2f} ms, ratio "
         f"{found.ratio.median:.2f} ({found.ratio.low:.2f} to {found.ratio.high:.2f}), undisturbed "
-        f"{found.undisturbed:.2f}, {pairs} pairs in {time.monotonic() - began:.0f} s"
+        f"{found.undisturbed:.2f}, others took {others:.0%}, {pairs} pairs in "
+        f"{time.monotonic() - began:.0f} s"
     )
     return measured
 
@@ -83,11 +84,13 @@ def _baseline(only: frozenset[str]) -> dict[str, float]:
     return {key: float(ratio) for key, ratio in found.items() if not only or key in only}
 
 
-def _record(ratios: dict[str, float], machine: dict[str, str]) -> int:
+def _record(verdicts: list[Verdict], machine: dict[str, str]) -> int:
     known = _baseline(frozenset()) if BASELINE.exists() else {}
-    merged = {**known, **{key: round(ratio, 3) for key, ratio in ratios.items()}}
-    _write(BASELINE, {"machine": machine, "ratios": merged})
-    _say(f"recorded {len(ratios)} ratios")
+    ratios = {verdict.key: round(verdict.measured, 3) for verdict in verdicts if verdict.measured is not None}
+    _write(BASELINE, {"machine": machine, "ratios": {**known, **ratios}})
+    for verdict in verdicts:
+        warning = "; too much for a ratio that others are judged by" if verdict.others > CALM else ""
+        _say(f"{verdict.key}: recorded {verdict.measured:.2f}; others took {verdict.others:.0%}{warning}")
     return 0
 
 

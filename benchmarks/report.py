@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.outcome import Measurement, Outcome, Reading, Record
+from benchmarks.statistics import spread
 
 __all__ = ["render", "seconds"]
 
@@ -37,8 +38,8 @@ def _sentence(outcome: Outcome) -> str:
 
 def _measurements(outcome: Outcome) -> list[str]:
     rows = [
-        "| | federated | limit | ratio (middle half) | pairs | aim |",
-        "|---|---|---|---|---|---|",
+        "| | federated | limit | ratio (middle half) | pairs | others took | aim |",
+        "|---|---|---|---|---|---|---|",
     ]
     return [*rows, *map(_row, outcome.measurements), ""]
 
@@ -49,7 +50,7 @@ def _row(one: Measurement) -> str:
     aim = "" if one.target is None else f"{one.target:.2f}: {_met(found.ratio.median, one.target)}"
     return (
         f"| {one.key} | {seconds(found.ours.median)} | {seconds(found.limit.median)} | {ratio} | "
-        f"{found.ratio.count} | {aim} |"
+        f"{found.ratio.count} | {spread([pair.others for pair in one.pairs]).median:.0%} | {aim} |"
     )
 
 

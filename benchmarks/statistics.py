@@ -11,16 +11,27 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["Comparison", "Pair", "Spread", "compare", "growth_exponent", "percentile", "spread"]
+__all__ = ["CALM", "Comparison", "Pair", "Spread", "calmer", "compare", "growth_exponent", "percentile", "spread"]
+
+
+CALM: Final = 0.05
+"""What share of the machine others may take without anybody noticing."""
 
 
 class Pair(NamedTuple):
-    """One turn of each: seconds for the same unit of work."""
+    """One turn of each.
+
+    Attributes:
+        ours: Seconds for a unit of work.
+        limit: Seconds for the same at the limit.
+        others: What share of the machine others took meanwhile, from 0 to 1.
+    """
 
     ours: float
     limit: float
+    others: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -67,6 +78,19 @@ class Comparison:
     def at_least(self) -> float:
         """The ratio that both ways to look at the samples can agree on: what is slower is slower in both."""
         return min(self.ratio.median, self.undisturbed)
+
+
+def calmer(pairs: Sequence[Pair], least: int = 8) -> list[Pair]:
+    """The pairs in which others took next to nothing of the machine; if these are less than half, the calmer half.
+
+    Which ones these are depends on what others did, and not on what was measured.
+
+    Args:
+        pairs: All of them.
+        least: No fewer than so many, if there are as many.
+    """
+    calm = sum(pair.others <= CALM for pair in pairs)
+    return sorted(pairs, key=lambda pair: pair.others)[: max(least, calm, math.ceil(len(pairs) / 2))]
 
 
 def compare(pairs: Sequence[Pair]) -> Comparison:

@@ -29,6 +29,23 @@ def test_half_as_much_again_is_found_on_a_noisy_machine() -> None:
     assert [str(verdict) for verdict in verdicts if not verdict.slower] == []
 
 
+def test_the_calmer_half_decides() -> None:
+    # While others were busy it took twice as long.
+    calm, busy = [Pair(4, 1, 0.01)] * 10, [Pair(8, 1, 0.6)] * 10
+    [verdict] = judge(BASELINE, {"loop": [*busy, *calm]})
+    assert verdict.measured == 4
+    assert verdict.pairs == 10
+
+
+def test_what_others_took_all_the_time_loosens_the_bound() -> None:
+    slow = 4 * BOUND * 1.2
+    [quiet] = judge(BASELINE, {"loop": [Pair(slow, 1, 0.0)] * 10})
+    [busy] = judge(BASELINE, {"loop": [Pair(slow, 1, 0.5)] * 10})
+    assert quiet.slower
+    assert not busy.slower
+    assert "others took 50%" in str(busy)
+
+
 def test_the_bound_is_the_bound() -> None:
     [just_within] = judge(BASELINE, {"loop": [Pair(4 * BOUND * 0.999, 1)] * 3})
     [just_beyond] = judge(BASELINE, {"loop": [Pair(4 * BOUND * 1.001, 1)] * 3})

@@ -25,7 +25,7 @@ def record(workload: str, *measurements: Measurement, readings: tuple[Reading, .
     return Record(MACHINE, 1.0, Outcome(workload, "what is done", "what limits it", measurements, readings, "MB"))
 
 
-LOOP = record("W1", Measurement("W1", (Pair(0.010, 0.002), Pair(0.012, 0.002), Pair(0.014, 0.002)), 2.7))
+LOOP = record("W1", Measurement("W1", (Pair(0.010, 0.002), Pair(0.012, 0.002, 0.5), Pair(0.014, 0.002)), 2.7))
 SIZES = record(
     "W3",
     *[Measurement(f"W3 {size} MB", (Pair(size / 100, size / 200),), 3.0, x=size) for size in (1, 16, 100)],
@@ -36,8 +36,8 @@ FIGURES = record("limits", readings=(Reading("copy", 12.0, "GB/s"),))
 
 def test_a_row_has_times_ratio_spread_and_verdict() -> None:
     page = "\n".join(render({"W1": LOOP, "W3": SIZES}, plots=""))
-    assert "| W1 | 12 ms | 2 ms | **6.00** (5.50 to 6.50) | 3 | 2.70: missed |" in page
-    assert "| W3 1 MB | 10 ms | 5 ms | **2.00** (2.00 to 2.00) | 1 | 3.00: met |" in page
+    assert "| W1 | 12 ms | 2 ms | **6.00** (5.50 to 6.50) | 3 | 0% | 2.70: missed |" in page
+    assert "| W3 1 MB | 10 ms | 5 ms | **2.00** (2.00 to 2.00) | 1 | 0% | 3.00: met |" in page
     assert "| W3 memory | 1.5 objects | 3 blocks | 2 objects: met |" in page
     assert "commit abc1234" in page
     assert ".png" not in page
