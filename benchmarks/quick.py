@@ -49,6 +49,8 @@ def run(only: frozenset[str] = frozenset(), out: Path | None = None, *, record: 
         times = MORE if record else 1
         samples = {key: _measured(case, times * case.pairs) for key, case in chosen.items()}
         doubtful = [verdict for verdict in judge(baseline, samples) if verdict.slower]
+        # In new processes: some of the difference between two runs is how they came to be, and stays as long as they.
+        lab.release()
         for verdict in doubtful:
             _say(f"{verdict}; measuring again")
             case = chosen[verdict.key]

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-from benchmarks.harness import Lab
+from benchmarks.harness import Lab, Worker
 from benchmarks.outcome import Case, Measurement, Outcome, Reading
 from benchmarks.statistics import spread
 from fed.config import Address
@@ -236,17 +236,17 @@ def case(lab: Lab, key: str, nbytes: int, pairs: int, ports: Sequence[int] = ())
     """
 
     @functools.cache
-    def found() -> Sequence[int]:
-        return ports or [int(lab.consumer.call(function)) for function in (listen, listen_plain)]
+    def listeners(consumer: Worker) -> Sequence[int]:
+        return ports or [int(consumer.call(function)) for function in (listen, listen_plain)]
 
     def ours() -> float:
-        took, *sent = lab.producer.call(upload, port=found()[0], nbytes=nbytes)
+        took, *sent = lab.producer.call(upload, port=listeners(lab.consumer)[0], nbytes=nbytes)
         arrived = lab.consumer.call(check)
         if arrived != sent:
             raise RuntimeError(f"sent {sent}, arrived {arrived}")
         return float(took) / (nbytes / 1e9)
 
     def limit() -> float:
-        return float(lab.producer.call(stream_plain, port=found()[1], nbytes=nbytes)) / (nbytes / 1e9)
+        return float(lab.producer.call(stream_plain, port=listeners(lab.consumer)[1], nbytes=nbytes)) / (nbytes / 1e9)
 
     return Case(key, ours, limit, pairs)
