@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.harness import interleave
-from benchmarks.statistics import Comparison, Pair, compare
+from benchmarks.statistics import Comparison, Pair, calmer, compare, spread
 
 __all__ = ["Case", "Measurement", "Outcome", "Reading", "Record"]
 
@@ -54,8 +54,13 @@ class Measurement:
 
     @property
     def comparison(self) -> Comparison:
-        """What the pairs come to."""
-        return compare(self.pairs)
+        """What those pairs come to that others spared."""
+        return compare(calmer(self.pairs))
+
+    @property
+    def others(self) -> float:
+        """What share of the machine others took meanwhile."""
+        return spread([pair.others for pair in calmer(self.pairs)]).median
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.outcome import Measurement, Outcome, Reading, Record
-from benchmarks.statistics import spread
 
 __all__ = ["render", "seconds"]
 
@@ -50,7 +49,7 @@ def _row(one: Measurement) -> str:
     aim = "" if one.target is None else f"{one.target:.2f}: {_met(found.ratio.median, one.target)}"
     return (
         f"| {one.key} | {seconds(found.ours.median)} | {seconds(found.limit.median)} | {ratio} | "
-        f"{found.ratio.count} | {spread([pair.others for pair in one.pairs]).median:.0%} | {aim} |"
+        f"{found.ratio.count} of {len(one.pairs)} | {one.others:.0%} | {aim} |"
     )
 
 

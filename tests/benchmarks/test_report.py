@@ -36,8 +36,8 @@ FIGURES = record("limits", readings=(Reading("copy", 12.0, "GB/s"),))
 
 def test_a_row_has_times_ratio_spread_and_verdict() -> None:
     page = "\n".join(render({"W1": LOOP, "W3": SIZES}, plots=""))
-    assert "| W1 | 12 ms | 2 ms | **6.00** (5.50 to 6.50) | 3 | 0% | 2.70: missed |" in page
-    assert "| W3 1 MB | 10 ms | 5 ms | **2.00** (2.00 to 2.00) | 1 | 0% | 3.00: met |" in page
+    assert "| W1 | 12 ms | 2 ms | **6.00** (5.50 to 6.50) | 3 of 3 | 0% | 2.70: missed |" in page
+    assert "| W3 1 MB | 10 ms | 5 ms | **2.00** (2.00 to 2.00) | 1 of 1 | 0% | 3.00: met |" in page
     assert "| W3 memory | 1.5 objects | 3 blocks | 2 objects: met |" in page
     assert "commit abc1234" in page
     assert ".png" not in page
