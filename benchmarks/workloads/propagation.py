@@ -18,9 +18,9 @@ import numpy as np
 import fed
 from benchmarks import worker
 from benchmarks.alignment import align
-from benchmarks.harness import Lab
+from benchmarks.harness import Lab, interleave
 from benchmarks.outcome import Case, Measurement, Outcome, Reading
-from benchmarks.statistics import Pair, percentile, spread
+from benchmarks.statistics import percentile, spread
 
 __all__ = ["federated", "full", "quick", "raw"]
 
@@ -133,17 +133,18 @@ def full(lab: Lab) -> Outcome:
     """Three parties: 200 failures idle, 10 with 1 GiB on its way."""
     lab.release()
     delays: dict[str, list[float]] = {}
-    pairs: list[Pair] = []
     loaded: dict[str, list[float]] = {}
     with lab.federation(PARTIES) as federation:
         federation.call(federated, failures=5, payload=0)
         lab.raw.call(raw, failures=5)
-        for _ in range(10):
+
+        def ours() -> float:
             found = _delays(federation.call(federated, failures=20, payload=0))
-            limit = float(lab.raw.call(raw, failures=20))
             for party, values in found.items():
                 delays.setdefault(party, []).extend(values)
-            pairs.append(Pair(max(statistics.median(values) for values in found.values()), limit))
+            return max(statistics.median(values) for values in found.values())
+
+        pairs = interleave(10, ours, lambda: float(lab.raw.call(raw, failures=20)))
         for _ in range(10):
             for party, values in _delays(federation.call(federated, failures=1, payload=1 << 30)).items():
                 loaded.setdefault(party, []).extend(values)
