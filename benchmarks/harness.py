@@ -323,6 +323,8 @@ class Lab:
                     "FED_PARTY": party,
                     "FED_ADDRESSES": ",".join(f"{name}={address}" for name, address in known[party].items()),
                     "FED_RAY_ADDRESS": "local",
+                    # Between two calls of a worker's, its failure is raised by the next one.
+                    "FED_INTERRUPT_DRIVER": "false",
                     "FED_RAY_NAMESPACE": f"{job}-{party}",
                     **(cluster or {}),
                     **_tls_variables(credentials.get(party)),
