@@ -52,11 +52,16 @@ def _curves(outcome: Outcome, measured: list[Measurement], times: Any, ratios: A
     series = list(dict.fromkeys(one.series for one in measured))
     for name, colour in zip(series, COLOURS, strict=False):
         found = [(one.x, one.comparison) for one in measured if one.series == name]
-        label = f", {name}" if name else ""
+        # The colours are told beside the ratios.
+        first = name == series[0]
         _curve(
-            times, [(x, one.limit) for x, one in found], "s--", LIMIT if len(series) == 1 else colour, f"limit{label}"
+            times,
+            [(x, one.limit) for x, one in found],
+            "s--",
+            LIMIT if len(series) == 1 else colour,
+            "limit" if first else None,
         )
-        _curve(times, [(x, one.ours) for x, one in found], "o-", colour, f"federated{label}")
+        _curve(times, [(x, one.ours) for x, one in found], "o-", colour, "federated" if first else None)
         _curve(ratios, [(x, one.ratio) for x, one in found], "o-", colour, name or None)
     aims = [(one.x, one.target) for one in measured if one.target is not None]
     if aims:

@@ -56,7 +56,7 @@ def _row(one: Measurement) -> str:
 def _readings(readings: tuple[Reading, ...]) -> list[str]:
     rows = ["| | | from | aim |", "|---|---|---|---|"]
     for one in readings:
-        aim = "" if one.target is None else f"{one.target:.3g} {one.unit}: {_met(one.value, one.target)}"
+        aim = "" if one.target is None else f"{one.target:.4g} {one.unit}: {_met(one.value, one.target)}"
         rows.append(f"| {one.key} | {one.value:.4g} {one.unit} | {one.note} | {aim} |")
     return [*rows, ""]
 

@@ -2,7 +2,8 @@
 
 The line is `tests.network.lines`, in a process of its own: nothing is lost on it, and TCP's own windows do not see its
 length. So this tells what the flow control of gRPC and our acknowledgements cost over a distance, and nothing of what
-loss does. Limits: a plain gRPC stream over the same line; for the small loop one round trip, which is the least.
+loss does. The line is a program too, and takes one core: at 10 Gbit/s it is what limits, and only the ratio tells
+something. Limits: a plain gRPC stream over the same line; for the small loop one round trip, which is the least.
 """
 
 from __future__ import annotations
