@@ -29,7 +29,7 @@ def main() -> int:
         from benchmarks import full
 
         return full.run(only, options.out or Path(__file__).parent, tls=options.tls)
-    return quick.run(only, options.out, record=options.record)
+    return quick.record(only) if options.record else quick.run(only, options.out)
 
 
 if __name__ == "__main__":

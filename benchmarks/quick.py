@@ -15,9 +15,11 @@ from benchmarks.regression import BOUND, Verdict, judge
 from benchmarks.statistics import CALM, Pair, compare, spread
 from benchmarks.workloads import payload, pipelined, propagation, small_loop, stream
 
-__all__ = ["BASELINE", "cases", "run"]
+__all__ = ["BASELINE", "cases", "record", "run"]
 
 BASELINE: Final = Path(__file__).with_name("baseline.json")
+LAUNCHES: Final = 5
+"""Of the processes, for the ratios that are committed."""
 MORE: Final = 3
 """How many times the pairs of the first look a second one takes."""
 
@@ -29,25 +31,22 @@ If the change is worth it, say so in the commit that records the new ratios: pyt
 RECORD_IT: Final = "\nThe workloads are not those of benchmarks/baseline.json: record them with --quick --record"
 
 
-def run(only: frozenset[str] = frozenset(), out: Path | None = None, *, record: bool = False) -> int:
+def run(only: frozenset[str] = frozenset(), out: Path | None = None) -> int:
     """Measure, and compare with the baseline.
 
     Args:
         only: The workloads to measure, by key. Empty: all.
         out: A directory for the samples.
-        record: Make the ratios the new baseline instead.
 
     Returns:
         The exit code: 1 if something is slower.
     """
     began = time.monotonic()
     machine = describe()
-    baseline = {} if record else _baseline(only)
+    baseline = _baseline(only)
     with Lab() as lab:
-        chosen = {case.key: case for case in cases(lab) if not only or case.key in only}
-        # What others are judged by is looked at as closely as what is doubted.
-        times = MORE if record else 1
-        samples = {key: _measured(case, times * case.pairs) for key, case in chosen.items()}
+        chosen = _chosen(lab, only)
+        samples = {key: _measured(case, case.pairs) for key, case in chosen.items()}
         doubtful = [verdict for verdict in judge(baseline, samples) if verdict.slower]
         # In new processes: some of the difference between two runs is how they came to be, and stays as long as they.
         lab.release()
@@ -58,9 +57,39 @@ def run(only: frozenset[str] = frozenset(), out: Path | None = None, *, record: 
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "quick.json", {"machine": machine, "samples": samples})
-    if record:
-        return _record(judge({}, samples), machine)
     return _conclude(judge(baseline, samples), time.monotonic() - began)
+
+
+def record(only: frozenset[str] = frozenset()) -> int:
+    """Make new ratios the committed ones: of each workload the median over several launches of its processes.
+
+    Args:
+        only: The workloads to measure, by key. Empty: all. The ratios of the others stay.
+
+    Returns:
+        The exit code.
+    """
+    machine = describe()
+    launches: dict[str, list[Verdict]] = {}
+    with Lab() as lab:
+        for _ in range(LAUNCHES):
+            for key, case in _chosen(lab, only).items():
+                launches.setdefault(key, []).extend(judge({}, {key: _measured(case, case.pairs)}))
+            lab.release()
+    ratios = _baseline(frozenset()) if BASELINE.exists() else {}
+    for key, verdicts in launches.items():
+        measured = spread([verdict.measured for verdict in verdicts if verdict.measured is not None])
+        others = max(verdict.others for verdict in verdicts)
+        ratios[key] = round(measured.median, 3)
+        width = f"{measured.low:.2f} to {measured.high:.2f}"
+        warning = "; too much for a ratio that others are judged by" if others > CALM else ""
+        _say(f"{key}: {measured.median:.2f} ({width}), others took {others:.0%}{warning}")
+    _write(BASELINE, {"machine": machine, "ratios": dict(sorted(ratios.items()))})
+    return 0
+
+
+def _chosen(lab: Lab, only: frozenset[str]) -> dict[str, Case]:
+    return {case.key: case for case in cases(lab) if not only or case.key in only}
 
 
 def cases(lab: Lab) -> list[Case]:
@@ -84,16 +113,6 @@ def _measured(case: Case, pairs: int) -> tuple[Pair, ...]:
 def _baseline(only: frozenset[str]) -> dict[str, float]:
     found = json.loads(BASELINE.read_text(encoding="utf-8"))["ratios"]
     return {key: float(ratio) for key, ratio in found.items() if not only or key in only}
-
-
-def _record(verdicts: list[Verdict], machine: dict[str, str]) -> int:
-    known = _baseline(frozenset()) if BASELINE.exists() else {}
-    ratios = {verdict.key: round(verdict.measured, 3) for verdict in verdicts if verdict.measured is not None}
-    _write(BASELINE, {"machine": machine, "ratios": {**known, **ratios}})
-    for verdict in verdicts:
-        warning = "; too much for a ratio that others are judged by" if verdict.others > CALM else ""
-        _say(f"{verdict.key}: recorded {verdict.measured:.2f}; others took {verdict.others:.0%}{warning}")
-    return 0
 
 
 def _conclude(verdicts: list[Verdict], took_s: float) -> int:
