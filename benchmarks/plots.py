@@ -110,9 +110,9 @@ def _bars(readings: list[Reading], axes: Any) -> None:
         if one.target is not None:
             share = one.value / one.target
             axes.barh(place, min(share, 2.0), color=OURS if share <= 1 else AIM, alpha=0.7)
-        axes.text(0.01, place, f" {one.value:.4g} {one.unit}", va="center", fontsize=7)
+        axes.text(0.01, place, f" {one.key}: {one.value:.4g} {one.unit}", va="center", fontsize=7)
     axes.axvline(1.0, color=AIM, linewidth=1)
-    axes.set_yticks(range(len(readings)), [one.key for one in reversed(readings)], fontsize=7)
+    axes.set_yticks([])
     axes.set(xlim=(0, 2.0), ylim=(-0.6, len(readings) - 0.4))
     axes.set_xlabel("part of the aim", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
