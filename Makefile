@@ -7,9 +7,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SECONDS ?= 600
 SEED ?= 1
+ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow soak check format clean
+.PHONY: help demo test test-slow soak bench bench-quick check format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,12 @@ test-slow: $(VENV)/.dev ## Run the slow tests
 
 soak: $(VENV)/.dev ## Play random jobs under random faults: make soak SECONDS=600 SEED=1
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
+
+bench: $(VENV)/.dev ## Measure every workload beside its limit: make bench ONLY=W1,W3
+	$(BIN)/python -m benchmarks --full --only "$(ONLY)"
+
+bench-quick: $(VENV)/.dev ## Measure some for two minutes, and compare with the committed ratios
+	$(BIN)/python -m benchmarks --quick --only "$(ONLY)"
 
 check: $(VENV)/.dev ## Lint, format, types, layers, generated code
 	$(BIN)/ruff check

@@ -1,0 +1,1 @@
+"""Benchmarks: each workload beside its limit, in the same run (``python -m benchmarks --help``)."""
