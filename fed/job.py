@@ -947,6 +947,7 @@ class Job:
                     ("end the data-sending thread", lambda: self._data.stop(STOP_S)),
                     ("end the error-queue thread", lambda: self._errors.stop(STOP_S)),
                     ("end the cleanup thread", lambda: self._end_cleanup(self._cleanup)),
+                    ("report what is left", self._report_unasked if joined else _nothing),
                     ("close the proxies", self._close_proxies),
                     ("close the runtime", self._runtime.close),
                     ("report", self._report_closed),
@@ -1092,6 +1093,14 @@ class Job:
                 # Who says goodbye votes on nothing any more, and need not be waited for by its own handler.
                 if self._is_current(book):
                     self._carry_out(self._coordinator.out_of_time())
+
+    def _report_unasked(self) -> None:
+        if self._life.latched or self._in_haste:
+            return
+        answer = self._running_proxies().unasked()
+        unasked = self._result_of(answer, time.monotonic() + STOP_S, "the receiver proxy")
+        for peer, count in sorted(unasked.items()):
+            logger.warning("%d objects of party %r were never asked for, and are dropped", count, peer)
 
     def _close_proxies(self) -> None:
         if self._proxies is not None:

@@ -340,6 +340,17 @@ class Rendezvous(Generic[T, P]):
         self._left.setdefault(peer, failure)
         return self._let_go(failure, lambda key: key.peer == peer)
 
+    def unasked(self) -> dict[str, int]:
+        """How many objects each peer has sent or offered that nobody has asked for.
+
+        There are none when programs have ended that were the same everywhere and have not failed.
+        """
+        counts: dict[str, int] = {}
+        for key, entry in self._entries.items():
+            if entry.state in (_State.STORED, _State.DEFERRED):
+                counts[key.peer] = counts.get(key.peer, 0) + 1
+        return counts
+
     @property
     def crowded(self) -> bool:
         """Whether nothing more may be named that nobody waits for."""

@@ -375,6 +375,10 @@ class Receiver:
         self._newest.clear()
         return Batch(Handled(self._life, self._told), events)
 
+    def unasked(self) -> dict[str, int]:
+        """How many objects of each peer nobody has asked for."""
+        return self._table.unasked()
+
     def statistics(self) -> ReceiverStatistics:
         """Counts so far."""
         return ReceiverStatistics(self._table.statistics(), self._stale_notices)

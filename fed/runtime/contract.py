@@ -195,6 +195,10 @@ class Proxies(abc.ABC):
         """Tell a receiver that lives again what it has to know; see `fed.proxy.receiver.Receiver.restore`."""
 
     @abc.abstractmethod
+    def unasked(self) -> Ref:
+        """Resolves to the number of objects of each peer that nobody has asked for."""
+
+    @abc.abstractmethod
     def statistics(self) -> Ref:
         """Resolves to a mapping from peer to `fed.transport.contract.LinkStatistics`."""
 

@@ -539,6 +539,12 @@ class _LocalProxies(Proxies):
         state = _Blob.of(known)
         self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.restore(state.value()))
 
+    def unasked(self) -> Ref:
+        async def unasked(receiver: Receiver) -> Any:
+            return receiver.unasked()
+
+        return self._run(self._receiver.call(unasked))
+
     def statistics(self) -> Ref:
         async def statistics(sender: Sender) -> Any:
             return sender.statistics()

@@ -310,6 +310,10 @@ class FedReceiver:
         """See `fed.proxy.receiver.Receiver.restore`."""
         self._receiver.restore(known)
 
+    async def unasked(self) -> Any:
+        """See `fed.proxy.receiver.Receiver.unasked`."""
+        return self._receiver.unasked()
+
     async def confirm(self, keys: Sequence[Key]) -> None:
         """See `fed.proxy.receiver.Receiver.confirm`."""
         self._receiver.confirm(keys)
@@ -395,6 +399,9 @@ class _RayProxies(Proxies):
 
     def restore_receiver(self, known: Known) -> None:
         self._receiver.restore.remote(known)
+
+    def unasked(self) -> Ref:
+        return self._receiver.unasked.remote()
 
     def statistics(self) -> Ref:
         return self._sender.statistics.remote()

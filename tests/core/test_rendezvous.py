@@ -113,6 +113,19 @@ def test_an_object_larger_than_allowed_is_refused_before_and_after_it_is_sent() 
     assert one.arrived(KEY, "value", 11) == Arrival(reply=Reply.REFUSED)
 
 
+def test_what_nobody_has_asked_for_is_counted_for_each_peer() -> None:
+    one = table(room=1000)
+    deferred, asked = (Key("alice", ObjectId(0, 8, slot)) for slot in range(2))
+    one.arrived(KEY, "value", 10)
+    one.arrived(OTHER, "value", 10)
+    one.arrived(deferred, "value", 1000)
+    one.arrived(asked, "value", 1000)
+    one.awaited(asked, "ticket")
+    assert one.unasked() == {"alice": 2, "bob": 1}
+    one.awaited(KEY, "ticket")
+    assert one.unasked() == {"alice": 1, "bob": 1}
+
+
 def test_e44_objects_that_nobody_asks_for_are_named_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "MAX_ENTRIES", 3)
     one: Rendezvous[str, str] = Rendezvous(1)

@@ -10,6 +10,10 @@ import pytest
 import fed
 from fed.core.rendezvous import Rendezvous
 from fed.epoch import Entry, Epoch
+from fed.object import ObjectId
+from fed.place import current_job
+from fed.proxy.sender import Delivery
+from fed.runtime.contract import Call, TaskBody
 from fed.testing import simulate
 
 BATCH = 100
@@ -64,3 +68,22 @@ def test_a_producer_far_ahead_of_its_consumer_loses_nothing_and_floods_nobody(
     assert limit / 2 < held[0] <= limit
     assert deferred[0] > 0
     assert most_receives / 2 < receiving[0] <= most_receives
+
+
+def test_what_nobody_has_asked_for_at_the_end_is_reported_by_who_has_it(caplog: pytest.LogCaptureFixture) -> None:
+    def program() -> Any:
+        with fed.job():
+            if fed.party() == "alice":
+                job = current_job()
+                for sequence in (1000, 1001):
+                    ref = job._runtime.submit(TaskBody(lambda: "stray", "stray", {}), Call(())).results[0]
+                    job._running_proxies().push([Delivery(ObjectId(0, sequence, 0), ("bob",))], [ref])
+                # What is written after them to the same stream comes after them.
+                while fed.statistics().objects_sent["bob"] < 2:
+                    time.sleep(0.01)
+            return fed.get([total.party("alice").remote(str(number)) for number in range(20)])
+
+    expected = list(range(20))
+    assert dict(simulate(program, parties=["alice", "bob"])) == {"alice": expected, "bob": expected}
+    reported = [message for message in caplog.messages if "never asked for" in message]
+    assert reported == ["2 objects of party 'alice' were never asked for, and are dropped"]
