@@ -138,11 +138,11 @@ class Entry(PlannedObject):
 
 
 class Push(NamedTuple):
-    """An object that is ready, and a party that needs it."""
+    """An object that is ready, or will be, and parties that need it."""
 
     epoch: Epoch
     entry: Entry
-    consumer: str
+    consumers: tuple[str, ...]
 
 
 class _PushEnd(NamedTuple):
@@ -443,7 +443,13 @@ class Epoch:
             shape = Shape(packed.keywords, len(extras), returns)
             call = Call((*values, *extras), None if shape == PLAIN else shape)
             depends = uses if after is None else [*uses, after]
-            self._start(_Task(step.sequence, named, made, depends), lambda: submit(call))
+
+            def submit_call() -> Any:
+                if any(used.ref is None for used in depends):
+                    raise UsageError("an argument comes from a call that could not be made")
+                return submit(call)
+
+            self._start(_Task(step.sequence, named, made, depends), submit_call)
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
 
     def _start(self, task: _Task, submit: Callable[[], Any]) -> None:
@@ -477,9 +483,12 @@ class Epoch:
         for entries in by_task.values():
             self._receive(entries)
         if step.pushes:
+            needed: dict[Entry, tuple[str, ...]] = {}
+            for position, consumer in step.pushes:
+                needed[uses[position]] = (*needed.get(uses[position], ()), consumer)
             with self._lock:
-                for position, consumer in step.pushes:
-                    self._need(uses[position], consumer)
+                for entry, consumers in needed.items():
+                    self._need(entry, consumers)
 
     def _receive(self, entries: list[Entry]) -> None:
         # Waits for earlier objects only, whose tasks do not depend on later ones, so this cannot deadlock.
@@ -494,23 +503,25 @@ class Epoch:
                 self._receiving.add(entry)
         self._watch(submission.done, functools.partial(self._received, entries, submission.done))
 
-    def _need(self, entry: Entry, consumer: str) -> None:
-        """A party needs an object of this one. The lock is held."""
+    def _need(self, entry: Entry, consumers: tuple[str, ...]) -> None:
+        """Parties need an object of this one. The lock is held."""
         if entry.state == READY:
-            self._post_pushes(entry, (consumer,))
+            self._post_pushes(entry, consumers)
         elif entry.failure is not None:
-            self._tell_failed(consumer, entry.failure, entry)
+            for consumer in consumers:
+                self._tell_failed(consumer, entry.failure, entry)
         else:
-            entry.consumers = (*entry.consumers, consumer)
-            # A task that could not be submitted has no reference, and has failed.
-            if self._early < MAX_EARLY:
+            entry.consumers += consumers
+            # One call for each object, which encodes it once; those that need it later share another. What could not
+            # be submitted has no reference.
+            if not entry.early and entry.ref is not None and self._early < MAX_EARLY:
                 self._early += 1
-                entry.early = (*entry.early, consumer)
-                self._desk.push([Push(self, entry, consumer)])
+                entry.early = consumers
+                self._desk.push([Push(self, entry, consumers)])
 
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
         self._pushing += len(consumers)
-        self._desk.push([Push(self, entry, consumer) for consumer in consumers])
+        self._desk.push([Push(self, entry, tuple(consumers))])
 
     @property
     def arrived(self) -> Mapping[str, IdSet]:
@@ -584,7 +595,7 @@ class Epoch:
             self._moves += 1
             if outcome.fault is not None:
                 task.failed = outcome
-                undecided = [entry for entry in set(task.uses) if entry.state == PENDING and entry.ref is not None]
+                undecided = [entry for entry in set(task.uses) if entry.state == PENDING]
                 if undecided and outcome.fault.inherited is None:
                     # Whether it failed by itself or because of an argument is known when the argument is.
                     task.undecided = len(undecided)
@@ -630,7 +641,7 @@ class Epoch:
         with self._lock:
             if self._over:
                 return
-            self._early -= len(consumers)
+            self._early -= 1
             if entry.state == PENDING:
                 # The runtime may tell this before it tells how the task ended, which says what this means.
                 entry.early_ends = (*entry.early_ends, _PushEnd(consumers, outcome))
@@ -699,9 +710,9 @@ class Epoch:
         consumers, entry.consumers = entry.consumers, ()
         # Only now is something under way to those for whom a push was asked for before.
         self._pushing += len(entry.early)
-        for consumer in consumers:
-            if consumer not in entry.early:
-                self._post_pushes(entry, (consumer,))
+        later = tuple(consumer for consumer in consumers if consumer not in entry.early)
+        if later:
+            self._post_pushes(entry, later)
         ends, entry.early_ends = entry.early_ends, ()
         for end in ends:
             entry.early = tuple(consumer for consumer in entry.early if consumer not in end.consumers)
@@ -711,6 +722,7 @@ class Epoch:
     def _fail(self, entry: Entry, failure: Failure, cause: BaseException | None) -> list[_Task]:
         """An object will never be. Returns the failed tasks that are thereby decided."""
         entry.state, entry.failure, entry.cause = FAILED, failure, cause
+        entry.early_ends = ()
         consumers, entry.consumers = entry.consumers, ()
         for consumer in consumers:
             self._tell_failed(consumer, failure, entry)

@@ -101,6 +101,10 @@ _QUESTIONS: Final = frozenset({NoticeKind.ASK, NoticeKind.STANDING})
 """Notices about what others are told, which nobody waits for."""
 
 
+_SAID_ANEW: Final = frozenset({NoticeKind.READY, NoticeKind.PROGRESS, NoticeKind.JOURNAL} | _QUESTIONS)
+"""Notices that make an earlier one of their kind worthless."""
+
+
 class _Events(NamedTuple):
     """For the data-sending thread: what peers told."""
 
@@ -300,13 +304,17 @@ class Job:
                 awaited = self._life.awaited
             if awaited:
                 self._wait_for(
-                    lambda known=awaited: self._life.awaited != known or self._join_failed(),  # type: ignore[misc]
+                    lambda known=awaited: (  # type: ignore[misc]
+                        self._life.awaited != known or self._life.latched or self._join_failed()
+                    ),
                     deadline - time.monotonic(),
                 )
             with self._lock:
                 still = self._life.awaited
                 failed = self._join_failed()
-                if not still and not failed:
+                # Where something else has failed already, some party had begun, so that all were ready.
+                if not failed and (not still or self._life.latched):
+                    still = ()
                     # From here on a peer's driver that was started anew is another one.
                     self._life.joined()
                     self._joined_at = time.monotonic()
@@ -589,15 +597,18 @@ class Job:
                 self._gone[one.peer] = one.failure
                 self._data.post(one)
             elif isinstance(one, Switched):
-                self._switch(one.epoch)
+                self._switch(one)
         if instructions:
             self.changed.notify_all()
 
-    def _switch(self, number: int) -> None:
+    def _switch(self, switched: Switched) -> None:
         """The next epoch begins. The lock is held."""
         if self._epoch is not None:
             self._epoch.end()
-        self._epoch = self._new_epoch(number, self._running_proxies())
+        self._epoch = self._new_epoch(switched.epoch, self._running_proxies())
+        for peer, notice in switched.early:
+            if notice.failure is not None:
+                self._epoch.note_missing(peer, notice.objects, notice.failure)
         self._stall = Stall(self.party, STALL_S)
         self._root_error = self._root_cause = None
         self._unread.clear()
@@ -631,7 +642,7 @@ class Job:
         for item in items:
             if isinstance(item, Push):
                 if item.epoch is epoch:
-                    pushes.setdefault(item.entry.id, (item.entry, []))[1].append(item.consumer)
+                    pushes.setdefault(item.entry.id, (item.entry, []))[1].extend(item.consumers)
             elif isinstance(item, _Events):
                 self._handle_events(item.outcome)
             elif isinstance(item, _ListensAgain):
@@ -785,17 +796,30 @@ class Job:
     def _handle_errors(self, items: list[_Tell | _Told | _Wake | _Called]) -> None:
         for item in items:
             if isinstance(item, _Tell):
-                self._untold.setdefault(item.peer, []).append(item)
+                self._queue_to_tell(item)
             elif isinstance(item, _Told):
                 self._being_told.discard(item.peer)
                 if item.again:
-                    self._untold[item.peer] = [*item.again, *self._untold.get(item.peer, ())]
+                    for one in [*item.again, *self._untold.pop(item.peer, ())]:
+                        self._queue_to_tell(one)
             elif isinstance(item, _Wake):
                 with self._lock:
                     self.changed.notify_all()
         # One call at a time for each peer keeps the order, which the runtime does not; peers do not wait for another.
         for peer in [peer for peer in self._untold if peer not in self._being_told]:
             self._tell_peer(peer, self._untold.pop(peer))
+
+    def _queue_to_tell(self, item: _Tell) -> None:
+        """In order; of what a later one says better, only that: a peer may ask for it faster than it takes it."""
+        waiting = self._untold.setdefault(item.peer, [])
+        kind = item.notice.kind
+        older = [one for one in waiting if one.notice.kind is kind] if kind in _SAID_ANEW else ()
+        for one in older:
+            waiting.remove(one)
+        if older and kind not in _QUESTIONS:
+            with self._lock:
+                self._untold_news -= len(older)
+        waiting.append(item)
 
     def _tell_progress(self) -> None:
         with self._lock:

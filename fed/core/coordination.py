@@ -49,7 +49,7 @@ EXIT: Final = "sys.exit()"
 RESET: Final = "fed.reset()"
 
 MAX_EARLY: Final = 4096
-"""Notices of a later epoch that are kept for it."""
+"""Notices of a later epoch that are kept for it, from one peer."""
 
 MAX_EARLY_OBJECTS: Final = 65_536
 """Objects that these may name, together."""
@@ -86,9 +86,10 @@ class Gone(NamedTuple):
 
 
 class Switched(NamedTuple):
-    """The next epoch begins."""
+    """The next epoch begins, of which peers that are further have told this already."""
 
     epoch: int
+    early: tuple[tuple[str, Notice], ...] = ()
 
 
 class Ask(NamedTuple):
@@ -126,8 +127,7 @@ class Coordinator:
         self._ready = False
         self.book = FailureBook()
         self.journal = Journal(self._peers)
-        self._early: list[tuple[str, Notice]] = []
-        self._early_objects = 0
+        self._early: dict[str, list[Notice]] = {peer: [] for peer in self._peers}
         # Peers whose programs have ended, each with the number of its calls; and whether this party's has.
         self._ends: dict[str, int] = {}
         self._ended = False
@@ -229,10 +229,15 @@ class Coordinator:
         return []
 
     def _keep_early(self, peer: str, notice: Notice) -> None:
-        named = self._early_objects + len(notice.objects)
-        if notice.kind not in UNTIMELY and len(self._early) < MAX_EARLY and named <= MAX_EARLY_OBJECTS:
-            self._early.append((peer, notice))
-            self._early_objects = named
+        if notice.kind in UNTIMELY:
+            return
+        kept = self._early[peer]
+        if notice.kind is NoticeKind.PROGRESS:
+            # The last one says all.
+            kept[:] = [one for one in kept if one.kind is not NoticeKind.PROGRESS]
+        named = sum(len(one.objects) for one in kept) if notice.objects else 0
+        if len(kept) < MAX_EARLY and named + len(notice.objects) <= MAX_EARLY_OBJECTS:
+            kept.append(notice)
 
     def lost(self, peer: str, failure: Failure) -> list[Instruction]:
         """A peer has gone without a goodbye."""
@@ -311,7 +316,7 @@ class Coordinator:
             raise RuntimeError("a party votes if and only if its job has latched")
         if self.book.settled and not self.life.latched:
             raise RuntimeError("a root was settled without a latch")
-        if any(notice.epoch <= self.epoch for _, notice in self._early):
+        if any(notice.epoch <= self.epoch for kept in self._early.values() for notice in kept):
             raise RuntimeError("a notice still waits for an epoch that has begun")
 
     def _tell_all(
@@ -407,8 +412,10 @@ class Coordinator:
         self.journal = Journal(self._peers)
         self._asks.clear()
         self._ends.clear()
-        found: list[Instruction] = [Switched(self.epoch)]
-        early, self._early, self._early_objects = self._early, [], 0
+        early = [(peer, notice) for peer, kept in self._early.items() for notice in kept]
+        for kept in self._early.values():
+            kept.clear()
+        found: list[Instruction] = [Switched(self.epoch, tuple(early))]
         for peer, notice in early:
             found += self.heard(peer, notice)
         return found

@@ -34,6 +34,7 @@ Each method returns what is to be done; the caller does it. A *ticket* is the ca
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
@@ -55,8 +56,8 @@ ENTRY_BYTES: Final = 512
 """Charged for each stored object on top of its size, so that a flood of tiny ones is bounded too."""
 
 MAX_ENTRIES: Final = 1 << 20
-"""Objects that are in the table at once. Far more than a job ever has under way: what is deferred is charged no bytes,
-and a peer that names objects without end must not fill the memory with their names."""
+"""Objects of one peer that are in the table at once. Far more than a job ever has under way: what is deferred is
+charged no bytes, and a peer that names objects without end must not fill the memory with their names."""
 
 
 class Key(NamedTuple):
@@ -166,6 +167,8 @@ class Rendezvous(Generic[T, P]):
         self._max_stored = max_stored_bytes
         self._max_object = max_object_bytes
         self._entries: dict[Key, _Entry] = {}
+        # How many of these each peer has.
+        self._counts: collections.Counter[str] = collections.Counter()
         # Of one epoch, by owner: the current one, or a later one that has begun here before the reset was heard of.
         self._delivered: dict[str, IdSet] = {}
         self._delivered_epoch = 0
@@ -187,7 +190,7 @@ class Rendezvous(Generic[T, P]):
         if left is not None and (entry is None or entry.state in (_State.DEFERRED, _State.HANDED)):
             return Arrival(Resolution(ticket, None, left))
         if entry is None:
-            self._entries[key] = _Entry(_State.AWAITED, ticket)
+            self._put(key, _Entry(_State.AWAITED, ticket))
             # Waited for once more although it was delivered: the value was lost on this side of the border.
             if self._was_delivered(key):
                 self._delivered[key.peer].discard(key.id)
@@ -217,7 +220,7 @@ class Rendezvous(Generic[T, P]):
             self._free(entry)
         if not self._fits(nbytes):
             return self._defer(key)
-        entry = entry or self._entries.setdefault(key, _Entry(_State.DEFERRED))
+        entry = entry or self._put(key, _Entry(_State.DEFERRED))
         entry.reserved = nbytes + ENTRY_BYTES
         self._stored_bytes += entry.reserved
         return Arrival(admitted=True)
@@ -226,8 +229,7 @@ class Rendezvous(Generic[T, P]):
         """An admitted object will not come after all; its owner will offer it again."""
         entry = self._entries.get(key)
         if entry is not None and entry.state is _State.DEFERRED:
-            self._free(entry)
-            del self._entries[key]
+            self._drop(key)
 
     def arrived(self, key: Key, payload: P, nbytes: int) -> Arrival[T, P]:
         """An object has arrived whole."""
@@ -241,7 +243,7 @@ class Rendezvous(Generic[T, P]):
             self._free(entry)
         if not self._fits(nbytes):
             return self._defer(key)
-        entry = entry or self._entries.setdefault(key, _Entry(_State.STORED))
+        entry = entry or self._put(key, _Entry(_State.STORED))
         entry.state, entry.payload, entry.nbytes = _State.STORED, payload, nbytes + ENTRY_BYTES
         self._stored_bytes += entry.nbytes
         return _NOTHING
@@ -255,8 +257,8 @@ class Rendezvous(Generic[T, P]):
         if entry is None or entry.state is _State.DEFERRED:
             if not self._was_delivered(key):
                 if entry is not None:
-                    self._free(entry)
-                self._entries[key] = _Entry(_State.FAILED, failure=failure)
+                    self._drop(key)
+                self._put(key, _Entry(_State.FAILED, failure=failure))
             return _NOTHING
         if entry.state is not _State.AWAITED:
             return _NOTHING
@@ -272,8 +274,7 @@ class Rendezvous(Generic[T, P]):
         if entry is not None and entry.state in (_State.AWAITED, _State.FAILED):
             return _NOTHING
         if entry is not None:
-            self._free(entry)
-            del self._entries[key]
+            self._drop(key)
         self._begin_delivered(key.id.epoch)
         # One of an epoch that is about to end here need not be known: nobody will wait for it again.
         if key.id.epoch == self._delivered_epoch:
@@ -304,7 +305,7 @@ class Rendezvous(Generic[T, P]):
                 if self._entries[key].state in (_State.AWAITED, _State.HANDED, _State.FAILED):
                     known.discard(key.id)
                 else:
-                    self._free(self._entries.pop(key))
+                    self._drop(key)
                     again.append(key)
         return again
 
@@ -331,7 +332,7 @@ class Rendezvous(Generic[T, P]):
             self._aborted = None
         resolutions = self._let_go(failure, lambda key: key.id.epoch < epoch)
         for key in [key for key in self._entries if key.id.epoch < epoch]:
-            self._free(self._entries.pop(key))
+            self._drop(key)
         self._begin_delivered(epoch)
         return resolutions
 
@@ -351,10 +352,15 @@ class Rendezvous(Generic[T, P]):
                 counts[key.peer] = counts.get(key.peer, 0) + 1
         return counts
 
-    @property
-    def crowded(self) -> bool:
-        """Whether nothing more may be named that nobody waits for."""
-        return len(self._entries) >= MAX_ENTRIES
+    def takes(self, key: Key) -> bool:
+        """Whether there is room for what a peer names, however little that is."""
+        return key in self._entries or self._counts[key.peer] < MAX_ENTRIES
+
+    def started_anew(self, peer: str) -> None:
+        """Another driver takes the place of a peer's: what that one had sent is worth nothing."""
+        unasked = (_State.STORED, _State.DEFERRED, _State.FAILED)
+        for key in [key for key, entry in self._entries.items() if key.peer == peer and entry.state in unasked]:
+            self._drop(key)
 
     def statistics(self) -> Statistics:
         """Counts now."""
@@ -392,6 +398,8 @@ class Rendezvous(Generic[T, P]):
                 raise RuntimeError(f"{key}: awaited after an abort, or from a peer that left")
             if entry.state is _State.AWAITED and key.id.epoch > self._epoch:
                 raise RuntimeError(f"{key}: awaited in an epoch after the current one, {self._epoch}")
+        if self._counts != collections.Counter(key.peer for key in self._entries):
+            raise RuntimeError(f"the objects of the peers are not {dict(self._counts)}")
         for key in self._entries:
             if self._is_past(key.id):
                 raise RuntimeError(f"{key} of epoch {key.id.epoch} is kept in epoch {self._epoch}")
@@ -417,7 +425,7 @@ class Rendezvous(Generic[T, P]):
             return Arrival(reply=Reply.DELIVERED)
         if self._max_object is not None and nbytes > self._max_object:
             return Arrival(reply=Reply.REFUSED)
-        if entry is None and self.crowded:
+        if not self.takes(key):
             return Arrival(reply=Reply.CROWDED)
         return None
 
@@ -458,11 +466,21 @@ class Rendezvous(Generic[T, P]):
 
     def _defer(self, key: Key) -> Arrival[T, P]:
         self._deferred += 1
-        self._entries.setdefault(key, _Entry(_State.DEFERRED)).state = _State.DEFERRED
+        entry = self._entries.get(key) or self._put(key, _Entry(_State.DEFERRED))
+        entry.state = _State.DEFERRED
         return Arrival(reply=Reply.DEFERRED)
 
     def _fits(self, nbytes: int) -> bool:
         return self._stored_bytes + nbytes + ENTRY_BYTES <= self._max_stored
+
+    def _put(self, key: Key, entry: _Entry) -> _Entry:
+        self._entries[key] = entry
+        self._counts[key.peer] += 1
+        return entry
+
+    def _drop(self, key: Key) -> None:
+        self._free(self._entries.pop(key))
+        self._counts[key.peer] -= 1
 
     def _free(self, entry: _Entry) -> None:
         self._stored_bytes -= entry.nbytes + entry.reserved

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from fed.core.failure import Failure, Fault, Kind, Poison
 from fed.core.liveness import Health, Liveness
 from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
+from fed.errors import ConfigError
 from fed.object import ObjectId
 from fed.proxy.greeting import disagreement
 from fed.proxy.known import Known
@@ -210,7 +211,7 @@ class Receiver:
         """Listen.
 
         Args:
-            patience_s: How long to try where the port is not free.
+            patience_s: How long to try where the port is not free, or a certificate is just being renewed.
 
         Raises:
             AddressInUse: The port cannot be bound.
@@ -218,10 +219,10 @@ class Receiver:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
-        while True:
+        while not self._closed:
             try:
                 await self._listener.start(self)
-            except AddressInUse:
+            except (AddressInUse, ConfigError):
                 if loop.time() >= deadline:
                     raise
                 # Nobody tells us that the port is free but trying.
@@ -291,7 +292,7 @@ class Receiver:
         self._incarnations.update(known.incarnations)
         now = asyncio.get_running_loop().time()
         for peer in self._hello.parties:
-            if peer != self._hello.party:
+            if peer != self._hello.party and (known.begun or peer in known.incarnations):
                 # Whoever falls silent from here on is missed, also if this life never hears of it.
                 self._liveness.heard(peer, now)
         self._set_alarm()
@@ -416,6 +417,7 @@ class Receiver:
             self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))
             raise Refusal(reason)
         if other:
+            self._table.started_anew(peer)
             self._incarnations[peer] = hello.incarnation
             self._tell_driver(PeerEvent(PeerEventKind.GREETED, peer, hello.incarnation))
         self._heard(peer)
@@ -462,7 +464,9 @@ class Receiver:
         if self._is_stale(notice):
             self._stale_notices += 1
             return None
-        if notice.kind not in _RENEWED and (self._is_full(peer) or (notice.objects and self._table.crowded)):
+        if notice.kind not in _RENEWED and self._is_full(peer):
+            return _not_taken()
+        if notice.objects and not all(self._table.takes(Key(peer, object_id)) for object_id in notice.objects):
             return _not_taken()
         if notice.kind is NoticeKind.GOODBYE:
             self._liveness.left(peer)

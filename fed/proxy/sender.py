@@ -413,6 +413,7 @@ class _Peer:
         self._receipts: dict[ObjectId, _Receipt] = {}
         self._epoch = 0
         self._connected = asyncio.Event()
+        self._greeting = asyncio.Lock()
         self._flushing = False
         # It will acknowledge nothing more; and nothing is to be said to it any more.
         self._left = False
@@ -445,7 +446,13 @@ class _Peer:
             left_s = deadline - loop.time()
             hello = dataclasses.replace(self._hello, expects=self._expected)
             try:
-                await self.link.connect(hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
+                # One at a time: each connection takes the place of the one before.
+                async with self._greeting:
+                    if not self._connected.is_set():
+                        await self.link.connect(hello, timeout_s=max(0.1, min(left_s, self._attempt_s)))
+                        if not self.is_over():
+                            self._joined = True
+                            self._up()
             except (PeerUnreachable, PeerUntrusted) as error:
                 if isinstance(error, PeerUntrusted) and not self._joined:
                     return JoinProblem(self.link.peer, str(error), final=True)
@@ -464,8 +471,6 @@ class _Peer:
             else:
                 if self.is_over():
                     break
-                self._joined = True
-                self._up()
                 return None
         return JoinProblem(self.link.peer, "the sender is closed", final=False)
 

@@ -214,9 +214,24 @@ def test_e23_a_failure_of_the_next_epoch_waits_for_it() -> None:
 
 def test_e44_notices_for_a_later_epoch_are_kept_up_to_a_limit() -> None:
     alice = quiet(2).parties["alice"]
+    failure = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
     for number in range(MAX_EARLY + 100):
         alice.hear("bob", Notice(NoticeKind.PROGRESS, 7, calls=number))
-    assert len(alice.core._early) == MAX_EARLY
+    # The last one says all.
+    assert alice.core._early["bob"] == [Notice(NoticeKind.PROGRESS, 7, calls=MAX_EARLY + 99)]
+    for _ in range(MAX_EARLY + 100):
+        alice.hear("bob", Notice(NoticeKind.FAILURE, 7, failure, (ObjectId(7, 0, 0),)))
+    assert len(alice.core._early["bob"]) == MAX_EARLY
+
+
+def test_e44_a_peer_that_says_too_much_of_a_later_epoch_does_not_keep_another_from_being_heard() -> None:
+    core = Coordinator("alice", ["bob", "carol"], "x")
+    failure = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
+    for _ in range(MAX_EARLY + 1):
+        core.heard("bob", Notice(NoticeKind.LATCHED, 1, failure))
+    reset = Notice(NoticeKind.RESET, 1)
+    core.heard("carol", reset)
+    assert core._early["carol"] == [reset]
 
 
 def test_e44_what_notices_for_a_later_epoch_name_is_kept_up_to_a_limit() -> None:
@@ -226,8 +241,9 @@ def test_e44_what_notices_for_a_later_epoch_name_is_kept_up_to_a_limit() -> None
     for _ in range(100):
         alice.hear("bob", Notice(NoticeKind.JOURNAL, 7, texts=("f",)))
         alice.hear("bob", Notice(NoticeKind.FAILURE, 7, failure, objects))
-    assert {notice.kind for _, notice in alice.core._early} == {NoticeKind.FAILURE}
-    assert sum(len(notice.objects) for _, notice in alice.core._early) == MAX_EARLY_OBJECTS // 1000 * 1000
+    kept = alice.core._early["bob"]
+    assert {notice.kind for notice in kept} == {NoticeKind.FAILURE}
+    assert sum(len(notice.objects) for notice in kept) == MAX_EARLY_OBJECTS // 1000 * 1000
 
 
 def test_a_driver_that_is_started_anew_before_the_job_begins_is_awaited_again_and_told_again() -> None:

@@ -126,14 +126,31 @@ def test_what_nobody_has_asked_for_is_counted_for_each_peer() -> None:
     assert one.unasked() == {"alice": 1, "bob": 1}
 
 
+def test_what_a_driver_had_sent_is_worth_nothing_when_another_one_takes_its_place() -> None:
+    one = table(room=1000)
+    deferred = Key("alice", ObjectId(0, 8, 0))
+    failed = Key("alice", ObjectId(0, 9, 0))
+    one.arrived(KEY, "value", 10)
+    one.arrived(deferred, "value", 1000)
+    one.failed(failed, FAILURE)
+    one.arrived(OTHER, "value", 10)
+    one.started_anew("alice")
+    assert one.unasked() == {"bob": 1}
+    assert one.awaited(KEY, "ticket") == Arrival()
+    assert one.awaited(failed, "ticket") == Arrival()
+    one.validate()
+
+
 def test_e44_objects_that_nobody_asks_for_are_named_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "MAX_ENTRIES", 3)
     one: Rendezvous[str, str] = Rendezvous(1)
     keys = [Key("alice", ObjectId(0, number, 0)) for number in range(5)]
     assert [one.arrived(key, "value", 1).reply for key in keys[:4]] == [Reply.DEFERRED] * 3 + [Reply.CROWDED]
     assert one.offered(keys[3], 1) == Arrival(reply=Reply.CROWDED)
-    assert one.crowded
-    # Those that are known, and those that somebody waits for, are not affected.
+    assert not one.takes(keys[3])
+    # Those that are known, those that somebody waits for, and those of other peers are not affected.
+    assert one.takes(keys[0])
+    assert one.arrived(OTHER, "value", 1).reply is Reply.DEFERRED
     assert one.awaited(keys[0], "ticket").reply is Reply.WANTED
     assert one.arrived(keys[0], "value", 1).resolution == Resolution("ticket", "value", None)
     assert one.awaited(keys[4], "other") == Arrival()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fed.core import rendezvous
 from fed.core.failure import Failure, Kind, Poison
 from fed.core.idset import IdSet
 from fed.core.liveness import Liveness
@@ -1052,6 +1053,62 @@ def test_a_receiver_that_lives_again_joins_nobody_before_it_knows_whom_it_had_jo
             bob.on_hello("alice", hello("alice"))
             with pytest.raises(NotNow, match="an earlier start of 'alice'"):
                 bob.on_hello("alice", hello("alice", incarnation="second life"))
+
+    run(test)
+
+
+def test_e34_a_receiver_that_lives_again_before_the_job_began_does_not_miss_those_that_never_came() -> None:
+    async def test() -> None:
+        async with federation(drivers=False, begun=False, lease_s=LEASE_S) as fed:
+            for sender in fed.senders.values():
+                await sender.close()
+            bob = await replaced(fed, "bob", lease_s=LEASE_S)
+            batch = await bob.events()
+            bob.restore(known(begun=False, incarnations={"alice": "life of alice"}))
+            batch = await bob.events(batch.upto)
+            assert [(event.kind, event.peer) for event in batch.events] == [(PeerEventKind.LOST, "alice")]
+            # Only who had come is missed.
+            assert bob._liveness.due() is None
+
+    run(test)
+
+
+def test_e44_a_peer_that_fills_the_table_does_not_keep_others_from_telling_of_failures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendezvous, "MAX_ENTRIES", 3)
+
+    async def test() -> None:
+        async with federation() as fed:
+            bob = fed.receivers["bob"]
+            waiting = asyncio.ensure_future(bob.receive([fed.key(7)]))
+            await settle()
+            flood = tuple(ObjectId(0, number, 0) for number in range(3))
+            assert await telling(fed, Notice(NoticeKind.FAILURE, 0, FAILURE, flood[:2])) == {}
+            refused = bob.on_notice("alice", Notice(NoticeKind.FAILURE, 0, FAILURE, flood))
+            assert refused is not None
+            assert refused.cancelled()
+            # What is known, and what others tell.
+            assert await telling(fed, Notice(NoticeKind.FAILURE, 0, FAILURE, (fed.key(7).id,))) == {}
+            assert (await waiting).failures == (FAILURE,)
+            other = Notice(NoticeKind.FAILURE, 0, dataclasses.replace(FAILURE, src_party="carol"), flood)
+            assert await fed.senders["carol"].tell({"bob": [other]}, 5) == {}
+
+    run(test)
+
+
+def test_a_receiver_that_is_closed_while_it_waits_for_its_port_does_not_listen_after_that() -> None:
+    async def test() -> None:
+        async with federation(drivers=False) as fed:
+            bob = Receiver(hello("bob"), fed.network.listener("bob"), fed.codec, max_stored_bytes=10**6)
+            starting = asyncio.ensure_future(bob.start(patience_s=5))
+            await settle()
+            await bob.close()
+            await fed.receivers["bob"].close()
+            await starting
+            later = Receiver(hello("bob"), fed.network.listener("bob"), fed.codec, max_stored_bytes=10**6)
+            await later.start()
+            fed.receivers["bob"] = later
 
     run(test)
 

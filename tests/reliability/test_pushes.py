@@ -11,6 +11,9 @@ import pytest
 import fed
 from fed.epoch import MAX_EARLY, Epoch
 from fed.place import current_job
+from fed.runtime.contract import Call, TaskBody
+from fed.runtime.local import LocalRuntime
+from fed.serde.data import DataCodec
 from fed.testing import Simulation, simulate
 
 PARTIES = ["alice", "bob"]
@@ -57,6 +60,83 @@ def test_so_many_are_asked_for_early_and_the_rest_when_they_are_there() -> None:
     expected = sum(range(3 * MAX_EARLY))
     assert dict(run(program)) == dict.fromkeys(PARTIES, expected)
     assert early == [(MAX_EARLY, 0)]
+
+
+def test_an_object_that_several_parties_need_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    encoded: list[Any] = []
+    encode = DataCodec.encode
+
+    def noted(codec: DataCodec, value: Any) -> Any:
+        encoded.append(value)
+        return encode(codec, value)
+
+    monkeypatch.setattr(DataCodec, "encode", noted)
+
+    @fed.remote
+    def held() -> str:
+        gate.wait(20)
+        return "shared"
+
+    def program() -> Any:
+        one = held.party("alice").remote()
+        parts = [identity.party(party).remote(one) for party in ("bob", "carol")]
+        gate.set()
+        return fed.get([one, *parts])
+
+    played = simulate(lambda: _in_job(program), parties=["alice", "bob", "carol"], timeout_s=30)
+    assert dict(played) == dict.fromkeys(["alice", "bob", "carol"], ["shared"] * 3)
+    # Bob and carol send theirs back. By alice it is encoded for the one that asked early, and for all others together.
+    assert encoded.count("shared") <= 4
+
+
+def _in_job(program: Callable[[], Any]) -> Any:
+    with fed.job():
+        return program()
+
+
+@pytest.mark.parametrize("needs_it", ["alice", "bob"])
+def test_e15_what_comes_of_a_call_that_could_not_be_made_is_no_value(
+    monkeypatch: pytest.MonkeyPatch, needs_it: str
+) -> None:
+    gate = threading.Event()
+    ran: list[Any] = []
+    submit = LocalRuntime.submit
+
+    def refusing(runtime: LocalRuntime, body: TaskBody, call: Call) -> Any:
+        if body.name == "refused":
+            raise TypeError("cannot pickle")
+        return submit(runtime, body, call)
+
+    monkeypatch.setattr(LocalRuntime, "submit", refusing)
+
+    @fed.remote
+    def slow() -> int:
+        gate.wait(20)
+        return 1
+
+    @fed.remote
+    def refused(value: int) -> int:
+        return value
+
+    @fed.remote
+    def use(value: Any) -> Any:
+        ran.append(value)
+        return value
+
+    def program() -> Any:
+        # Its argument is not known to be there when the call is refused.
+        bad = refused.party("alice").remote(slow.party("alice").remote())
+        used = use.party(needs_it).remote(bad)
+        gate.set()
+        with pytest.raises(fed.TaskError, match="TypeError"):
+            fed.get(used)
+        with pytest.raises(fed.TaskError, match="TypeError"):
+            fed.get(bad)
+        return "done"
+
+    assert dict(run(program, on_error="isolate")) == dict.fromkeys(PARTIES, "done")
+    assert ran == []
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["", "of one that failed"])
