@@ -88,6 +88,8 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _answer(answers: IO[str], answer: dict[str, Any]) -> None:
+    # Whoever reads the answer may look at what was printed before it.
+    sys.stdout.flush()
     answers.write(json.dumps(answer) + "\n")
 
 
