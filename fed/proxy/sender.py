@@ -1,4 +1,4 @@
-"""The sender proxy: serializes an object once, sends it to each party that needs it, and waits for the receipts.
+"""The sender proxy: serializes an object once for each push, sends it to the parties that need it, awaits the receipts.
 
 It keeps no state that matters: a pending `Sender.push` call *is* the outbox entry. Where Ray repeats the call on a
 restarted actor, everything goes out again and the receivers drop what they already had.
