@@ -42,14 +42,19 @@ def main(role: str, descriptor: int) -> None:
     calls = _Calls()
     # Ray and its workers print to the standard output, so answers have a way of their own.
     with os.fdopen(descriptor, "w", buffering=1) as answers, _joined(role) as greeting:
-        _answer(answers, {"value": greeting})
-        while (line := calls.next()) is not None:
+        answer = {"value": greeting}
+        while True:
+            # Before the answer: whoever has it may end the input at once.
+            calls.rest()
+            _answer(answers, answer)
+            line = calls.next()
+            if line is None:
+                break
             call = json.loads(line)
             try:
                 answer = {"value": _function(call["function"])(**call["arguments"])}
             except Exception:  # noqa: BLE001 - whatever it is, the one who called is told
                 answer = {"error": traceback.format_exc()}
-            _answer(answers, answer)
 
 
 class _Calls:
@@ -65,9 +70,12 @@ class _Calls:
         self._busy = True
         threading.Thread(target=self._read, name="benchmark-calls", daemon=True).start()
 
+    def rest(self) -> None:
+        """Nothing is being done."""
+        self._busy = False
+
     def next(self) -> str | None:
         """The next line; None at the end."""
-        self._busy = False
         line = self._lines.get()
         self._busy = True
         return line

@@ -21,7 +21,7 @@ import fed
 from fed.core.journal import Journal
 from fed.place import current_job, set_job_factory
 from fed.testing.simulation import _in_memory, _job
-from tests.errors.programs import Cell, fail, identity, pass_through
+from tests.errors.programs import Cell, FailsLate, fail, identity, pass_through
 
 ROOT: Final = Path(__file__).parent.parent.parent
 LIMIT_S: Final = 100
@@ -262,9 +262,11 @@ def asleep(interrupt_driver: bool) -> None:
     """The driver is outside fed when a peer's task fails."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     handled = threading.Event()
+    late = FailsLate(2)
 
     def program() -> None:
-        fail.party("bob").remote()
+        late.task.party("bob").remote()
+        late.release()
 
     def handler(report: fed.FailureReport) -> None:
         if report.party == "alice":

@@ -446,7 +446,7 @@ def test_e10_a_driver_that_sleeps_is_interrupted_with_the_error() -> None:
     raised, cause, text = ended.told
     assert raised == "JobInterrupted True True"
     assert cause == "RemoteError"
-    assert text.startswith("the job was aborted: ValueError in task #0 fail at party 'bob'")
+    assert text.startswith("the job was aborted: ValueError in task #0 fail_late at party 'bob'")
 
 
 def test_e10_the_interruption_can_be_switched_off() -> None:
@@ -456,7 +456,7 @@ def test_e10_the_interruption_can_be_switched_off() -> None:
         "woke by itself",
         "RemoteError False False",
         "NoneType",
-        "ValueError in task #0 fail at party 'bob'",
+        "ValueError in task #0 fail_late at party 'bob'",
     ]
 
 
