@@ -14,10 +14,10 @@ import collections
 import functools
 import heapq
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from fed.changes import Changes
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.idset import IdSet
 from fed.core.notice import Notice, NoticeKind
@@ -51,7 +51,7 @@ FAILED: Final = 2
 class Desk(Protocol):
     """What an epoch needs of its job."""
 
-    changed: threading.Condition
+    changed: Changes
     """Guards every state; notified when one changed. Entered by its lock."""
 
     def wait(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> bool:
@@ -487,8 +487,9 @@ class Epoch:
             for position, consumer in step.pushes:
                 needed[uses[position]] = (*needed.get(uses[position], ()), consumer)
             with self._lock:
-                for entry, consumers in needed.items():
-                    self._need(entry, consumers)
+                early = [entry for entry, consumers in needed.items() if self._need(entry, consumers)]
+            for entry in early:
+                self._push_early(entry)
 
     def _receive(self, entries: list[Entry]) -> None:
         # Waits for earlier objects only, whose tasks do not depend on later ones, so this cannot deadlock.
@@ -503,8 +504,8 @@ class Epoch:
                 self._receiving.add(entry)
         self._watch(submission.done, functools.partial(self._received, entries, submission.done))
 
-    def _need(self, entry: Entry, consumers: tuple[str, ...]) -> None:
-        """Parties need an object of this one. The lock is held."""
+    def _need(self, entry: Entry, consumers: tuple[str, ...]) -> bool:
+        """Parties need an object of this one. Returns whether its push is to be asked for early. The lock is held."""
         if entry.state == READY:
             self._post_pushes(entry, consumers)
         elif entry.failure is not None:
@@ -517,7 +518,14 @@ class Epoch:
             if not entry.early and entry.ref is not None and self._early < MAX_EARLY:
                 self._early += 1
                 entry.early = consumers
-                self._desk.push([Push(self, entry, consumers)])
+                return True
+        return False
+
+    def _push_early(self, entry: Entry) -> None:
+        # By itself: a call waits for all of its arguments, and fails with any.
+        consumers = entry.early
+        done = self._proxies.push([Delivery(entry.id, consumers)], [entry.ref])
+        self._watch(done, functools.partial(self._pushed_early, entry, consumers, done))
 
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
         self._pushing += len(consumers)
@@ -546,23 +554,11 @@ class Epoch:
     # On the data-sending thread
 
     def push(self, ready: Sequence[tuple[Entry, Sequence[str]]]) -> None:
-        """Send results, each to its consumers: those that are ready together, the others each as soon as it is."""
-        together: list[tuple[Entry, tuple[str, ...]]] = []
-        for entry, consumers in ready:
-            early = tuple(consumer for consumer in consumers if consumer in entry.early)
-            later = tuple(consumer for consumer in consumers if consumer not in entry.early)
-            if early:
-                # By itself: a call waits for all of its arguments, and fails with any.
-                done = self._proxies.push([Delivery(entry.id, early)], [entry.ref])
-                self._watch(done, functools.partial(self._pushed_early, entry, early, done))
-            if later:
-                together.append((entry, later))
-        if not together:
-            return
-        deliveries = [Delivery(entry.id, consumers) for entry, consumers in together]
-        done = self._proxies.push(deliveries, [entry.ref for entry, _ in together])
-        entries = {entry.id: entry for entry, _ in together}
-        count = sum(len(consumers) for _, consumers in together)
+        """Send results that are ready, each to its consumers."""
+        deliveries = [Delivery(entry.id, tuple(consumers)) for entry, consumers in ready]
+        done = self._proxies.push(deliveries, [entry.ref for entry, _ in ready])
+        entries = {entry.id: entry for entry, _ in ready}
+        count = sum(len(consumers) for _, consumers in ready)
         self._watch(done, functools.partial(self._pushed, entries, count, done))
 
     def flush_confirmations(self) -> None:

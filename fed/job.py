@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from fed.changes import Changes
 from fed.cleanup import CleanupManager, FailureReport, run_steps
 from fed.config import Config
 from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Switched, Tell
@@ -68,8 +69,11 @@ VOTES_S: Final = 10.0
 """How long the votes on the root may take. A party votes without its driver, in milliseconds, or in seconds where the
 machine has far too much to do; one that takes longer has no say any more."""
 
-PROGRESS_S: Final = 0.1
-"""How long after a call the others are told how far this party is, so that a divergence is found."""
+PROGRESS_S: Final = 0.25
+"""How long after a call the others are told how far this party is, so that a divergence is found within a second."""
+
+CONFIRM_S: Final = 0.1
+"""How long an arrival may wait for a receive that confirms it along the way. Its owner keeps the object until then."""
 
 TELL_S: Final = 5.0
 """How long the error queue tries to tell a peer of a failure before it begins anew."""
@@ -197,7 +201,7 @@ class Job:
         self._thread = threading.get_ident()
         # Entered as itself and not through the condition: that is one step, between which no Ctrl-C can fall.
         self._lock = threading.Lock()
-        self.changed = threading.Condition(self._lock)
+        self.changed = Changes(self._lock)
         self._coordinator = Coordinator(
             config.party,
             config.peers,
@@ -221,6 +225,7 @@ class Job:
         self._stall = Stall(config.party, STALL_S)
         self._idle = False
         self._progress_due = False
+        self._confirm_due = False
         # Belongs to the data-sending thread.
         self._handled: Handled | None = None
         # These three belong to the error-queue thread.
@@ -241,7 +246,11 @@ class Job:
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
         self._data: QueueThread[Push | _Events | _ListensAgain | _SenderEvents | _Confirm | Gone] = QueueThread(
-            f"fed-{config.party}-data", self._handle_data, self._thread_failed, idle=self._flush_confirmations
+            f"fed-{config.party}-data",
+            self._handle_data,
+            self._thread_failed,
+            idle=self._flush_confirmations,
+            idle_s=CONFIRM_S,
         )
         self._errors: QueueThread[_Tell | _Told | _Wake | _Called] = QueueThread(
             f"fed-{config.party}-errors",
@@ -578,7 +587,9 @@ class Job:
 
     def confirm(self) -> None:
         """See `fed.epoch.Desk.confirm`."""
-        self._data.post(_Confirm())
+        if not self._confirm_due:
+            self._confirm_due = True
+            self._data.post(_Confirm())
 
     def raise_failure(self, failure: Failure, cause: BaseException | None) -> None:
         """See `fed.epoch.Desk.raise_failure`."""
@@ -656,6 +667,7 @@ class Job:
             epoch.push(ready[start : start + PUSH_BATCH])
 
     def _flush_confirmations(self) -> None:
+        self._confirm_due = False
         if self._epoch is not None:
             self._epoch.flush_confirmations()
 
@@ -1042,6 +1054,7 @@ class Job:
         epoch = self._epoch
         if epoch is None:
             return
+        self._flush_confirmations()
         self._wait_leaving(lambda: self._life.latched or epoch.drained, self.config.drain_timeout_s)
         if self._life.latched:
             # The receives are let go as soon as the root is known; what waits for them is released with them [E27].

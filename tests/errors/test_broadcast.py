@@ -113,6 +113,7 @@ def test_e03_an_error_arrives_within_a_second_although_data_to_the_same_peer_is_
 
     def program() -> Any:
         held = identity.party("bob").remote(make.party("alice").remote())
+        everyone.wait(10)
         with pytest.raises(fed.TaskError):
             fed.get(identity.party("bob").remote(fail_behind_it.party("alice").remote()))
         caught_at[fed.party()] = time.monotonic()
@@ -189,7 +190,7 @@ def test_e04_a_slow_task_does_not_hide_a_later_failure() -> None:
 def test_e04_what_cannot_be_sent_is_told_while_an_earlier_object_still_waits_for_its_task() -> None:
     """As above, with a failure that only the data-sending thread finds."""
     gate = threading.Event()
-    everyone = threading.Barrier(3, action=gate.set)
+    called, everyone = threading.Barrier(3), threading.Barrier(3, action=gate.set)
 
     @fed.remote
     def slow() -> int:
@@ -198,6 +199,7 @@ def test_e04_what_cannot_be_sent_is_told_while_an_earlier_object_still_waits_for
 
     def program() -> Any:
         identity.party("bob").remote(slow.party("alice").remote())
+        called.wait(10)
         with pytest.raises(fed.DeliveryError) as caught:
             fed.get(identity.party("bob").remote(make_unsendable.party("alice").remote()))
         everyone.wait(10)

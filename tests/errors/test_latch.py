@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -97,6 +98,8 @@ def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobod
             return one.party == "alice" and arguments[0].kind is NoticeKind.FAILURE
         return bool((one.party if isinstance(one, Job) else one._party) == "alice")
 
+    # A party that has gone deaf waits for votes in vain.
+    monkeypatch.setattr(sys.modules[Job.__module__], "VOTES_S", 5.0)
     once = Once(owner, method, monkeypatch, of_alice)
     everyone, reported = threading.Barrier(3), threading.Event()
     played = play(

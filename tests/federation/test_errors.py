@@ -165,8 +165,12 @@ def test_e04_a_slow_task_does_not_hide_a_later_failure(four: Host, gate: Callabl
     slow.open()
 
 
-def test_e05_e10_e19_e20_everyone_is_told_who_waits_for_nothing(four: Host) -> None:
-    answers = four.play("nobody_waits")
+def test_e05_e10_e19_e20_everyone_is_told_who_waits_for_nothing(four: Host, gate: Callable[..., Gate]) -> None:
+    failing = gate()
+    playing = four.begin("nobody_waits", failing.path)
+    playing.wait_for("called")
+    failing.open()
+    answers = playing.answers()
     handled_once(answers)
     for party, (outside, first, second) in results(answers).items():
         if party == "dave":

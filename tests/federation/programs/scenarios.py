@@ -203,12 +203,13 @@ def later_failure(gate: str) -> Any:
     return outcome(calls)
 
 
-def nobody_waits() -> Any:
+def nobody_waits(gate: str) -> Any:
     """Alice fails, bob consumes that, carol consumes bob's, dave has no part in it; and no driver is in a fed call."""
 
     def calls() -> None:
-        broken = fail.party("alice").remote("canary-4711")
+        broken = fail.party("alice").remote("canary-4711", gate)
         identity.party("carol").remote(identity.party("bob").remote(broken))
+        say("called")
         until_failed()
 
     return [outcome(calls), outcome(lambda: fed.get([])), outcome(lambda: fed.get([]))]
