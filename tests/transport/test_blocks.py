@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import platform
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed.transport.blocks import SMALLEST, Blocks, _size_class
+from fed.transport.blocks import SMALLEST, SMALLEST_HUGE, Blocks, _size_class
 
 MIB = 1 << 20
 
@@ -78,6 +81,22 @@ def test_no_more_than_the_limit_is_kept() -> None:
     huge = blocks.take(5 * MIB)
     del huge
     assert blocks.idle_bytes == 0
+
+
+@pytest.mark.parametrize(("nbytes", "huge"), [(7 * MIB, False), (SMALLEST_HUGE, True), (64 * MIB, True)])
+def test_large_blocks_ask_for_huge_pages(nbytes: int, huge: bool) -> None:
+    if not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists():
+        pytest.skip("this kernel has no transparent huge pages")
+    view = Blocks().take(nbytes)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    flags = None
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(bounds[1], 16) <= address < int(bounds[2], 16)
+        elif line.startswith("VmFlags:") and inside:
+            flags = line.split()[1:]
+    assert flags is not None
+    assert ("hg" in flags) is huge
 
 
 def test_blocks_may_outlive_what_lent_them() -> None:
