@@ -836,8 +836,10 @@ class Job:
     def _tell_progress(self) -> None:
         with self._lock:
             if self._progress_due:
-                self._progress_due = False
-                self._carry_out(self._coordinator.progress())
+                told = self._coordinator.progress()
+                # What is told makes the thread rest again, after which there may be others to tell.
+                self._progress_due = bool(told)
+                self._carry_out(told)
 
     def _tell_peer(self, peer: str, items: list[_Tell]) -> None:
         with self._lock:
@@ -1217,7 +1219,7 @@ class Job:
             if due is Due.REPORT:
                 text = account(own, peers, self._stall.answers)
             # What a peer was told of this may be lost with a receiver that was killed, and a divergence unseen with it.
-            self._carry_out(self._coordinator.progress())
+            self._carry_out(self._coordinator.progress(everyone=True))
             number = self._stall.ask(peers, own)
             for peer in peers:
                 self.tell(peer, Notice(NoticeKind.ASK, epoch.number, calls=number))

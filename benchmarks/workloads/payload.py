@@ -93,7 +93,7 @@ def full(lab: Lab) -> Outcome:
     """From 1 to 1000 MB."""
     measurements = []
     for size, target in TARGETS.items():
-        arrays, pairs = (5, 10) if size <= 16 else (3, 7) if size <= 100 else (1, 7)
+        arrays, pairs = (5, 10) if size <= 16 else (3, 7)
         measured = case(lab, f"W3 {size} MB", size * 1_000_000, arrays, pairs).measure()
         measurements.append(Measurement(f"W3 {size} MB", measured, target, x=size))
     return Outcome(

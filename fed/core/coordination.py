@@ -27,10 +27,14 @@ Laws:
    failed in the old epoch, or that everybody has, and then everybody has all votes [E06, E29, E43].
 8. A party that asks for the next epoch has done with the objects of this one: that one of them fails ends nothing any
    more. Else a third party, which had heard it ask, might have gone on, and law 7 would not hold.
+9. Of its calls a party tells, each time, the next one in the ring of their names, and one of the others in turn; and
+   when it calls no more, it goes on until all have been told. So a program that differs from the others is found by a
+   neighbour at once, and any two that differ at last, while what all tell grows with the parties, not with their pairs.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
@@ -133,19 +137,38 @@ class Coordinator:
         self._ended = False
         # Who has asked for the next epoch, this party among them.
         self._asks: dict[str, Ask] = {}
+        # The others as they follow this party in the ring; whose turn it is to be told; and who knows of all calls.
+        self._ring = (*[peer for peer in self._peers if peer > party], *[peer for peer in self._peers if peer < party])
+        self._turns = collections.deque(self._ring)
+        self._informed: set[str] = set()
         self.stale_notices = 0
 
     # Calls
 
     def call(self, text: str) -> list[Instruction]:
         """The driver makes a fed call."""
+        self._informed.clear()
         return self._noted(text)
 
-    def progress(self) -> list[Instruction]:
-        """Tell everyone how far this party is; now and then, when there were calls."""
+    def progress(self, *, everyone: bool = False) -> list[Instruction]:
+        """Tell how far this party is; now and then, until nothing is left to tell.
+
+        Args:
+            everyone: Tell all, and not only those whose turn it is; also what they have been told before.
+        """
         if self.life.latched or self.life.state in (State.JOINING, State.CLOSED):
             return []
-        return self._tell_all(NoticeKind.PROGRESS, calls=self.journal.calls, digest=self.journal.digest)
+        listening = self.life.attentive
+        due = [peer for peer in self._turns if peer in listening and (everyone or peer not in self._informed)]
+        if not everyone:
+            neighbour = next((peer for peer in self._ring if peer in listening), None)
+            due = [*(peer for peer in due if peer == neighbour), *[peer for peer in due if peer != neighbour][:1]]
+        for peer in due:
+            self._turns.remove(peer)
+            self._turns.append(peer)
+        self._informed.update(due)
+        notice = Notice(NoticeKind.PROGRESS, self.epoch, calls=self.journal.calls, digest=self.journal.digest)
+        return [Tell(peer, notice) for peer in due]
 
     # Failures
 
@@ -407,6 +430,7 @@ class Coordinator:
             # After a vote nobody compares: those that have not asked after theirs will ask again.
             return self._compared(differing)
         self.epoch += 1
+        self._informed.clear()
         self.life.switched()
         self.book = FailureBook()
         self.journal = Journal(self._peers)

@@ -18,7 +18,7 @@ from fed.core.notice import Notice, NoticeKind
 from fed.core.rendezvous import Arrival, Key, Rendezvous
 from fed.object import ObjectId
 
-NAMES = ("alice", "bob", "carol", "dave", "erin")
+NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 OVER = Failure("over", Kind.CANCELLED, "nobody", "EpochOver")
 
 Action = Callable[[], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import random
 
@@ -14,7 +15,7 @@ from fed.core.failure import Exposure, Failure, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.object import ObjectId
-from tests.core.federation import Federation
+from tests.core.federation import NAMES, Federation
 
 INTERLEAVINGS = 10_000
 
@@ -292,6 +293,54 @@ def test_e43_the_first_call_that_differs_is_named_by_everyone(
         assert (
             root.detail == f"call #{call} differs: party 'alice' called {alice[call]}, party 'bob' called {bob[call]}"
         )
+
+
+EIGHT = list(NAMES)
+
+
+def test_of_its_calls_a_party_tells_its_neighbour_and_one_more_at_a_time_and_at_last_everyone() -> None:
+    carol = quiet(len(EIGHT)).parties["carol"]
+    told = []
+    for number in range(12):
+        carol.call(f"call {number}")
+        told.append([one.peer for one in carol.core.progress() if isinstance(one, Tell)])
+    # The cost grows with the parties: it is the same for each, whatever their number.
+    assert all(first == "dave" and len(rest) == 1 for first, *rest in told)
+    # In turn, so that each is told as often as another.
+    assert collections.Counter(other for _, other in told) == dict.fromkeys(set(EIGHT) - {"carol", "dave"}, 2)
+    carol.call("the last one")
+    last = [[one.peer for one in carol.core.progress() if isinstance(one, Tell)] for _ in range(7)]
+    assert sorted(peer for peers in last for peer in peers) == [name for name in EIGHT if name != "carol"]
+    assert last[-1] == []
+    assert len(carol.core.progress(everyone=True)) == len(EIGHT) - 1
+
+
+@pytest.mark.parametrize("other", EIGHT)
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_e43_one_that_differs_is_found_when_each_has_told_of_its_progress_once(other: str, calls: int) -> None:
+    federation = quiet(len(EIGHT))
+    for name, party in federation.parties.items():
+        for number in range(calls if name == other else 2):
+            party.call("another" if name == other and number == 0 else f"call {number}")
+    for party in federation.parties.values():
+        party.carry_out(party.core.progress())
+    run_dry(federation)
+    assert {root.kind for party in federation.parties.values() if (root := party.core.book.root)} == {Kind.DIVERGED}
+    assert all(party.core.life.latched for party in federation.parties.values())
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4)), min_size=8, max_size=8))
+def test_e43_any_two_that_differ_are_found_when_all_have_told_all_of_it(programs: list[tuple[bool, int]]) -> None:
+    federation = quiet(len(EIGHT))
+    for party, (differs, calls) in zip(federation.parties.values(), programs, strict=True):
+        for number in range(calls):
+            party.call(f"call {number} of {differs}")
+    for _ in range(len(EIGHT)):
+        for party in federation.parties.values():
+            party.carry_out(party.core.progress())
+        run_dry(federation)
+    found = {party.core.life.latched for party in federation.parties.values()}
+    assert found == {len({differs for differs, _ in programs}) == 2}
 
 
 @pytest.mark.parametrize("longer", ["alice", "bob", "carol"])
