@@ -27,9 +27,10 @@ Laws:
    failed in the old epoch, or that everybody has, and then everybody has all votes [E06, E29, E43].
 8. A party that asks for the next epoch has done with the objects of this one: that one of them fails ends nothing any
    more. Else a third party, which had heard it ask, might have gone on, and law 7 would not hold.
-9. Of its calls a party tells, each time, the next one in the ring of their names, and one of the others in turn; and
-   when it calls no more, it goes on until all have been told. So a program that differs from the others is found by a
-   neighbour at once, and any two that differ at last, while what all tell grows with the parties, not with their pairs.
+9. While it calls, a party tells of it, each time, the next one in the ring of names and one of the others in turn;
+   when it has called nothing since the last time, all who have not been told. Programs that differ and go on differ
+   somewhere between two neighbours, and of those that stand still everybody is told; while what all tell grows with the
+   parties, not with their pairs.
 """
 
 from __future__ import annotations
@@ -141,6 +142,7 @@ class Coordinator:
         self._ring = (*[peer for peer in self._peers if peer > party], *[peer for peer in self._peers if peer < party])
         self._turns = collections.deque(self._ring)
         self._informed: set[str] = set()
+        self._calling = False
         self.stale_notices = 0
 
     # Calls
@@ -148,19 +150,21 @@ class Coordinator:
     def call(self, text: str) -> list[Instruction]:
         """The driver makes a fed call."""
         self._informed.clear()
+        self._calling = True
         return self._noted(text)
 
     def progress(self, *, everyone: bool = False) -> list[Instruction]:
         """Tell how far this party is; now and then, until nothing is left to tell.
 
         Args:
-            everyone: Tell all, and not only those whose turn it is; also what they have been told before.
+            everyone: Tell all, also those who have been told before.
         """
         if self.life.latched or self.life.state in (State.JOINING, State.CLOSED):
             return []
         listening = self.life.attentive
         due = [peer for peer in self._turns if peer in listening and (everyone or peer not in self._informed)]
-        if not everyone:
+        calling, self._calling = self._calling, False
+        if calling and not everyone:
             neighbour = next((peer for peer in self._ring if peer in listening), None)
             due = [*(peer for peer in due if peer == neighbour), *[peer for peer in due if peer != neighbour][:1]]
         for peer in due:
