@@ -105,6 +105,12 @@ _QUESTIONS: Final = frozenset({NoticeKind.ASK, NoticeKind.STANDING})
 """Notices about what others are told, which nobody waits for."""
 
 
+_NO_NEWS: Final = frozenset({NoticeKind.PROGRESS} | _QUESTIONS)
+"""Notices that do not count as being on their way. Of what a peer has called, it tells its progress before it asks or
+answers, and in that order it arrives: who has all the answers has compared all that was called. If it counted, parties
+that ask at the same moment would each find the others' progress on its way, round after round [E37]."""
+
+
 _SAID_ANEW: Final = frozenset({NoticeKind.READY, NoticeKind.PROGRESS, NoticeKind.JOURNAL} | _QUESTIONS)
 """Notices that make an earlier one of their kind worthless."""
 
@@ -577,7 +583,7 @@ class Job:
 
     def tell(self, peer: str, notice: Notice) -> None:
         """See `fed.epoch.Desk.tell`."""
-        self._untold_news += notice.kind not in _QUESTIONS
+        self._untold_news += notice.kind not in _NO_NEWS
         self._errors.post(_Tell(peer, notice))
 
     def push(self, pushes: Sequence[Push]) -> None:
@@ -828,7 +834,7 @@ class Job:
         older = [one for one in waiting if one.notice.kind is kind] if kind in _SAID_ANEW else ()
         for one in older:
             waiting.remove(one)
-        if older and kind not in _QUESTIONS:
+        if older and kind not in _NO_NEWS:
             with self._lock:
                 self._untold_news -= len(older)
         waiting.append(item)
@@ -866,7 +872,7 @@ class Job:
             # What is told is told until it has arrived [E42]. A peer that says no at once will not change its mind.
             again = tuple(items) if matters and time.monotonic() - began >= TELL_S / 2 else ()
             if not again:
-                self._untold_news -= sum(item.notice.kind not in _QUESTIONS for item in items)
+                self._untold_news -= sum(item.notice.kind not in _NO_NEWS for item in items)
                 if any(item.notice.kind is NoticeKind.STANDING for item in items):
                     self._answering.discard(peer)
             self.changed.notify_all()
@@ -1152,55 +1158,53 @@ class Job:
     def _wait_for(self, predicate: Callable[[], object], timeout_s: float | None) -> None:
         """Wait on the driver's thread, without the lock. Ctrl-C is raised from here, and never with the lock held."""
         limit = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        self._note_move()
-        while True:
-            left_s = max(0.0, limit - time.monotonic())
-            with self._lock, self._standing_still():
-                met = self.changed.wait_for(
-                    lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
-                )
-            if self._interrupter.interrupted:
-                self._interrupter.deliver()
-            elif met or left_s <= SIGNAL_CHECK_S:
-                return
-            self._look_up()
+        with self._standing_still():
+            while True:
+                left_s = max(0.0, limit - time.monotonic())
+                with self._lock:
+                    met = self.changed.wait_for(
+                        lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
+                    )
+                if self._interrupter.interrupted:
+                    self._interrupter.deliver()
+                elif met or left_s <= SIGNAL_CHECK_S:
+                    return
+                self._look_up()
 
     def _wait_leaving(self, predicate: Callable[[], object], timeout_s: float, *, patient: bool = False) -> None:
         """Wait during the shutdown. A Ctrl-C cuts it short, and so does haste, unless it is worth some patience."""
         limit = time.monotonic() + timeout_s
         cut = False
-        self._note_move()
-        while True:
-            if not cut and (self._interrupter.interrupted or (self._in_haste and not patient)):
-                cut = True
-                limit = min(limit, time.monotonic() + FAREWELL_S)
-                if not self._in_haste:
-                    self._in_haste = True
-                    if not self._said_goodbye:
-                        self._give_up(KeyboardInterrupt())
-            with self._lock:
-                with self._standing_still():
+        with self._standing_still():
+            while True:
+                if not cut and (self._interrupter.interrupted or (self._in_haste and not patient)):
+                    cut = True
+                    limit = min(limit, time.monotonic() + FAREWELL_S)
+                    if not self._in_haste:
+                        self._in_haste = True
+                        if not self._said_goodbye:
+                            self._give_up(KeyboardInterrupt())
+                with self._lock:
                     self.changed.wait_for(
                         lambda known=cut: predicate() or (not known and self._interrupter.interrupted),  # type: ignore[misc]
                         min(max(0.0, limit - time.monotonic()), SIGNAL_CHECK_S),
                     )
-                if predicate() or time.monotonic() >= limit:
-                    return
-            self._look_up()
-
-    def _note_move(self) -> None:
-        """The driver comes to wait, so it was elsewhere before: one that does so again and again moves."""
-        with self._lock:
-            if self._epoch is not None:
-                self._epoch.note_move()
+                    if predicate() or time.monotonic() >= limit:
+                        return
+                self._look_up()
 
     @contextlib.contextmanager
     def _standing_still(self) -> Iterator[None]:
         """The driver waits in a fed call, whatever ends that: a signal handler of the user's may raise out of it."""
-        self._idle = True
+        with self._lock:
+            if self._epoch is not None:
+                # It was elsewhere before: a driver that comes to wait again and again moves.
+                self._epoch.note_move()
+            self._idle = True
         try:
             yield
         finally:
+            # All that it does from here on comes later, and so does whatever that moves.
             self._idle = False
 
     def _look_up(self) -> None:

@@ -146,6 +146,31 @@ def test_e37_a_deadlock_is_an_error_in_every_party_with_the_graph(
     assert any("graph LR" in record.getMessage() for record in caplog.records)
 
 
+def test_e37_parties_that_ask_at_the_same_moment_do_not_keep_one_another_from_seeing_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lose_one_push(monkeypatch)
+    # What they tell with their questions is told slowly: on its way whenever another party asks.
+    original = Job._told
+
+    def slowly(*args: Any) -> None:
+        threading.Timer(STALL_S / 4, original, args).start()
+
+    monkeypatch.setattr(Job, "_told", slowly)
+    rounds: list[int] = []
+    handle = Job._handle_question
+
+    def counted(self: Job, peer: str, notice: Any) -> None:
+        rounds.append(notice.calls)
+        handle(self, peer, notice)
+
+    monkeypatch.setattr(Job, "_handle_question", counted)
+    errors = run(lambda: fed.get(identity.party("alice").remote(identity.party("bob").remote(1)))).errors
+    assert {type(error) for error in errors.values()} == {fed.DeadlockError}
+    # The second round is the first that can prove it.
+    assert max(rounds) <= 3
+
+
 def test_e37_one_task_that_runs_keeps_it_from_being_a_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
     lose_one_push(monkeypatch)
     running, asked = threading.Event(), threading.Event()
