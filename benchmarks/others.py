@@ -1,4 +1,4 @@
-"""How much of the machine others took while something was measured."""
+"""How much of the machine was taken while something was measured: by others, and by what is measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDS: Final = 8
 
 
 class Meter:
-    """The share of processor time that went neither to this process and those below it nor to nobody.
+    """Processor time since it was made. Own is what this process and those below it take.
 
     It is read between two measurements, since to look at all processes takes some milliseconds itself.
     """
@@ -28,8 +28,12 @@ class Meter:
         self._before = _read()
 
     def share(self) -> float:
-        """From 0 to 1, since the meter was made."""
+        """The part that went neither to own processes nor to nobody, from 0 to 1."""
         return _share(self._before, _read())
+
+    def own_s(self) -> float:
+        """Seconds of own processes, those that have ended among them."""
+        return _read().own - self._before.own
 
 
 class _Times(NamedTuple):

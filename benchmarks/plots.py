@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,15 +23,17 @@ DPI: Final = 90
 def plot(outcome: Outcome, path: Path) -> None:
     """Draw what a workload came to: times on the left, ratios on the right, and below the figures that have an aim.
 
-    Other figures are on the page; they are drawn where there is nothing else.
+    Other figures are on the page; they are drawn where there is nothing else, those of a unit beside one another.
     """
     # Nothing is shown, and there may be no screen.
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     measured = list(outcome.measurements)
-    readings = [one for one in outcome.readings if one.target is not None or not measured]
-    heights = ([3.4] if measured else []) + ([0.8 + 0.26 * len(readings)] if readings else [])
+    aimed = [one for one in outcome.readings if one.target is not None]
+    plain = {} if measured or aimed else _by_unit(outcome.readings)
+    heights = [3.4] if measured else []
+    heights += [0.8 + 0.26 * len(readings) for readings in ([aimed] if aimed else plain.values())]
     figure = plt.figure(figsize=(9.5, sum(heights) + 0.9), layout="constrained")
     beside = f"\nlimit: {outcome.limit}" if outcome.limit else ""
     figure.suptitle(f"{outcome.workload}: {outcome.title}{beside}", fontsize=9)
@@ -41,8 +44,10 @@ def plot(outcome: Outcome, path: Path) -> None:
             _curves(outcome, measured, times, ratios)
         else:
             _strips(measured, times, ratios)
-    if readings:
-        _bars(readings, figure.add_subplot(grid[-1, :]))
+    if aimed:
+        _parts_of_aims(aimed, figure.add_subplot(grid[-1, :]))
+    for row, (unit, readings) in enumerate(plain.items()):
+        _figures(unit, readings, figure.add_subplot(grid[row, :]))
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
     plt.close(figure)
 
@@ -104,8 +109,7 @@ def _strips(measured: list[Measurement], times: Any, ratios: Any) -> None:
     times.legend(fontsize=7)
 
 
-def _bars(readings: list[Reading], axes: Any) -> None:
-    """Each as a part of its aim, or with its figure alone where it has none."""
+def _parts_of_aims(readings: list[Reading], axes: Any) -> None:
     for place, one in enumerate(reversed(readings)):
         if one.target is not None:
             share = one.value / one.target
@@ -116,3 +120,19 @@ def _bars(readings: list[Reading], axes: Any) -> None:
     axes.set(xlim=(0, 2.0), ylim=(-0.6, len(readings) - 0.4))
     axes.set_xlabel("part of the aim", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
+
+
+def _figures(unit: str, readings: list[Reading], axes: Any) -> None:
+    shown = readings[::-1]
+    bars = axes.barh([one.key for one in shown], [one.value for one in shown], color=OURS, alpha=0.7)
+    axes.bar_label(bars, [f"{one.value:.4g}" for one in shown], padding=3, fontsize=7)
+    axes.set_xlim(0, 1.1 * max(one.value for one in shown))
+    axes.set_xlabel(unit, fontsize=7)
+    axes.tick_params(labelsize=7)
+
+
+def _by_unit(readings: Iterable[Reading]) -> dict[str, list[Reading]]:
+    found: dict[str, list[Reading]] = {}
+    for one in readings:
+        found.setdefault(one.unit, []).append(one)
+    return found

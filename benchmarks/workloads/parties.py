@@ -1,7 +1,8 @@
 """Growth with the parties: the small loop over 2 to 8 parties, an actor in each, a result for all.
 
-Limit: as many actors in one Ray cluster. Unit: seconds for an iteration. An iteration moves a result from each party
-and one to each, so linear growth is that of the work itself.
+Limit: as many actors in one Ray cluster. Unit: seconds for an iteration. An iteration over P parties moves a result
+from all but one to that one, and one from there to all others: 2 (P - 1) crossings, by which the work itself grows.
+Target: time grows with at most the power 1.1 of the crossings.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.harness import Lab
+from benchmarks.others import Meter
 from benchmarks.outcome import Case, Measurement, Outcome, Reading
 from benchmarks.statistics import growth_exponent
 from benchmarks.workloads.fan_out import PARTIES
@@ -18,11 +20,12 @@ __all__ = ["full"]
 
 COUNTS: Final = (2, 3, 4, 6, 8)
 TARGET: Final = 1.1
+ITERATIONS: Final = 60
 
 
 def full(lab: Lab) -> Outcome:
     """All parties of a federation on one cluster, one federation after another."""
-    measurements = []
+    measurements, readings = [], []
     for count in COUNTS:
         with (
             lab.shared_cluster() as cluster,
@@ -30,23 +33,37 @@ def full(lab: Lab) -> Outcome:
         ):
             case = Case(
                 f"{count} parties",
-                lambda federation=federation: federation.slowest(federated, iterations=60),  # type: ignore[misc]
-                lambda count=count: float(lab.raw.call(raw, iterations=120, parties=count)),  # type: ignore[misc]
+                lambda federation=federation: federation.slowest(federated, iterations=ITERATIONS),  # type: ignore[misc]
+                lambda count=count: float(lab.raw.call(raw, iterations=2 * ITERATIONS, parties=count)),  # type: ignore[misc]
                 pairs=8,
             )
             measurements.append(Measurement(case.key, case.measure(), x=count))
-    growths = {
-        name: growth_exponent([(one.x or 0, getattr(one.comparison, name).median) for one in measurements])
-        for name in ("ours", "limit")
-    }
+            meter = Meter()
+            federation.slowest(federated, iterations=ITERATIONS)
+            spent_ms = meter.own_s() * 1e3 / ITERATIONS
+            note = "of all processes, those of an idle cluster beside them included"
+            readings.append(
+                Reading(f"{case.key}, processor time for a crossing", spent_ms / _crossings(count), "ms", note=note)
+            )
+    ours, limit = (
+        [(one.x or 0.0, getattr(one.comparison, name).median) for one in measurements] for name in ("ours", "limit")
+    )
+    crossed = [(_crossings(count), took) for count, took in ours]
     return Outcome(
         "growth with the parties",
         "the small loop over several parties; time for an iteration",
         "as many actors in one Ray cluster",
         tuple(measurements),
         (
-            Reading("power of the number of parties with which time grows", growths["ours"], "", TARGET),
-            Reading("the same, raw Ray", growths["limit"], ""),
+            Reading("power of the number of crossings with which time grows", growth_exponent(crossed), "", TARGET),
+            Reading("power of the number of parties with which time grows", growth_exponent(ours), ""),
+            Reading("the same, the crossings", growth_exponent([(x, _crossings(x)) for x, _ in ours]), ""),
+            Reading("the same, raw Ray", growth_exponent(limit), ""),
+            *readings,
         ),
         "parties",
     )
+
+
+def _crossings(parties: float) -> float:
+    return 2 * (parties - 1)
