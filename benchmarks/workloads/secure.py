@@ -1,17 +1,21 @@
 """W10, what TLS costs: the small loop and the payload, with mutual TLS and without, in turns.
 
-Limit: the same without TLS. Targets: 1.1 times for the small loop, 1.35 times for the payload.
+Limit: the same without TLS. Targets: 1.1 times for the small loop, 1.35 times for the payload. Beside them stands what
+TLS costs a plain gRPC stream, which has nothing to do but encrypt, carry and decrypt.
 """
 
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import Federation, Lab
 from benchmarks.outcome import Case, Measurement, Outcome
-from benchmarks.workloads import payload, small_loop
+from benchmarks.workloads import payload, small_loop, stream
+from fed.transport.certificates import write_credentials
 
 __all__ = ["full"]
 
@@ -19,6 +23,7 @@ LOOP_TARGET: Final = 1.1
 PAYLOAD_TARGET: Final = 1.35
 SIZES: Final = {16: (5, 10), 100: (3, 8), 400: (1, 6)}
 """MB: arrays in a block, pairs."""
+STREAM_BYTES: Final = 256 << 20
 
 
 def full(lab: Lab) -> Outcome:
@@ -38,12 +43,28 @@ def full(lab: Lab) -> Outcome:
         for size, (arrays, pairs) in SIZES.items():
             found = case(f"W10 {size} MB", pairs, payload.federated, nbytes=size * 1_000_000, seeds=list(range(arrays)))
             measurements.append(Measurement(found.key, found.measure(), PAYLOAD_TARGET))
+    stream_alone = _plain_stream(lab)
+    measurements.append(Measurement(stream_alone.key, stream_alone.measure()))
     return Outcome(
         "W10",
-        "the small loop and the payload with mutual TLS",
-        "the same without TLS, on the same cluster",
+        "the small loop, the payload and a plain gRPC stream with mutual TLS",
+        "the same without TLS",
         tuple(measurements),
     )
+
+
+def _plain_stream(lab: Lab) -> Case:
+    with tempfile.TemporaryDirectory() as directory:
+        # One name for both ends: whose certificate it is, a plain stream does not ask.
+        config = write_credentials(Path(directory), ["alice"])["alice"]
+        tls = {"ca": str(config.ca), "cert": str(config.cert), "key": str(config.key)}
+        secure = int(lab.consumer.call(stream.listen_plain, tls=tls))
+        plain = int(lab.consumer.call(stream.listen_plain))
+        ours = functools.partial(lab.producer.call, stream.stream_plain, port=secure, nbytes=STREAM_BYTES, tls=tls)
+        # While the credentials are there.
+        ours()
+    limit = functools.partial(lab.producer.call, stream.stream_plain, port=plain, nbytes=STREAM_BYTES)
+    return Case("W10 a plain stream of 256 MiB", ours, limit, pairs=15)
 
 
 def _both(secure: Federation, plain: Federation) -> tuple[Federation, Federation]:

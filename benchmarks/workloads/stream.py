@@ -12,7 +12,8 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import Lab, Worker
@@ -116,8 +117,15 @@ def check() -> list[int]:
     return found
 
 
-def listen_plain() -> int:
-    """At the consumer: start a plain gRPC server. Returns its port."""
+def listen_plain(tls: Mapping[str, str] | None = None) -> int:
+    """At the consumer: start a plain gRPC server.
+
+    Args:
+        tls: Paths of the authority, the certificate and the key, for mutual TLS.
+
+    Returns:
+        Its port.
+    """
     import grpc
     import grpc.aio
 
@@ -134,12 +142,21 @@ def listen_plain() -> int:
         _, service, method = METHOD.split("/")
         handlers = {method: grpc.stream_unary_rpc_method_handler(take)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        port = int(server.add_insecure_port("127.0.0.1:0"))
+        if tls is None:
+            port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            ca, cert, key = _contents(tls)
+            credentials = grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+            port = server.add_secure_port("127.0.0.1:0", credentials)
         await server.start()
         _kept().append(server)
-        return port
+        return int(port)
 
     return int(_run(start()))
+
+
+def _contents(tls: Mapping[str, str]) -> list[bytes]:
+    return [Path(tls[name]).read_bytes() for name in ("ca", "cert", "key")]
 
 
 @functools.cache
@@ -154,14 +171,23 @@ def _link(port: int) -> Any:
     return _run(connect())
 
 
-@functools.cache
-def _channel(port: int) -> Any:
+_channels: Final[dict[int, Any]] = {}
+
+
+def _channel(port: int, tls: Mapping[str, str] | None) -> Any:
+    import grpc
     import grpc.aio
 
     async def connect() -> Any:
-        return grpc.aio.insecure_channel(f"127.0.0.1:{port}").stream_unary(METHOD)
+        if tls is None:
+            return grpc.aio.insecure_channel(f"127.0.0.1:{port}").stream_unary(METHOD)
+        ca, cert, key = _contents(tls)
+        credentials = grpc.ssl_channel_credentials(ca, key, cert)
+        return grpc.aio.secure_channel(f"localhost:{port}", credentials).stream_unary(METHOD)
 
-    return _run(connect())
+    if port not in _channels:
+        _channels[port] = _run(connect())
+    return _channels[port]
 
 
 _sent: Final = [0]
@@ -180,9 +206,9 @@ def upload(port: int, nbytes: int) -> list[float]:
     return [took, nbytes, zlib.crc32(payload)]
 
 
-def stream_plain(port: int, nbytes: int) -> float:
+def stream_plain(port: int, nbytes: int, tls: Mapping[str, str] | None = None) -> float:
     """At the producer: seconds for the same bytes over a plain stream."""
-    stream, payload = _channel(port), _payload(nbytes)
+    stream, payload = _channel(port, tls), _payload(nbytes)
     chunks = [payload[offset : offset + CHUNK] for offset in range(0, nbytes, CHUNK)]
     checksum = 0
     for chunk in chunks:
