@@ -27,7 +27,7 @@ def proxies() -> set[int]:
 
 
 def test_a_hundred_thousand_small_objects_in_one_loop_leave_memory_as_it_was(federation: Start) -> None:
-    """After the first hundred thousand, of which the allocators keep the pages."""
+    """After the first two hundred thousand, of which the allocators keep the pages."""
     others = proxies()
     drivers = federation("pressure.py", ("alice", "bob"), "1000", stdin=True)
     for driver in drivers.values():
