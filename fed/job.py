@@ -106,9 +106,9 @@ _QUESTIONS: Final = frozenset({NoticeKind.ASK, NoticeKind.STANDING})
 
 
 _NO_NEWS: Final = frozenset({NoticeKind.PROGRESS} | _QUESTIONS)
-"""Notices that do not count as being on their way. Of what a peer has called, it tells its progress before it asks or
-answers, and in that order it arrives: who has all the answers has compared all that was called. If it counted, parties
-that ask at the same moment would each find the others' progress on its way, round after round [E37]."""
+"""Notices that do not count as being on their way. Who asks tells its progress first, and in that order both arrive:
+who answers has compared what both have called, and counts what it has to say of that. If progress counted, parties that
+ask at the same moment would each find the others' on its way, round after round [E37]."""
 
 
 _SAID_ANEW: Final = frozenset({NoticeKind.READY, NoticeKind.PROGRESS, NoticeKind.JOURNAL} | _QUESTIONS)
@@ -1162,10 +1162,13 @@ class Job:
             while True:
                 left_s = max(0.0, limit - time.monotonic())
                 with self._lock:
+                    self._idle = True
                     met = self.changed.wait_for(
                         lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
                     )
                 if self._interrupter.interrupted:
+                    # The user's handler may do anything, and return.
+                    self._idle = False
                     self._interrupter.deliver()
                 elif met or left_s <= SIGNAL_CHECK_S:
                     return
@@ -1185,6 +1188,7 @@ class Job:
                         if not self._said_goodbye:
                             self._give_up(KeyboardInterrupt())
                 with self._lock:
+                    self._idle = True
                     self.changed.wait_for(
                         lambda known=cut: predicate() or (not known and self._interrupter.interrupted),  # type: ignore[misc]
                         min(max(0.0, limit - time.monotonic()), SIGNAL_CHECK_S),
@@ -1200,7 +1204,6 @@ class Job:
             if self._epoch is not None:
                 # It was elsewhere before: a driver that comes to wait again and again moves.
                 self._epoch.note_move()
-            self._idle = True
         try:
             yield
         finally:
