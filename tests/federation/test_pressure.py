@@ -27,7 +27,7 @@ def proxies() -> set[int]:
 
 
 def test_a_hundred_thousand_small_objects_in_one_loop_leave_memory_as_it_was(federation: Start) -> None:
-    """After the first two hundred thousand, of which the allocators keep the pages."""
+    """After two such loops: what those needed at most, the allocators keep."""
     others = proxies()
     drivers = federation("pressure.py", ("alice", "bob"), "1000", stdin=True)
     for driver in drivers.values():
@@ -43,10 +43,7 @@ def test_a_hundred_thousand_small_objects_in_one_loop_leave_memory_as_it_was(fed
         before, after = json.loads(next(line for line in driver.lines if line.startswith("[[")))
         growth = [late / early for early, late in zip(before, after, strict=True)]
         print(driver.party, [f"{size / 1e6:.0f} MB" for size in before], [f"{factor:.3f}" for factor in growth])
-        assert growth[0] < 1.1, (before, after)
-        # A proxy keeps what it has freed (`fed.transport.allocator`): it holds the most that it ever needed at once,
-        # and that depends on how far one party was ahead of the other.
-        assert max(growth) < 1.25, (before, after)
+        assert max(growth) < 1.1, (before, after)
 
 
 def test_fifty_jobs_in_one_process_leave_memory_as_it_was_and_no_descriptor_but_rays(federation: Start) -> None:

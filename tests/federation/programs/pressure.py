@@ -7,7 +7,10 @@ standard input.
 import ctypes
 import gc
 import json
+import os
+import pathlib
 import sys
+import tempfile
 from typing import Any
 
 import psutil
@@ -18,43 +21,58 @@ BATCH = 100
 
 
 @fed.remote
-def produce(first: int) -> Any:
+def produce(first: int, held: str) -> Any:
+    if held:
+        pathlib.Path(held).read_bytes()
     return tuple(range(first, first + BATCH))
 
 
 @fed.remote
-def total(before: int, *values: int) -> int:
+def total(before: int, held: str, *values: int) -> int:
+    if held:
+        pathlib.Path(held).read_bytes()
     return before + sum(values)
 
 
 def resident(pids: list[int]) -> list[int]:
-    # What this process has freed, and its allocator keeps for the next time, is not what it holds. How much that is
-    # depends on how far a driver runs ahead of its tasks, which is Ray's to bound.
+    # What this process has freed, and its allocator keeps for the next time, is not what it holds.
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return [psutil.Process(pid).memory_info().rss for pid in (psutil.Process().pid, *pids)]
 
 
 def loop(batches: int) -> int:
-    """A sum at bob of objects made at alice, without a look at any of them in between."""
-    so_far: Any = 0
-    for number in range(batches):
-        values = produce.options(num_returns=BATCH).party("alice").remote(number * BATCH)
-        so_far = total.party("bob").remote(so_far, *values)
-    return int(fed.get(so_far))
+    """A sum at bob of objects made at alice, with all of them, and all calls, outstanding at once.
+
+    Allocators keep the most that was ever needed at once. Were that left to how far a driver is ahead of its tasks, and
+    one party ahead of the other, it would be another in every loop, and hide what grows.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        # A task that reads a named pipe waits until its party's driver has written to it.
+        pipes = {party: pathlib.Path(directory, party) for party in ("alice", "bob")}
+        for pipe in pipes.values():
+            os.mkfifo(pipe)
+        ours = os.environ["FED_PARTY"]
+        batch = produce.options(num_returns=BATCH).party("alice")
+        made = [batch.remote(number * BATCH, "" if number else str(pipes["alice"])) for number in range(batches)]
+        if ours == "alice":
+            pipes[ours].write_bytes(b"")
+        so_far: Any = 0
+        for number in reversed(range(batches)):
+            so_far = total.party("bob").remote(so_far, "" if number < batches - 1 else str(pipes["bob"]), *made[number])
+        if ours == "bob":
+            pipes[ours].write_bytes(b"")
+        return int(fed.get(so_far))
 
 
 def main() -> None:
     batches = int(sys.argv[1])
     with fed.job():
-        # The allocators keep what the first loops had needed, and use it again. How much that is depends on how far
-        # this driver ran ahead, and one loop may need less than the next.
         loop(batches)
         print("joined", flush=True)
         pids = json.loads(sys.stdin.readline())
-        first = resident(pids)
         loop(batches)
-        before = [max(sizes) for sizes in zip(first, resident(pids), strict=True)]
+        before = resident(pids)
         count = BATCH * batches
         if loop(batches) != count * (count - 1) // 2:
             raise SystemExit("the sum is wrong")
