@@ -53,6 +53,10 @@ EXIT: Final = "sys.exit()"
 
 RESET: Final = "fed.reset()"
 
+STANDS_STILL: Final = 3
+"""Times that a driver that makes no call tells its progress until it tells everyone. A loop with pauses between its
+calls must not count as standing still: that all tell all once in each pause makes a slow loop slower."""
+
 MAX_EARLY: Final = 4096
 """Notices of a later epoch that are kept for it, from one peer."""
 
@@ -142,7 +146,8 @@ class Coordinator:
         self._ring = (*[peer for peer in self._peers if peer > party], *[peer for peer in self._peers if peer < party])
         self._turns = collections.deque(self._ring)
         self._informed: set[str] = set()
-        self._calling = False
+        # How often progress was told since the last call.
+        self._tellings = STANDS_STILL
         self.stale_notices = 0
 
     # Calls
@@ -150,7 +155,7 @@ class Coordinator:
     def call(self, text: str) -> list[Instruction]:
         """The driver makes a fed call."""
         self._informed.clear()
-        self._calling = True
+        self._tellings = 0
         return self._noted(text)
 
     def progress(self, *, everyone: bool = False) -> list[Instruction]:
@@ -163,8 +168,8 @@ class Coordinator:
             return []
         listening = self.life.attentive
         due = [peer for peer in self._turns if peer in listening and (everyone or peer not in self._informed)]
-        calling, self._calling = self._calling, False
-        if calling and not everyone:
+        self._tellings += 1
+        if self._tellings < STANDS_STILL and not everyone:
             neighbour = next((peer for peer in self._ring if peer in listening), None)
             due = [*(peer for peer in due if peer == neighbour), *[peer for peer in due if peer != neighbour][:1]]
         for peer in due:
