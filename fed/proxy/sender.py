@@ -67,6 +67,11 @@ UPLOADS_PER_PEER: Final = 2
 PINGS_PER_LEASE: Final = 5
 """How often a party that has nothing to say is heard within a lease: some of them may be lost, or late."""
 
+PINGS_UNTIL_BROKEN: Final = 2.5
+"""How many times as long as from one ping to the next an answer may take until the link counts as broken: half a lease.
+A busy machine answers late, and greetings by everyone would keep it busier still; but a connection that has silently
+gone must be made anew before the lease has run out."""
+
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
 CONNECT_ATTEMPT_S: Final = 10.0
@@ -631,7 +636,7 @@ class _Peer:
             if not self._connected.is_set():
                 continue
             try:
-                await self.link.tell(ping, timeout_s=self._ping_s)
+                await self.link.tell(ping, timeout_s=PINGS_UNTIL_BROKEN * self._ping_s)
             except PeerUnreachable:
                 self._down()
             except (PeerRefused, PeerUntrusted) as error:

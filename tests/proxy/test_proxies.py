@@ -1247,6 +1247,43 @@ def test_a_sender_pings_some_times_within_a_lease_and_not_while_the_link_is_down
     run(test)
 
 
+class LateLink(MemoryLink):
+    """Is answered late when it pings."""
+
+    late_s = 0.0
+    pings = 0
+
+    async def tell(self, notice: Notice, *, timeout_s: float) -> None:
+        async def late() -> None:
+            await super(LateLink, self).tell(notice, timeout_s=timeout_s)
+            await asyncio.sleep(self.late_s if notice.kind is NoticeKind.PING else 0)
+
+        try:
+            await asyncio.wait_for(late(), timeout_s)
+        except asyncio.TimeoutError:
+            raise PeerUnreachable("it did not answer in time") from None
+        self.pings += notice.kind is NoticeKind.PING
+
+
+@pytest.mark.parametrize(("late_s", "breaks"), [(0.6, False), (1.4, True)])
+def test_a_link_is_broken_when_a_ping_is_not_answered_for_half_a_lease_and_not_before(
+    late_s: float, breaks: bool
+) -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            await fed.senders["alice"].close()
+            link = LateLink(fed.network, "alice", "bob")
+            alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10, lease_s=2.0)
+            fed.senders["alice"] = alice
+            assert await alice.connect(5) == []
+            link.late_s = late_s
+            while link.pings < 2 and link.statistics().connects == 1:
+                await asyncio.sleep(0.01)
+            assert (link.statistics().connects > 1) == breaks
+
+    run(test)
+
+
 class LossyLink(MemoryLink):
     """Loses greetings, as many as it is told to, and knows how long each might have taken."""
 
