@@ -146,7 +146,7 @@ class Coordinator:
         self._ring = (*[peer for peer in self._peers if peer > party], *[peer for peer in self._peers if peer < party])
         self._turns = collections.deque(self._ring)
         self._informed: set[str] = set()
-        # How often progress was told since the last call.
+        # How often progress was told since the last call; before the first call this driver stands still.
         self._tellings = STANDS_STILL
         self.stale_notices = 0
 

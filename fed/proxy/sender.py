@@ -67,10 +67,10 @@ UPLOADS_PER_PEER: Final = 2
 PINGS_PER_LEASE: Final = 5
 """How often a party that has nothing to say is heard within a lease: some of them may be lost, or late."""
 
-PINGS_UNTIL_BROKEN: Final = 2.5
-"""How many times as long as from one ping to the next an answer may take until the link counts as broken: half a lease.
-A busy machine answers late, and greetings by everyone would keep it busier still; but a connection that has silently
-gone must be made anew before the lease has run out."""
+UNANSWERED_LEASES: Final = 0.5
+"""How long a ping may go unanswered, in leases, until the link counts as broken. A busy machine answers late, and
+greetings by everyone would keep it busier still; but a connection that has silently gone must be made anew before the
+lease has run out."""
 
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
@@ -406,6 +406,7 @@ class _Peer:
         tell_driver: Callable[[SenderEvent], None],
     ) -> None:
         self._ping_s = lease_s / PINGS_PER_LEASE
+        self._unanswered_s = lease_s * UNANSWERED_LEASES
         self._first_rejoin_s = min(max(lease_s / 2, FIRST_REJOIN_S), CONNECT_ATTEMPT_S)
         self._attempt_s = CONNECT_ATTEMPT_S
         self._tell_driver = tell_driver
@@ -636,7 +637,7 @@ class _Peer:
             if not self._connected.is_set():
                 continue
             try:
-                await self.link.tell(ping, timeout_s=PINGS_UNTIL_BROKEN * self._ping_s)
+                await self.link.tell(ping, timeout_s=self._unanswered_s)
             except PeerUnreachable:
                 self._down()
             except (PeerRefused, PeerUntrusted) as error:

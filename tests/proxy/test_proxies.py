@@ -1216,6 +1216,16 @@ def test_a_sender_that_lives_again_before_its_peer_does_goes_on_greeting() -> No
     run(test)
 
 
+async def joined(fed: Federation, link: MemoryLink, lease_s: float) -> Sender:
+    """A sender in place of alice's that has this link to bob, and has joined him."""
+    await fed.senders["alice"].close()
+    fed.senders["alice"] = alice = Sender(
+        hello("alice"), {"bob": link}, fed.codec, small_object_bytes=1000, lease_s=lease_s
+    )
+    assert await alice.connect(60) == []
+    return alice
+
+
 class PingCounter(MemoryLink):
     pings: int = 0
 
@@ -1227,11 +1237,8 @@ class PingCounter(MemoryLink):
 def test_a_sender_pings_some_times_within_a_lease_and_not_while_the_link_is_down() -> None:
     async def test() -> None:
         async with federation() as fed:
-            await fed.senders["alice"].close()
             link = PingCounter(fed.network, "alice", "bob")
-            alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10, lease_s=0.5)
-            fed.senders["alice"] = alice
-            assert await alice.connect(5) == []
+            await joined(fed, link, lease_s=0.5)
             while link.pings < 3:
                 await asyncio.sleep(0.01)
             fed.network.cut("alice", "bob")
@@ -1248,21 +1255,18 @@ def test_a_sender_pings_some_times_within_a_lease_and_not_while_the_link_is_down
 
 
 class LateLink(MemoryLink):
-    """Is answered late when it pings."""
+    """Answers pings late."""
 
     late_s = 0.0
     pings = 0
 
     async def tell(self, notice: Notice, *, timeout_s: float) -> None:
-        async def late() -> None:
-            await super(LateLink, self).tell(notice, timeout_s=timeout_s)
-            await asyncio.sleep(self.late_s if notice.kind is NoticeKind.PING else 0)
-
-        try:
-            await asyncio.wait_for(late(), timeout_s)
-        except asyncio.TimeoutError:
-            raise PeerUnreachable("it did not answer in time") from None
-        self.pings += notice.kind is NoticeKind.PING
+        await super().tell(notice, timeout_s=timeout_s)
+        if notice.kind is NoticeKind.PING:
+            await asyncio.sleep(min(self.late_s, timeout_s))
+            if self.late_s > timeout_s:
+                raise PeerUnreachable("it did not answer in time")
+            self.pings += 1
 
 
 @pytest.mark.parametrize(("late_s", "breaks"), [(0.6, False), (1.4, True)])
@@ -1271,11 +1275,8 @@ def test_a_link_is_broken_when_a_ping_is_not_answered_for_half_a_lease_and_not_b
 ) -> None:
     async def test() -> None:
         async with federation() as fed:
-            await fed.senders["alice"].close()
             link = LateLink(fed.network, "alice", "bob")
-            alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10, lease_s=2.0)
-            fed.senders["alice"] = alice
-            assert await alice.connect(5) == []
+            await joined(fed, link, lease_s=2.0)
             link.late_s = late_s
             while link.pings < 2 and link.statistics().connects == 1:
                 await asyncio.sleep(0.01)
@@ -1308,13 +1309,9 @@ def test_e40_what_is_begun_while_the_network_is_cut_is_soon_begun_anew(
 
     async def test() -> None:
         async with federation() as fed:
-            await fed.senders["alice"].close()
             link = LossyLink(fed.network, "alice", "bob")
             link.lose = len(times)
-            fed.senders["alice"] = Sender(
-                hello("alice"), {"bob": link}, fed.codec, small_object_bytes=10, lease_s=lease_s
-            )
-            assert await fed.senders["alice"].connect(60) == []
+            await joined(fed, link, lease_s)
             push = fed.push("before")
             assert await fed.receive() == "before"
             assert await push == DONE
@@ -1499,11 +1496,8 @@ class Renewing(MemoryLink):
 def test_a_peer_that_cannot_be_proven_for_a_moment_is_not_lost_by_that() -> None:
     async def test() -> None:
         async with federation() as fed:
-            await fed.senders["alice"].close()
             link = Renewing(fed.network, "alice", "bob")
-            alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=1000, lease_s=1)
-            fed.senders["alice"] = alice
-            assert await alice.connect(5) == []
+            alice = await joined(fed, link, lease_s=1)
             fed.network.cut("alice", "bob")
             fed.network.heal("alice", "bob")
             assert await alice.tell({"bob": [READY]}, 10) == {}

@@ -48,20 +48,15 @@ def loop(batches: int) -> int:
     one party ahead of the other, it would be another in every loop, and hide what grows.
     """
     with tempfile.TemporaryDirectory() as directory:
-        # A task that reads a named pipe waits until its party's driver has written to it.
-        pipes = {party: pathlib.Path(directory, party) for party in ("alice", "bob")}
-        for pipe in pipes.values():
-            os.mkfifo(pipe)
-        ours = os.environ["FED_PARTY"]
+        # The first task of each party reads from a named pipe, and so waits until this driver has made all calls.
+        pipe = pathlib.Path(directory, "called")
+        os.mkfifo(pipe)
         batch = produce.options(num_returns=BATCH).party("alice")
-        made = [batch.remote(number * BATCH, "" if number else str(pipes["alice"])) for number in range(batches)]
-        if ours == "alice":
-            pipes[ours].write_bytes(b"")
+        made = [batch.remote(number * BATCH, "" if number else str(pipe)) for number in range(batches)]
         so_far: Any = 0
-        for number in reversed(range(batches)):
-            so_far = total.party("bob").remote(so_far, "" if number < batches - 1 else str(pipes["bob"]), *made[number])
-        if ours == "bob":
-            pipes[ours].write_bytes(b"")
+        for number, values in enumerate(reversed(made)):
+            so_far = total.party("bob").remote(so_far, "" if number else str(pipe), *values)
+        pipe.write_bytes(b"")
         return int(fed.get(so_far))
 
 
