@@ -69,8 +69,9 @@ VOTES_S: Final = 10.0
 """How long the votes on the root may take. A party votes without its driver, in milliseconds, or in seconds where the
 machine has far too much to do; one that takes longer has no say any more."""
 
-PROGRESS_S: Final = 0.25
-"""How long after a call the others are told how far this party is, so that a divergence is found within a second."""
+PROGRESS_S: Final = 0.4
+"""How long after a call the others are told how far this party is, and, twice that after the last one, everyone who has
+not been: so a divergence is found within a second. A party that tells it more often has less time for its work."""
 
 CONFIRM_S: Final = 0.1
 """How long an arrival may wait for a receive that confirms it along the way. Its owner keeps the object until then."""

@@ -27,10 +27,11 @@ Laws:
    failed in the old epoch, or that everybody has, and then everybody has all votes [E06, E29, E43].
 8. A party that asks for the next epoch has done with the objects of this one: that one of them fails ends nothing any
    more. Else a third party, which had heard it ask, might have gone on, and law 7 would not hold.
-9. While it calls, a party tells of it, each time, the next one in the ring of names and one of the others in turn;
-   when it has called nothing since the last time, all who have not been told. Programs that differ and go on differ
-   somewhere between two neighbours, and of those that stand still everybody is told; while what all tell grows with the
-   parties, not with their pairs.
+9. While it calls, a party tells of it, each time, the next one in the ring of names, and every `OTHERS_EVERY`th time
+   one of the others in turn; when it has called nothing since the last time, all who have not been told. Programs that
+   differ and go on differ somewhere between two neighbours, and of those that stand still everybody is told; while what
+   all tell grows with the parties, not with their pairs. The others in turn find nothing that the ring does not: they
+   hear it so that a long journal can forget what all agree on.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ EXIT: Final = "sys.exit()"
 
 RESET: Final = "fed.reset()"
 
-STANDS_STILL: Final = 3
+STANDS_STILL: Final = 2
 """Times that a driver that makes no call tells its progress until it tells everyone. A loop with pauses between its
 calls must not count as standing still: that all tell all once in each pause makes a slow loop slower."""
+
+OTHERS_EVERY: Final = 4
+"""Every which time that a driver which makes calls tells its progress, it tells one who is not its neighbour too."""
 
 MAX_EARLY: Final = 4096
 """Notices of a later epoch that are kept for it, from one peer."""
@@ -148,6 +152,7 @@ class Coordinator:
         self._informed: set[str] = set()
         # How often progress was told since the last call; before the first call this driver stands still.
         self._tellings = STANDS_STILL
+        self._rounds = 0
         self.stale_notices = 0
 
     # Calls
@@ -171,7 +176,9 @@ class Coordinator:
         self._tellings += 1
         if self._tellings < STANDS_STILL and not everyone:
             neighbour = next((peer for peer in self._ring if peer in listening), None)
-            due = [*(peer for peer in due if peer == neighbour), *[peer for peer in due if peer != neighbour][:1]]
+            others = [peer for peer in due if peer != neighbour] if self._rounds % OTHERS_EVERY == 0 else []
+            due = [*(peer for peer in due if peer == neighbour), *others[:1]]
+            self._rounds += 1
         for peer in due:
             self._turns.remove(peer)
             self._turns.append(peer)

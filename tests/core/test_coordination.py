@@ -10,7 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from fed.core.coordination import EXIT, LEAVE, MAX_EARLY, MAX_EARLY_OBJECTS, STANDS_STILL, Coordinator, Tell
+from fed.core.coordination import (
+    EXIT,
+    LEAVE,
+    MAX_EARLY,
+    MAX_EARLY_OBJECTS,
+    OTHERS_EVERY,
+    STANDS_STILL,
+    Coordinator,
+    Tell,
+)
 from fed.core.failure import Exposure, Failure, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
@@ -298,20 +307,22 @@ def test_e43_the_first_call_that_differs_is_named_by_everyone(
 EIGHT = list(NAMES)
 
 
-def test_of_its_calls_a_party_tells_its_neighbour_and_one_more_at_a_time_and_at_last_everyone() -> None:
+def test_of_its_calls_a_party_tells_its_neighbour_now_and_then_another_and_at_last_everyone() -> None:
     carol = quiet(len(EIGHT)).parties["carol"]
     told = []
-    for number in range(12):
+    for number in range(12 * OTHERS_EVERY):
         carol.call(f"call {number}")
         told.append([one.peer for one in carol.core.progress() if isinstance(one, Tell)])
     # The cost grows with the parties: it is the same for each, whatever their number.
-    assert all(first == "dave" and len(rest) == 1 for first, *rest in told)
+    assert all(first == "dave" for first, *_ in told)
+    assert [len(rest) for _, *rest in told] == [1, *[0] * (OTHERS_EVERY - 1)] * 12
     # In turn, so that each is told as often as another.
-    assert collections.Counter(other for _, other in told) == dict.fromkeys(set(EIGHT) - {"carol", "dave"}, 2)
+    others = collections.Counter(other for _, *rest in told for other in rest)
+    assert others == dict.fromkeys(set(EIGHT) - {"carol", "dave"}, 2)
     carol.call("the last one")
-    last = [[one.peer for one in carol.core.progress() if isinstance(one, Tell)] for _ in range(4)]
+    last = [[one.peer for one in carol.core.progress() if isinstance(one, Tell)] for _ in range(3)]
     # When there are no more calls, soon all the others at once: what stands still must be found within a second.
-    assert [len(peers) for peers in last] == [2, 1, 4, 0]
+    assert [len(peers) for peers in last] == [2, 5, 0]
     assert sorted(peer for peers in last for peer in peers) == [name for name in EIGHT if name != "carol"]
     assert len(carol.core.progress(everyone=True)) == len(EIGHT) - 1
 

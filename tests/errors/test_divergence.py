@@ -18,7 +18,7 @@ from fed.core.notice import Notice, NoticeKind
 from tests.errors.programs import FIVE, Cell, identity, pass_through, play, run
 from tests.errors.wiretap import Wiretap
 
-# The time after which a difference that no data would ever show is told is 0.1 s, and the agreement on it may take 1 s.
+# A difference that no data would ever show is told within 0.8 s, and the agreement on it may take 1 s.
 PROMPT_S = 6
 
 
