@@ -216,7 +216,7 @@ def reset() -> None:
             fed.reset()
 
     Raises:
-        FailureError: The job has failed in a way that no fed call has raised yet: this one does. Call it again.
+        FailureError: The job has failed and the driver was not told yet: this call does. Call it again.
         JobAborted: A party has left, so that there is nobody to go on with.
         FedTimeoutError: Not every party called it in time.
         UsageError: There is no job.

@@ -9,7 +9,7 @@ Laws:
 4. Signals do not count: those that come before the handler has run for the first of them are one.
 
 Who writes what. Python runs signal handlers in the main thread, between two of its bytecodes, so that everything the
-handler and `Inside` change (`depth`, `deferred`, `_runs`, `_settling`, `_fired`) is changed by the main thread alone;
+handler and `Inside` change (`depth`, `deferred`, `_runs`, `_settling`, `_raised`) is changed by the main thread alone;
 the orders of stores below are chosen so that the handler may come between any two of them. Other threads read these
 fields, and every read is of one attribute. What another thread writes is what it sends: `_error`, `_due` and `_sent`.
 `_sending` keeps the senders and `uninstall` apart; the handler never takes it, nor any other lock.
@@ -108,9 +108,9 @@ class Interrupter:
         "_begun",
         "_due",
         "_error",
-        "_fired",
         "_handled",
         "_handler",
+        "_raised",
         "_runs",
         "_sending",
         "_sent",
@@ -127,7 +127,7 @@ class Interrupter:
         # Set once: this serves one job, so that it never stands before a handler that calls it.
         self._begun = False
         self._active = False
-        self._fired = False
+        self._raised: BaseException | None = None
         # The error on its way; the thread that it is due to, until that thread handles it; one item for each signal.
         self._error: BaseException | None = None
         self._due: list[int] = []
@@ -149,12 +149,16 @@ class Interrupter:
         return self.inside.deferred and threading.get_ident() == self.inside.thread
 
     @property
-    def fired(self) -> bool:
-        """Whether `interrupt` has raised in the main thread.
+    def raised(self) -> BaseException | None:
+        """What `interrupt` has raised in the main thread last.
 
         It tells a KeyboardInterrupt into which a foreign blocking call has turned our error from a Ctrl-C.
         """
-        return self._fired
+        return self._raised
+
+    def forget(self) -> None:
+        """Let go of what was raised, and of all the frames that it has come through. Called in the main thread."""
+        self._raised = None
 
     def deliver(self) -> None:
         """Deliver the SIGINT that waits for the end of this thread's fed call, if one does, now.
@@ -225,20 +229,20 @@ class Interrupter:
         """Raise an error in the main thread now, out of whatever it does, unless that is a fed call.
 
         Safe in any thread; in the main one it raises right here. Out of Ray's blocking calls only KeyboardInterrupt
-        gets out, and as a plain one: derive the error's class from it, and ask `fired`.
+        gets out, and as a plain one: derive the error's class from it, and ask `raised`.
 
         Args:
             error: What the main thread is to raise.
 
         Returns:
             Whether the main thread is being interrupted. It may enter a fed call in the meantime, which then raises
-            what is due instead of `error`: `fired` tells. False if it is in a fed call, if SIGINT has another handler
+            what is due instead of `error`: `raised` tells. False if it is in a fed call, if SIGINT has another handler
             than ours, or if an earlier error is still on its way.
         """
         if threading.get_ident() == self.inside.thread:
             if not self._reachable():
                 return False
-            self._fired = True
+            self._raised = error
             raise error
         with self._sending:
             if self._error is not None or not self._reachable():
@@ -308,7 +312,7 @@ class Interrupter:
                 self._settling = False
             if error is not None and self._active and not inside.depth:
                 inside.deferred = False
-                self._fired = True
+                self._raised = error
                 raise error
             if self._runs <= recalled:
                 return

@@ -218,6 +218,8 @@ class Job:
         self._life = self._coordinator.life
         self._epoch: Epoch | None = None
         self._root_error: FailureError | None = None
+        # What the driver is interrupted by if it is outside.
+        self._interruption: JobInterrupted | None = None
         self._root_cause: BaseException | None = None
         self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
         self._disagreed: dict[str, str] = {}
@@ -416,7 +418,7 @@ class Job:
         """Begin the next epoch together with all other parties.
 
         Raises:
-            FailureError: The job has failed and no fed call has raised it yet; or it fails meanwhile.
+            FailureError: The job has failed and the driver has not been told yet; or it fails meanwhile.
             JobAborted: A party has left, so there is nobody to go on with.
             InitError: Not all parties were ready within ``init_timeout_s``.
         """
@@ -428,6 +430,10 @@ class Job:
         if self._life.leaving:
             raise UsageError(f"the job {self.config.job!r} is over: call fed.init() again")
         old = self._running()
+        if self.interruption is not None:
+            # It has told the driver of the failure, and to call this.
+            with self._lock:
+                self._life.tell()
         while True:
             if self._life.latched and not self._life.told:
                 self.raise_if_latched()
@@ -459,6 +465,7 @@ class Job:
                 f"fed.reset was not called within {self.config.init_timeout_s:g} s (init_timeout_s) by "
                 f"{', '.join(unready)}"
             )
+        self._interrupter.forget()
         deadline = time.monotonic() + START_S
         for done in self._running_proxies().reset(self._coordinator.epoch, _epoch_over(self.party)):
             self._result_of(done, deadline, "the proxies to begin the next epoch")
@@ -518,11 +525,10 @@ class Job:
             return self._coordinator.book.all
 
     @property
-    def interruption(self) -> BaseException | None:
-        """What the driver was interrupted by, if the job did that because it failed."""
-        if not self._interrupter.fired or self._root_error is None:
-            return None
-        return self._interruption(self._coordinator.book.settle(), self._root_error)
+    def interruption(self) -> JobInterrupted | None:
+        """What the driver was interrupted by, if the job did that because it failed in this epoch."""
+        interruption = self._interruption
+        return interruption if interruption is not None and self._interrupter.raised is interruption else None
 
     def validate(self) -> None:
         """Check the laws of the core. Raises RuntimeError where one is broken."""
@@ -628,7 +634,7 @@ class Job:
             if notice.failure is not None:
                 self._epoch.note_missing(peer, notice.objects, notice.failure)
         self._stall = Stall(self.party, STALL_S)
-        self._root_error = self._root_cause = None
+        self._root_error = self._root_cause = self._interruption = None
         self._unread.clear()
         self._past_cleanups.append(self._cleanup)
         self._cleanup = self._new_cleanup()
@@ -913,11 +919,13 @@ class Job:
             root, failures = book.settle(), book.all
             cause = self._root_cause if root.src_party == self.party and self._is_current(book) else None
         error = error_of(root, self.party, cause, self.config.exceptions)
-        interruption = self._interruption(root, error)
+        interruption = JobInterrupted(str(aborted(root)), root)
+        interruption.__cause__ = error
         with self._lock:
             # The driver may be in the next epoch already, which has its own root or none.
             if self._is_current(book):
                 self._root_error = error
+                self._interruption = interruption
                 self.changed.notify_all()
             # With the lock, which the driver needs to be told of the root: it cannot be told in between. What is sent
             # here is received in signal context, which takes no lock.
@@ -945,12 +953,6 @@ class Job:
 
     def _is_current(self, book: FailureBook) -> bool:
         return self._coordinator.book is book
-
-    @staticmethod
-    def _interruption(root: Failure, error: FailureError) -> JobInterrupted:
-        interruption = JobInterrupted(str(aborted(root)), root)
-        interruption.__cause__ = error
-        return interruption
 
     # Leaving
 

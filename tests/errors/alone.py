@@ -290,6 +290,48 @@ def asleep(interrupt_driver: bool) -> None:
     print(json.dumps(steps))
 
 
+def goes_on(attempts: int) -> None:
+    """A driver that is interrupted outside fed, again and again, and goes on each time."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    lates = [FailsLate(2) for _ in range(attempts)]
+    handled = threading.Semaphore(0)
+
+    def program(late: FailsLate) -> None:
+        late.task.party("bob").remote()
+        late.release()
+
+    def handler(report: fed.FailureReport) -> None:
+        if report.party == "bob":
+            handled.release()
+
+    def end() -> Any:
+        return fed.get(identity.party("bob").remote(7))
+
+    def others_program() -> None:
+        for late in lates:
+            program(late)
+            handled.acquire(timeout=30)
+            try:
+                fed.get([])
+            except fed.TaskError:
+                fed.reset()
+        end()
+
+    others = Others(others_program, ["alice", "bob"], failure_handler=handler)
+    told: list[Any] = []
+    with fed.job():
+        for late in lates:
+            try:
+                program(late)
+                threading.Event().wait(30)
+            except fed.JobInterrupted as interruption:
+                told.append("fed.reset()" in str(interruption))
+                fed.reset()
+        told.append(end())
+    others.join()
+    print(json.dumps([told, len(others.errors)]))
+
+
 def exit_code(way: str) -> None:
     """A handler that decides what the program ends with."""
     others = Others(

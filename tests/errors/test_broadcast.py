@@ -462,6 +462,11 @@ def test_e10_the_interruption_can_be_switched_off() -> None:
     ]
 
 
+def test_e10_e23_an_interrupted_driver_goes_on_after_a_reset() -> None:
+    ended = alone.alone(alone.goes_on, 3)
+    assert ended.told == [[True, True, True, 7], 0], ended.output
+
+
 def test_e10_a_driver_that_dies_tells_the_others() -> None:
     def program() -> Any:
         one = identity.party("alice").remote(1)
