@@ -10,15 +10,16 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from fed import config as options
 from fed.cleanup import FailureReport
 from fed.config import Address, TLSConfig
 from fed.core.failure import Failure
-from fed.errors import FedError, UsageError
+from fed.errors import FedError, JobInterrupted, UsageError
 from fed.job import Job, JobStatistics, hello_of, new_incarnation
 from fed.object import FedObject
 from fed.place import current_job, find_job, job_factory, set_job
@@ -78,6 +79,7 @@ def init(
         ConfigError: An option is wrong. The message names it.
         InitError: A party refused, failed, or was not ready within ``init_timeout_s``.
         UsageError: This thread is in a job already.
+        JobInterrupted: The job had begun, and failed before this returned. `reset` or `shutdown` it.
     """
     if find_job() is not None:
         raise UsageError("fed.init was called already: call fed.shutdown() first")
@@ -109,10 +111,10 @@ def init(
     # A job of the test harness ends with its thread, not with the interpreter.
     if job_factory() is None:
         atexit.register(_leave_at_exit, joining)
+    joining.watch()
 
 
-@contextlib.contextmanager
-def job(**arguments: Any) -> Iterator[None]:
+def job(**arguments: Any) -> contextlib.AbstractContextManager[None]:
     """Join a job for the length of a ``with`` block.
 
     Leaving the block shuts the job down: regularly at its end, and with the reason on an exception, which the other
@@ -124,20 +126,45 @@ def job(**arguments: Any) -> Iterator[None]:
     Raises:
         FailureError: The job failed and no fed call in the block has raised it yet.
     """
-    init(**arguments)
+    return _Joined(arguments)
+
+
+class _Joined(contextlib.AbstractContextManager[None]):
+    """Of a generator, an interruption between two of its steps would leave the job open. So that is no generator."""
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self._arguments = arguments
+
+    def __enter__(self) -> None:
+        outer = find_job()
+        try:
+            init(**self._arguments)
+        except BaseException as error:
+            # Interrupted when it had joined.
+            if find_job() is not outer:
+                self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            _leave(error)
+        except JobInterrupted as interruption:
+            # It may have come before the job was closed, which is none any more otherwise. There is no second one.
+            _leave(interruption)
+            raise
+
+
+def _leave(error: BaseException | None) -> None:
     joined = find_job()
-    try:
-        yield
-    except BaseException as error:
-        interruption = None
-        if type(error) is KeyboardInterrupt and joined is not None:
-            # Out of Ray's blocking calls comes a bare KeyboardInterrupt, whoever raised what.
-            interruption = joined.interruption
-        shutdown(interruption or error)
-        if interruption is not None:
-            raise interruption from interruption.__cause__
-        raise
-    shutdown()
+    if joined is None:
+        return
+    # Out of Ray's blocking calls comes a bare KeyboardInterrupt, whoever raised what.
+    interruption = joined.interruption if type(error) is KeyboardInterrupt else None
+    shutdown(interruption or error)
+    if interruption is not None:
+        raise interruption from interruption.__cause__
 
 
 def shutdown(error: BaseException | None = None) -> None:
@@ -157,9 +184,9 @@ def shutdown(error: BaseException | None = None) -> None:
     if leaving is None:
         return
     leaving.check_thread()
-    # Leaving with SystemExit(0) or SystemExit(None) is no failure.
-    exiting = isinstance(error, SystemExit) and error.code in (None, 0)
     try:
+        # Leaving with SystemExit(0) or SystemExit(None) is no failure.
+        exiting = isinstance(error, SystemExit) and error.code in (None, 0)
         leaving.close(None if exiting else error, exiting=exiting)
     except BaseException as interruption:
         # A second Ctrl-C, say: what is left to do is done in haste. Does nothing if all had been done.
@@ -264,7 +291,12 @@ def _leave_at_exit(left: Job) -> None:
     """The program ended without a shutdown: by an exception, which Python then keeps in `sys`, or regularly."""
     code = 1
     try:
-        left.close(getattr(sys, "last_value", None))
+        try:
+            left.close(getattr(sys, "last_value", None))
+        except JobInterrupted as interruption:
+            # It may have come before the job was closed.
+            left.close(interruption)
+            raise
         return
     except FedError as error:
         logger.error("the job failed: %s", error)

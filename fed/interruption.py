@@ -5,13 +5,16 @@ Laws:
 1. Inside a fed call SIGINT raises nothing. It is noted, the wait of the call is woken, and it is delivered once at
    the call's end, by the handler that was there before the job. A second one is delivered at once [E07].
 2. Outside a fed call SIGINT is what it would be without the job.
-3. `Interrupter.interrupt` raises in the main thread outside fed calls only [E10], and never after `uninstall`.
+3. `Interrupter.interrupt` raises in the main thread outside fed calls only [E10], and never after `uninstall`. Where it
+   finds the thread in a fed call, or its signal does, the end of that call wakes whoever may ask again. It raises each
+   error once.
 4. Signals do not count: those that come before the handler has run for the first of them are one.
 
 Who writes what. Python runs signal handlers in the main thread, between two of its bytecodes, so that everything the
 handler and `Inside` change (`depth`, `deferred`, `_runs`, `_settling`, `_raised`) is changed by the main thread alone;
 the orders of stores below are chosen so that the handler may come between any two of them. Other threads read these
-fields, and every read is of one attribute. What another thread writes is what it sends: `_error`, `_due` and `_sent`.
+fields, and every read is of one attribute. What another thread writes is what it sends: `_error`, `_due` and `_sent`;
+and `missed`, which it sets before it looks at the depth, where the end of a call sets the depth before it looks.
 `_sending` keeps the senders and `uninstall` apart; the handler never takes it, nor any other lock.
 
 A signal that comes after Python has looked for one, and before the system call that it was about to make, does not
@@ -50,14 +53,17 @@ class Inside:
     Attributes:
         depth: How many calls the thread is in.
         deferred: A SIGINT waits for the outermost of them to end.
+        missed: An error may have been kept from the thread because it is in one.
         thread: Whose calls count; 0, which is no thread's, until the handler is installed.
     """
 
-    __slots__ = ("deferred", "depth", "previous", "thread")
+    __slots__ = ("deferred", "depth", "missed", "previous", "thread", "wake")
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake: Final = wake
         self.depth = 0
         self.deferred = False
+        self.missed = False
         self.thread = 0
         self.previous: Handler = signal.default_int_handler
 
@@ -77,9 +83,18 @@ class Inside:
             return
         if self.depth:
             self.depth -= 1
-        if self.deferred and not self.depth:
-            # The body's exception is being handled here, so that it becomes the context of what this raises.
-            self.deliver()
+        if self.depth:
+            return
+        try:
+            if self.deferred:
+                # The body's exception is being handled here, so that it becomes the context of what this raises.
+                self.deliver()
+        finally:
+            # Forgotten last, so that the next call's end does it if a handler raises here. Whoever marks it in between
+            # finds that this call is over.
+            if self.missed:
+                self.wake()
+                self.missed = False
 
     def deliver(self) -> None:
         """Hand the deferred SIGINT to the handler that was there before, as if it had come in the caller's caller."""
@@ -97,7 +112,8 @@ class Interrupter:
 
     Args:
         wake: Called in signal context, when a SIGINT was deferred: ends the wait of the fed call that the main thread
-            may be in. It must take no lock; `queue.SimpleQueue.put` is made for this.
+            may be in. Called too at the end of a fed call during which an error was to be raised, for `interrupt` to
+            be called again if it still is. It must take no lock; `queue.SimpleQueue.put` is made for this.
 
     Attributes:
         inside: A context manager for fed calls.
@@ -115,13 +131,11 @@ class Interrupter:
         "_sending",
         "_sent",
         "_settling",
-        "_wake",
         "inside",
     )
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.inside: Final = Inside()
-        self._wake = wake
+        self.inside: Final = Inside(wake)
         # Kept, because every `self._handle` is a new object, and whether ours is installed is a question of identity.
         self._handler: Final[Handler] = self._handle
         # Set once: this serves one job, so that it never stands before a handler that calls it.
@@ -235,17 +249,19 @@ class Interrupter:
             error: What the main thread is to raise.
 
         Returns:
-            Whether the main thread is being interrupted. It may enter a fed call in the meantime, which then raises
+            Whether the main thread is being interrupted. It may enter a fed call in the meantime, which may raise
             what is due instead of `error`: `raised` tells. False if it is in a fed call, if SIGINT has another handler
-            than ours, or if an earlier error is still on its way.
+            than ours, if an earlier error is still on its way, or if this one was raised before.
         """
         if threading.get_ident() == self.inside.thread:
-            if not self._reachable():
+            if self._raised is error or not self._reachable():
                 return False
             self._raised = error
             raise error
         with self._sending:
-            if self._error is not None or not self._reachable():
+            # In the order opposite to the handler's, which raises before it lets the next one be sent.
+            busy = self._error is not None
+            if self._raised is error or not self._reachable() or busy:
                 return False
             self._handled = queue.SimpleQueue()
             self._error = error
@@ -283,13 +299,17 @@ class Interrupter:
     def _void(self) -> None:
         self._begun = True
         self._active = False
+        self.inside.missed = False
         self._due.clear()
         self._handled.put(None)
 
     def _reachable(self) -> bool:
         # The main thread may enter a fed call right after this, for which the handler looks again; or the user may put
         # a handler there, which then takes ours for a Ctrl-C: nothing in Python can send a signal to one handler only.
-        return self._active and not self.inside.depth and signal.getsignal(signal.SIGINT) is self._handler
+        if not self._active or signal.getsignal(signal.SIGINT) is not self._handler:
+            return False
+        self.inside.missed = True
+        return not self.inside.depth
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         """Signal context: the main thread, between any two bytecodes of anything, with any lock held."""
@@ -298,27 +318,39 @@ class Interrupter:
             return
         inside = self.inside
         if self._sent:
-            # `_error` was set before the signal and stays until the recall, which lets the next one be sent.
-            error = self._error
             # This run may be for a Ctrl-C, with ours right behind it.
             self._runs = 1
             recalled = 0
+            before = self._raised
+            error: BaseException | None = None
             self._settling = True
             try:
+                if self._active and not inside.depth:
+                    # It was set before the signal and stays until the recall, which lets the next one be sent: so that
+                    # it is not this one, it counts as raised from here on.
+                    self._raised = error = self._error
+                else:
+                    inside.missed = True
                 self._due.clear()
                 self._handled.put(None)
                 recalled = self._recall()
+            except BaseException:
+                # Of the handler of another signal.
+                self._raised = before
+                inside.missed = True
+                raise
             finally:
                 self._settling = False
-            if error is not None and self._active and not inside.depth:
+            if error is not None and self._active:
                 inside.deferred = False
-                self._raised = error
                 raise error
+            # Not raised: the main thread is in a fed call, or the job has ended, perhaps meanwhile.
+            self._raised = before
             if self._runs <= recalled:
                 return
         if self._active and inside.depth and not inside.deferred:
             inside.deferred = True
-            self._wake()
+            inside.wake()
             return
         # Delivered here and now, and a deferred one with it.
         inside.deferred = False

@@ -153,7 +153,7 @@ class _Told(NamedTuple):
 
 
 class _Wake(NamedTuple):
-    """For the error-queue thread: wake the driver; posted in signal context."""
+    """For the error-queue thread: wake the driver, inside fed or outside; posted in signal context."""
 
 
 class _Called(NamedTuple):
@@ -220,6 +220,8 @@ class Job:
         self._root_error: FailureError | None = None
         # What the driver is interrupted by if it is outside.
         self._interruption: JobInterrupted | None = None
+        # Interrupted from the end of `fed.init` on only: earlier it would leave a job that nobody shuts down.
+        self._watched = False
         self._root_cause: BaseException | None = None
         self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
         self._disagreed: dict[str, str] = {}
@@ -288,6 +290,11 @@ class Job:
         except BaseException as error:
             self.close(error)
             raise
+
+    def watch(self) -> None:
+        """Interrupt the driver from here on: if the job fails, or has failed since it began."""
+        self._watched = True
+        self._errors.post(_Wake())
 
     def _join(self) -> None:
         self._proxies = self._runtime.start()
@@ -830,6 +837,7 @@ class Job:
             elif isinstance(item, _Wake):
                 with self._lock:
                     self.changed.notify_all()
+                    self._interrupt_driver()
         # One call at a time for each peer keeps the order, which the runtime does not; peers do not wait for another.
         for peer in [peer for peer in self._untold if peer not in self._being_told]:
             self._tell_peer(peer, self._untold.pop(peer))
@@ -927,10 +935,7 @@ class Job:
                 self._root_error = error
                 self._interruption = interruption
                 self.changed.notify_all()
-            # With the lock, which the driver needs to be told of the root: it cannot be told in between. What is sent
-            # here is received in signal context, which takes no lock.
-            if self._is_current(book) and not (self._life.told or self._life.leaving) and self.config.interrupt_driver:
-                self._interrupter.interrupt(interruption)
+                self._interrupt_driver()
             epoch = self._coordinator.epoch if self._is_current(book) else None
         if epoch is not None and self._proxies is not None:
             # Named, because the receiver may be in another epoch than this one by the time that it hears of it.
@@ -953,6 +958,17 @@ class Job:
 
     def _is_current(self, book: FailureBook) -> bool:
         return self._coordinator.book is book
+
+    def _interrupt_driver(self) -> None:
+        """Interrupt a driver that is outside fed and does not know that the job has failed.
+
+        With the lock held, which the driver needs to be told of the root: it cannot be told in between. What is sent
+        here is received in signal context, which takes no lock. In a fed call it is told of the root; or it is not,
+        and the end of that call has this called again.
+        """
+        knows = self._life.told or self._life.leaving or self.interruption is not None
+        if self._interruption is not None and not knows and self._watched and self.config.interrupt_driver:
+            self._interrupter.interrupt(self._interruption)
 
     # Leaving
 

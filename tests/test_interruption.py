@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import pytest
 
+from fed import interruption
 from fed.interruption import Handler, Inside, Interrupter
 
 ROOT = Path(__file__).parent.parent
@@ -320,11 +321,29 @@ def test_in_the_main_thread_it_raises_at_once(interrupter: Interrupter) -> None:
     assert interrupter.raised is None
 
 
-def test_a_fed_call_is_left_alone(interrupter: Interrupter, wake: Wake) -> None:
+def test_a_fed_call_is_left_alone_until_its_end(interrupter: Interrupter, wake: Wake) -> None:
     with interrupter.inside:
-        assert not elsewhere(lambda: interrupter.interrupt(Aborted()))
-    assert not wake.calls
+        with interrupter.inside:
+            assert not elsewhere(lambda: interrupter.interrupt(Aborted()))
+        calls = [wake.calls]
+    calls.append(wake.calls)
+    with interrupter.inside:
+        pass
+    calls.append(wake.calls)
+    assert calls == [0, 1, 1], "somebody may want to try again, once"
     assert interrupter.raised is None
+
+
+def test_a_ctrl_c_in_the_same_fed_call_keeps_nothing_from_it(interrupter: Interrupter, wake: Wake) -> None:
+    def call() -> None:
+        with interrupter.inside:
+            ctrl_c()
+            assert wake.calls == 1
+            assert not elsewhere(lambda: interrupter.interrupt(Aborted()))
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert wake.calls == 2
 
 
 def test_a_fed_call_that_began_in_the_meantime_is_left_alone(interrupter: Interrupter, wake: Wake) -> None:
@@ -332,12 +351,18 @@ def test_a_fed_call_that_began_in_the_meantime_is_left_alone(interrupter: Interr
     assert elsewhere(lambda: interrupter.interrupt(Aborted()))
     assert not elsewhere(lambda: interrupter.interrupt(Aborted())), "one at a time"
     with interrupter.inside:
+        pass
+    # What comes in the second one is told at the end of the second one.
+    first = wake.calls
+    with interrupter.inside:
         unblock()
         assert not interrupter.interrupted
-    assert not wake.calls
+        assert wake.calls == first
+    assert wake.calls == first + 1
     assert interrupter.raised is None
-    with pytest.raises(Aborted):
-        elsewhere(lambda: interrupter.interrupt(Aborted()))
+    error = Aborted()
+    twice = [raised_by(lambda: elsewhere(lambda: interrupter.interrupt(error))) for _ in range(2)]
+    assert twice == [[error], []]
 
 
 def test_a_ctrl_c_that_comes_before_the_error_is_apart_from_it(
@@ -455,6 +480,8 @@ def at_opcodes(codes: set[CodeType], region: Callable[[], object], actions: dict
         return trace
 
     before = sys.gettrace()
+    # Python 3.12 looks for such a frame when tracing begins, and not later.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         region()
@@ -565,6 +592,116 @@ def test_an_error_between_a_deferred_ctrl_c_and_its_delivery_is_one_with_it(wake
     # Before the call, in the call, at its end when it is over already, and nothing any more.
     changes = [kind for kind, before in zip(kinds, [None, *kinds], strict=False) if kind is not before]
     assert changes == [Aborted, KeyboardInterrupt, Aborted, KeyboardInterrupt]
+
+
+@pytest.mark.parametrize("body_raises", [False, True])
+def test_an_error_at_any_moment_of_a_fed_call_is_raised_once_when_it_is_over(body_raises: bool) -> None:
+    error = Aborted()
+
+    def sweep(n: int) -> bool:
+        interrupter, tried = Interrupter(lambda: try_it()), False
+
+        def try_it() -> None:
+            nonlocal tried
+            tried = True
+            elsewhere(lambda: interrupter.interrupt(error))
+
+        def region() -> None:
+            try:
+                with interrupter.inside:
+                    with interrupter.inside:
+                        pass
+                    if body_raises:
+                        raise OSError
+            except OSError:
+                pass
+
+        interrupter.install()
+        raised = raised_by(lambda: at_opcodes(codes_of(Inside), region, {n: try_it}))
+        # Nothing is left of it for the next call.
+        raised += raised_by(region)
+        assert raised == [error] * tried, n
+        assert interrupter.inside.depth == 0
+        interrupter.uninstall()
+        return tried
+
+    n = 0
+    while sweep(n):
+        n += 1
+    assert n > 50
+
+
+def test_a_ctrl_c_at_any_moment_of_the_end_of_a_fed_call_keeps_nothing_from_it() -> None:
+    keeps: list[bool] = []
+
+    def sweep(n: int) -> bool:
+        # False in those calls that are not for the Ctrl-C.
+        interrupter, calls = Interrupter(lambda: calls.append(interrupter.interrupted)), list[bool]()
+        kept = pressed = False
+        interrupter.install()
+
+        def press() -> None:
+            nonlocal pressed
+            pressed = True
+            ctrl_c()
+
+        def call() -> None:
+            nonlocal kept
+            with interrupter.inside:
+                kept = not elsewhere(lambda: interrupter.interrupt(Aborted()))
+
+        raised = raised_by(lambda: at_opcodes(codes_of(Inside), call, {n: press}))
+        with interrupter.inside:
+            pass
+        interrupter.uninstall()
+        assert len(raised) == pressed, n
+        # It may come before the call has begun.
+        assert kept == (False in calls), n
+        keeps.append(kept)
+        return pressed
+
+    while sweep(len(keeps)):
+        pass
+    assert keeps == sorted(keeps)
+    assert sum(keeps) > 30
+
+
+def test_a_fed_call_that_ends_while_an_error_is_kept_from_it_hears_of_it(wake: Wake) -> None:
+    def sweep(n: int) -> bool:
+        interrupter, tried = Interrupter(wake), False
+        reached, left = threading.Event(), threading.Event()
+
+        def pause() -> None:
+            nonlocal tried
+            tried = True
+            reached.set()
+            left.wait()
+
+        def interrupt() -> None:
+            at_opcodes({Interrupter._reachable.__code__}, lambda: interrupter.interrupt(Aborted()), {n: pause})
+            reached.set()
+
+        thread = threading.Thread(target=interrupt)
+
+        def region() -> None:
+            with interrupter.inside:
+                thread.start()
+                reached.wait()
+            left.set()
+            thread.join()
+
+        wake.calls = 0
+        interrupter.install()
+        raised = raised_by(region)
+        raised += raised_by(thread.join)
+        assert len(raised) + wake.calls > 0, n
+        interrupter.uninstall()
+        return tried
+
+    n = 0
+    while sweep(n):
+        n += 1
+    assert n > 10
 
 
 def test_a_ctrl_c_while_it_is_installed_or_uninstalled_is_delivered_once(wake: Wake) -> None:
@@ -707,6 +844,39 @@ def test_an_error_sent_at_any_moment_of_the_uninstallation_is_raised_in_it_or_ne
     while sweep(n):
         n += 1
     assert n > 50
+
+
+def test_a_job_that_ends_at_any_moment_of_the_arrival_has_raised_what_it_says_it_has(
+    wake: Wake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One arrival, however slow we are.
+    monkeypatch.setattr(interruption, "AGAIN_S", 60)
+    outcomes: list[int] = []
+
+    def sweep(n: int) -> bool:
+        interrupter, tried = Interrupter(wake), False
+
+        def end() -> None:
+            nonlocal tried
+            tried = True
+            elsewhere(interrupter.uninstall)
+
+        interrupter.install()
+        block()
+        assert elsewhere(lambda: interrupter.interrupt(Aborted()))
+        raised = raised_by(lambda: at_opcodes(codes_of(Interrupter), unblock, {n: end}))
+        unblock()
+        assert interrupter.raised is next(iter(raised), None), n
+        assert [type(error) for error in raised] in ([], [Aborted]), n
+        outcomes.append(len(raised))
+        interrupter.uninstall()
+        return tried
+
+    while sweep(len(outcomes)):
+        pass
+    # First the end is in time, then it is too late: when the handler is about to raise, and not before.
+    assert outcomes == sorted(outcomes)
+    assert 1 < sum(outcomes) < 20 < len(outcomes) - sum(outcomes), outcomes
 
 
 # Programs of their own
@@ -983,6 +1153,63 @@ def racing(seed: int, rounds: int, pressed: bool) -> None:
     races.put(None)
     presses.put(None)
     print(json.dumps(counts))
+
+
+def calling(seed: int, rounds: int) -> None:
+    """Interrupt against fed calls: whatever the moment, who waits after the last one is woken, once."""
+    choose = random.Random(seed)
+    forever: queue.SimpleQueue[None] = queue.SimpleQueue()
+    running: queue.SimpleQueue[None] = queue.SimpleQueue()
+    errands: queue.SimpleQueue[tuple[Callable[[BaseException], bool], Aborted, int] | None] = queue.SimpleQueue()
+    sys.setswitchinterval(1e-5)
+
+    def interrupt() -> None:
+        while (errand := errands.get()) is not None:
+            send, error, instructions = errand
+            running.put(None)
+            spin(instructions)
+            send(error)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    counts = {"raised": 0, "refused": 0}
+
+    def moment() -> int:
+        return int(10 ** choose.uniform(0, 4))
+
+    def play(error: Aborted, durations: list[int], instructions: int) -> None:
+        def again() -> None:
+            counts["refused"] += 1
+            errands.put((interrupter.interrupt, error, 0))
+
+        interrupter = Interrupter(again)
+        interrupter.install()
+        errands.put((interrupter.interrupt, error, instructions))
+        try:
+            with interrupter.inside:
+                running.get()
+            for duration in durations:
+                with interrupter.inside:
+                    spin(duration)
+            forever.get()
+        except Aborted as raised:
+            counts["raised"] += raised is error
+        interrupter.uninstall()
+        while not running.empty():
+            running.get()
+
+    for _ in range(rounds):
+        play(Aborted(), [moment() for _ in range(3)], moment())
+    errands.put(None)
+    thread.join()
+    print(json.dumps(counts))
+
+
+def test_who_waits_after_a_fed_call_is_woken_by_what_came_during_it() -> None:
+    rounds = 2000
+    told = run(calling, SEED, rounds)
+    assert told["raised"] == rounds
+    assert told["refused"] > 100, "few came during a call"
 
 
 @pytest.mark.parametrize("pressed", [False, True])

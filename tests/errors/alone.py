@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from unittest import mock
 
 import fed
 from fed.core.journal import Journal
-from fed.place import current_job, set_job_factory
+from fed.job import Job
+from fed.place import current_job, find_job, set_job_factory
 from fed.testing.simulation import _in_memory, _job
 from tests.errors.programs import Cell, FailsLate, fail, identity, pass_through
 
@@ -286,6 +288,106 @@ def asleep(interrupt_driver: bool) -> None:
         steps.append(f"{type(error).__name__} {aborted} {interrupt}")
         steps.append(f"{type(error.__cause__).__name__}")
         steps.append(str(error))
+    others.join()
+    print(json.dumps(steps))
+
+
+def asleep_after_a_call() -> None:
+    """The job fails during a fed call that has nothing to do with it, and after that the driver is outside."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    handled = threading.Event()
+    late = FailsLate(2)
+
+    def program() -> None:
+        late.task.party("bob").remote()
+        late.release()
+
+    def handler(report: fed.FailureReport) -> None:
+        if report.party == "alice":
+            handled.set()
+
+    others = Others(program, ["alice", "bob"], failure_handler=handler)
+    steps: list[str] = []
+
+    def held(*arguments: Any) -> Any:
+        late.release()
+        handled.wait(30)
+        steps.append("called")
+        return result_of(*arguments)
+
+    try:
+        with fed.job():
+            late.task.party("bob").remote()
+            job = current_job()
+            result_of = job._result_of
+            with mock.patch.object(job, "_result_of", held):
+                fed.statistics()
+            threading.Event().wait(30)
+    except BaseException as error:
+        steps.append(type(error).__name__)
+    others.join()
+    print(json.dumps(steps))
+
+
+def asleep_after_init(returned: bool) -> None:
+    """A party that was quicker has failed before `fed.init` returns; the driver is interrupted after that, or in it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    handled = threading.Event()
+
+    def handler(report: fed.FailureReport) -> None:
+        if report.party == "alice":
+            handled.set()
+
+    def program() -> None:
+        fed.get(fail.party("bob").remote())
+
+    others = Others(program, ["alice", "bob"], failure_handler=handler)
+    steps: list[str] = []
+    watch = Job.watch
+
+    def held(job: Job) -> None:
+        here = threading.current_thread() is threading.main_thread()
+        if here:
+            handled.wait(30)
+        steps.append("watched")
+        watch(job)
+        if here and not returned:
+            threading.Event().wait(30)
+
+    try:
+        with mock.patch.object(Job, "watch", held), fed.job():
+            threading.Event().wait(30)
+    except BaseException as error:
+        steps += [type(error).__name__, "left" if find_job() is None else "open"]
+    others.join()
+    print(json.dumps(steps))
+
+
+def interrupted_while_leaving() -> None:
+    """The job fails when the driver is about to leave it because of an error of its own."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    late = FailsLate(2)
+    shutdown, waits = fed.api.shutdown, [None]
+
+    def program() -> None:
+        late.task.party("bob").remote()
+        late.release()
+
+    def held(error: BaseException | None = None) -> None:
+        if threading.current_thread() is threading.main_thread() and waits:
+            waits.pop()
+            late.release()
+            threading.Event().wait(30)
+        shutdown(error)
+
+    others = Others(program, ["alice", "bob"])
+    steps: list[str] = []
+    try:
+        with mock.patch.object(fed.api, "shutdown", held), fed.job():
+            late.task.party("bob").remote()
+            raise ValueError
+    except BaseException as error:
+        steps += [type(error).__name__, type(error.__context__).__name__, "left" if find_job() is None else "open"]
     others.join()
     print(json.dumps(steps))
 

@@ -462,6 +462,22 @@ def test_e10_the_interruption_can_be_switched_off() -> None:
     ]
 
 
+def test_e10_a_failure_during_a_fed_call_that_does_not_tell_of_it_interrupts_the_driver_after_it() -> None:
+    ended = alone.alone(alone.asleep_after_a_call)
+    assert ended.told == ["called", "JobInterrupted"], ended.output
+
+
+@pytest.mark.parametrize("returned", [True, False])
+def test_e10_a_failure_before_init_returns_interrupts_the_driver_after_it(returned: bool) -> None:
+    ended = alone.alone(alone.asleep_after_init, returned)
+    assert ended.told == ["watched", "watched", "JobInterrupted", "left"], ended.output
+
+
+def test_e10_a_driver_that_is_interrupted_on_its_way_out_leaves_all_the_same() -> None:
+    ended = alone.alone(alone.interrupted_while_leaving)
+    assert ended.told == ["JobInterrupted", "ValueError", "left"], ended.output
+
+
 def test_e10_e23_an_interrupted_driver_goes_on_after_a_reset() -> None:
     ended = alone.alone(alone.goes_on, 3)
     assert ended.told == [[True, True, True, 7], 0], ended.output
