@@ -260,27 +260,36 @@ def interrupted_at_random(rounds: int, seed: int) -> None:
     print(json.dumps([counts, sorted(raised)]))
 
 
+class Late(FailsLate):
+    """A job of two whose task at bob fails when both have said so. `handled` is when alice's handler has run."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.handled = threading.Event()
+
+    def call(self) -> None:
+        self.task.party("bob").remote()
+
+    def program(self) -> None:
+        self.call()
+        self.release()
+
+    def handler(self, report: fed.FailureReport) -> None:
+        if report.party == "alice":
+            self.handled.set()
+
+
 def asleep(interrupt_driver: bool) -> None:
     """The driver is outside fed when a peer's task fails."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    handled = threading.Event()
-    late = FailsLate(2)
-
-    def program() -> None:
-        late.task.party("bob").remote()
-        late.release()
-
-    def handler(report: fed.FailureReport) -> None:
-        if report.party == "alice":
-            handled.set()
-
-    others = Others(program, ["alice", "bob"], failure_handler=handler, interrupt_driver=interrupt_driver)
+    late = Late()
+    others = Others(late.program, ["alice", "bob"], failure_handler=late.handler, interrupt_driver=interrupt_driver)
     steps: list[str] = []
     try:
         with fed.job():
-            program()
+            late.program()
             # Interrupted, it does not come to the end of this; else it does when the job is known to have failed.
-            (threading.Event() if interrupt_driver else handled).wait(30)
+            (threading.Event() if interrupt_driver else late.handled).wait(30)
             steps.append("woke by itself")
             fed.get([])
     except BaseException as error:
@@ -295,29 +304,19 @@ def asleep(interrupt_driver: bool) -> None:
 def asleep_after_a_call() -> None:
     """The job fails during a fed call that has nothing to do with it, and after that the driver is outside."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    handled = threading.Event()
-    late = FailsLate(2)
-
-    def program() -> None:
-        late.task.party("bob").remote()
-        late.release()
-
-    def handler(report: fed.FailureReport) -> None:
-        if report.party == "alice":
-            handled.set()
-
-    others = Others(program, ["alice", "bob"], failure_handler=handler)
+    late = Late()
+    others = Others(late.program, ["alice", "bob"], failure_handler=late.handler)
     steps: list[str] = []
 
     def held(*arguments: Any) -> Any:
         late.release()
-        handled.wait(30)
+        late.handled.wait(30)
         steps.append("called")
         return result_of(*arguments)
 
     try:
         with fed.job():
-            late.task.party("bob").remote()
+            late.call()
             job = current_job()
             result_of = job._result_of
             with mock.patch.object(job, "_result_of", held):
@@ -366,12 +365,8 @@ def asleep_after_init(returned: bool) -> None:
 def interrupted_while_leaving() -> None:
     """The job fails when the driver is about to leave it because of an error of its own."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    late = FailsLate(2)
+    late = Late()
     shutdown, waits = fed.api.shutdown, [None]
-
-    def program() -> None:
-        late.task.party("bob").remote()
-        late.release()
 
     def held(error: BaseException | None = None) -> None:
         if threading.current_thread() is threading.main_thread() and waits:
@@ -380,11 +375,11 @@ def interrupted_while_leaving() -> None:
             threading.Event().wait(30)
         shutdown(error)
 
-    others = Others(program, ["alice", "bob"])
+    others = Others(late.program, ["alice", "bob"])
     steps: list[str] = []
     try:
         with mock.patch.object(fed.api, "shutdown", held), fed.job():
-            late.task.party("bob").remote()
+            late.call()
             raise ValueError
     except BaseException as error:
         steps += [type(error).__name__, type(error.__context__).__name__, "left" if find_job() is None else "open"]
