@@ -879,6 +879,31 @@ def test_a_job_that_ends_at_any_moment_of_the_arrival_has_raised_what_it_says_it
     assert 1 < sum(outcomes) < 20 < len(outcomes) - sum(outcomes), outcomes
 
 
+def test_an_error_that_another_signals_handler_comes_before_is_not_said_to_be_raised(
+    interrupter: Interrupter, wake: Wake
+) -> None:
+    class Ended(KeyboardInterrupt):
+        pass
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Ended
+
+    before = signal.signal(signal.SIGUSR1, end)
+    block()
+    assert elsewhere(lambda: interrupter.interrupt(Aborted()))
+    raised = raised_by(
+        lambda: at_opcodes({Interrupter._recall.__code__}, unblock, {0: lambda: signal.raise_signal(signal.SIGUSR1)})
+    )
+    signal.signal(signal.SIGUSR1, before)
+    assert [type(error) for error in raised] == [Ended]
+    assert interrupter.raised is None
+    calls = [wake.calls]
+    with interrupter.inside:
+        pass
+    calls.append(wake.calls)
+    assert calls == [0, 1], "it may be asked for again"
+
+
 # Programs of their own
 
 
