@@ -26,12 +26,12 @@ import logging
 import math
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fed.changes import Changes
 from fed.cleanup import CleanupManager, FailureReport, run_steps
+from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Config
 from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Switched, Tell
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
@@ -198,11 +198,15 @@ class Job:
         config: The options.
         runtime: Where tasks run.
         incarnation: One life of this driver, as greeted.
+        clock: What its waits go by.
     """
 
-    def __init__(self, config: Config, runtime: Runtime, incarnation: str | None = None) -> None:
+    def __init__(
+        self, config: Config, runtime: Runtime, incarnation: str | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.config = config
         self.party = config.party
+        self._clock = clock
         self._runtime = runtime
         self._proxies: Proxies | None = None
         self._thread = threading.get_ident()
@@ -262,6 +266,7 @@ class Job:
             self._thread_failed,
             idle=self._flush_confirmations,
             idle_s=CONFIRM_S,
+            clock=clock,
         )
         self._errors: QueueThread[_Tell | _Told | _Wake | _Called] = QueueThread(
             f"fed-{config.party}-errors",
@@ -269,6 +274,7 @@ class Job:
             self._thread_failed,
             idle=self._tell_progress,
             idle_s=PROGRESS_S,
+            clock=clock,
         )
         self._interrupter = Interrupter(lambda: self._errors.post(_Wake()))
         self._cleanup = self._new_cleanup()
@@ -300,7 +306,7 @@ class Job:
         self._proxies = self._runtime.start()
         with self._lock:
             self._epoch = self._new_epoch(0, self._proxies)
-        deadline = time.monotonic() + START_S
+        deadline = self._clock.monotonic() + START_S
         self._listen()
         self._listened = True
         awaited_start = "the proxies to start"
@@ -312,7 +318,7 @@ class Job:
         if trouble is not None:
             raise ConfigError(trouble)
         timeout_s = self.config.init_timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.monotonic() + timeout_s
         self._connecting = True
         self._listen_to_sender()
         joining = self._proxies.connect(timeout_s)
@@ -332,7 +338,7 @@ class Job:
                     lambda known=awaited: (  # type: ignore[misc]
                         self._life.awaited != known or self._life.latched or self._join_failed()
                     ),
-                    deadline - time.monotonic(),
+                    deadline - self._clock.monotonic(),
                 )
             with self._lock:
                 still = self._life.awaited
@@ -342,13 +348,13 @@ class Job:
                     still = ()
                     # From here on a peer's driver that was started anew is another one.
                     self._life.joined()
-                    self._joined_at = time.monotonic()
+                    self._joined_at = self._clock.monotonic()
                     incarnations = dict(self._incarnations)
             if failed:
                 self._raise_if_join_failed(connected)
             if not still:
                 break
-            if time.monotonic() >= deadline:
+            if self._clock.monotonic() >= deadline:
                 raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
             self._log_event("waiting", {"for": list(still)})
         self._proxies.begin(incarnations)
@@ -473,7 +479,7 @@ class Job:
                 f"{', '.join(unready)}"
             )
         self._interrupter.forget()
-        deadline = time.monotonic() + START_S
+        deadline = self._clock.monotonic() + START_S
         for done in self._running_proxies().reset(self._coordinator.epoch, _epoch_over(self.party)):
             self._result_of(done, deadline, "the proxies to begin the next epoch")
         while self._past_cleanups:
@@ -515,14 +521,14 @@ class Job:
         with self._interrupter.inside:
             if self._proxies is not None and self._life.state is not State.CLOSED:
                 self._last_statistics = self._result_of(
-                    self._proxies.statistics(), time.monotonic() + STOP_S, "the sender proxy"
+                    self._proxies.statistics(), self._clock.monotonic() + STOP_S, "the sender proxy"
                 )
         links = self._last_statistics
         return JobStatistics(
             calls=self._epoch.calls if self._epoch is not None else 0,
             objects_sent={peer: one.parcels_sent for peer, one in links.items()},
             bytes_sent={peer: one.bytes_sent for peer, one in links.items()},
-            seconds=time.monotonic() - self._joined_at if self._joined_at else 0.0,
+            seconds=self._clock.monotonic() - self._joined_at if self._joined_at else 0.0,
         )
 
     @property
@@ -566,7 +572,7 @@ class Job:
             return
         # Not longer than the votes take. Nor may this wait outlive the thread that is to end it.
         with self._lock:
-            self.changed.wait_for(lambda: self._root_error is not None or self._cleanup.ended)
+            self._clock.wait_for(self.changed, lambda: self._root_error is not None or self._cleanup.ended)
             first = self._life.tell()
             root = self._coordinator.book.settle()
         if self._root_error is None or not first:
@@ -873,11 +879,11 @@ class Job:
             if listens or item.notice.kind is NoticeKind.GOODBYE
         ]
         if not notices or self._proxies is None:
-            self._told(peer, items, time.monotonic(), None, Outcome({}, None, None))
+            self._told(peer, items, self._clock.monotonic(), None, Outcome({}, None, None))
             return
         done = self._proxies.tell({peer: notices}, FAREWELL_S if in_haste else TELL_S)
         self._being_told.add(peer)
-        self._runtime.watch(done, functools.partial(self._told, peer, items, time.monotonic(), done))
+        self._runtime.watch(done, functools.partial(self._told, peer, items, self._clock.monotonic(), done))
 
     def _told(self, peer: str, items: Sequence[_Tell], began: float, done: Ref, outcome: Outcome) -> None:
         reason = outcome.fault.message if outcome.fault is not None else outcome.value.get(peer)
@@ -885,7 +891,7 @@ class Job:
             # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
             matters = bool(reason) and peer in self._life.attentive and not self._life.leaving
             # What is told is told until it has arrived [E42]. A peer that says no at once will not change its mind.
-            again = tuple(items) if matters and time.monotonic() - began >= TELL_S / 2 else ()
+            again = tuple(items) if matters and self._clock.monotonic() - began >= TELL_S / 2 else ()
             if not again:
                 self._untold_news -= sum(item.notice.kind not in _NO_NEWS for item in items)
                 if any(item.notice.kind is NoticeKind.STANDING for item in items):
@@ -922,7 +928,7 @@ class Job:
     def _settle(self, book: FailureBook) -> FailureReport:
         """The job has latched: wait for the root, let go of everyone who waits, wake the driver."""
         with self._lock:
-            if not self.changed.wait_for(lambda: book.settled, VOTES_S) and self._is_current(book):
+            if not self._clock.wait_for(self.changed, lambda: book.settled, VOTES_S) and self._is_current(book):
                 self._carry_out(self._coordinator.out_of_time())
             root, failures = book.settle(), book.all
             cause = self._root_cause if root.src_party == self.party and self._is_current(book) else None
@@ -1061,14 +1067,14 @@ class Job:
             {
                 "objects_sent": sum(one.parcels_sent for one in statistics),
                 "bytes_sent": sum(one.bytes_sent for one in statistics),
-                "seconds": time.monotonic() - self._joined_at if self._joined_at else 0.0,
+                "seconds": self._clock.monotonic() - self._joined_at if self._joined_at else 0.0,
             },
         )
 
     def _raise_untold(self) -> None:
         if self._life.latched:
             with self._lock:
-                self.changed.wait_for(lambda: self._root_error is not None, STOP_S)
+                self._clock.wait_for(self.changed, lambda: self._root_error is not None, STOP_S)
             if self._life.tell() and self._root_error is not None:
                 raise self._root_error
             return
@@ -1077,7 +1083,7 @@ class Job:
 
     def _drain(self) -> None:
         """Wait until every task here has ended and every result that another party needs was delivered."""
-        self._leave_by = time.monotonic() + self.config.drain_timeout_s
+        self._leave_by = self._clock.monotonic() + self.config.drain_timeout_s
         epoch = self._epoch
         if epoch is None:
             return
@@ -1105,20 +1111,22 @@ class Job:
             self._announce()
             return
         # One budget for all that a failed party waits for: votes, the goodbyes of the others, and what it tells them.
-        until = time.monotonic() + FAREWELL_S
+        until = self._clock.monotonic() + FAREWELL_S
         if not self._connecting and self._listened:
             # It never came to greet anybody, and who is not greeted is not told. Those who are up hear of it [E33].
-            self._result_of(self._proxies.connect(FAREWELL_S), time.monotonic() + STOP_S, "the others to be told")
+            self._result_of(
+                self._proxies.connect(FAREWELL_S), self._clock.monotonic() + STOP_S, "the others to be told"
+            )
         self._await_root()
-        until = max(until, time.monotonic() + FAREWELL_S / 2)
+        until = max(until, self._clock.monotonic() + FAREWELL_S / 2)
         with self._lock:
             clean = not self._life.latched
             self._said_goodbye = True
             self._carry_out(self._coordinator.goodbye())
         if clean:
-            budget_s = self._leave_by - time.monotonic() if not self._in_haste else FAREWELL_S
+            budget_s = self._leave_by - self._clock.monotonic() if not self._in_haste else FAREWELL_S
             self._wait_leaving(lambda: not self._life.busy or self._life.latched, budget_s)
-            until = time.monotonic() + FAREWELL_S
+            until = self._clock.monotonic() + FAREWELL_S
             if self._life.latched:
                 # It has finished, but others failed: now it leaves because of that.
                 self._await_root()
@@ -1130,7 +1138,9 @@ class Job:
             # One that was refused stays a moment too, or the other would find nobody and never learn why.
             awaited = failed and (self._joined_at > 0 or self._refused)
         self._wait_leaving(
-            lambda: not self._untold_news and not (awaited and self._life.busy), until - time.monotonic(), patient=True
+            lambda: not self._untold_news and not (awaited and self._life.busy),
+            until - self._clock.monotonic(),
+            patient=True,
         )
         if still:
             logger.warning(
@@ -1162,13 +1172,13 @@ class Job:
         if self._life.latched or self._in_haste:
             return
         answer = self._running_proxies().unasked()
-        unasked = self._result_of(answer, time.monotonic() + STOP_S, "the receiver proxy")
+        unasked = self._result_of(answer, self._clock.monotonic() + STOP_S, "the receiver proxy")
         for peer, count in sorted(unasked.items()):
             logger.warning("%d objects of party %r were never asked for, and are dropped", count, peer)
 
     def _close_proxies(self) -> None:
         if self._proxies is not None:
-            deadline = time.monotonic() + STOP_S
+            deadline = self._clock.monotonic() + STOP_S
             for closed in self._proxies.close():
                 self._result_of(closed, deadline, "the proxies to close")
 
@@ -1176,14 +1186,14 @@ class Job:
 
     def _wait_for(self, predicate: Callable[[], object], timeout_s: float | None) -> None:
         """Wait on the driver's thread, without the lock. Ctrl-C is raised from here, and never with the lock held."""
-        limit = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        limit = math.inf if timeout_s is None else self._clock.monotonic() + timeout_s
         with self._standing_still():
             while True:
-                left_s = max(0.0, limit - time.monotonic())
+                left_s = max(0.0, limit - self._clock.monotonic())
                 with self._lock:
                     self._idle = True
-                    met = self.changed.wait_for(
-                        lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
+                    met = self._clock.wait_for(
+                        self.changed, lambda: predicate() or self._interrupter.interrupted, min(left_s, SIGNAL_CHECK_S)
                     )
                 if self._interrupter.interrupted:
                     # The user's handler may do anything, and return.
@@ -1195,24 +1205,25 @@ class Job:
 
     def _wait_leaving(self, predicate: Callable[[], object], timeout_s: float, *, patient: bool = False) -> None:
         """Wait during the shutdown. A Ctrl-C cuts it short, and so does haste, unless it is worth some patience."""
-        limit = time.monotonic() + timeout_s
+        limit = self._clock.monotonic() + timeout_s
         cut = False
         with self._standing_still():
             while True:
                 if not cut and (self._interrupter.interrupted or (self._in_haste and not patient)):
                     cut = True
-                    limit = min(limit, time.monotonic() + FAREWELL_S)
+                    limit = min(limit, self._clock.monotonic() + FAREWELL_S)
                     if not self._in_haste:
                         self._in_haste = True
                         if not self._said_goodbye:
                             self._give_up(KeyboardInterrupt())
                 with self._lock:
                     self._idle = True
-                    self.changed.wait_for(
+                    self._clock.wait_for(
+                        self.changed,
                         lambda known=cut: predicate() or (not known and self._interrupter.interrupted),  # type: ignore[misc]
-                        min(max(0.0, limit - time.monotonic()), SIGNAL_CHECK_S),
+                        min(max(0.0, limit - self._clock.monotonic()), SIGNAL_CHECK_S),
                     )
-                    if predicate() or time.monotonic() >= limit:
+                    if predicate() or self._clock.monotonic() >= limit:
                         return
                 self._look_up()
 
@@ -1231,7 +1242,7 @@ class Job:
 
     def _look_up(self) -> None:
         """The driver has waited for a moment: if nothing has moved for long, ask why, and tell people [E36]."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         text = ""
         with self._lock:
             epoch = self._epoch
@@ -1257,9 +1268,9 @@ class Job:
         outcomes: list[Outcome] = []
         self._runtime.watch(ref, functools.partial(self._note_outcome, outcomes))
         if self._life.leaving:
-            self._wait_leaving(lambda: bool(outcomes), deadline - time.monotonic(), patient=True)
+            self._wait_leaving(lambda: bool(outcomes), deadline - self._clock.monotonic(), patient=True)
         else:
-            self._wait_for(lambda: bool(outcomes), deadline - time.monotonic())
+            self._wait_for(lambda: bool(outcomes), deadline - self._clock.monotonic())
         if not outcomes:
             raise InitError(f"party {self.party!r} waited too long for {what}")
         if outcomes[0].fault is not None:

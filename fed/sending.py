@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
+
+from fed.clock import SYSTEM_CLOCK, Clock, Queue
 
 __all__ = ["QueueThread"]
 
@@ -39,6 +40,7 @@ class QueueThread(Generic[T]):
         failed: Called on the thread with what `handle` raised.
         idle: Called on the thread at the latest `idle_s` after a batch, and then not before the next one.
         idle_s: Seconds.
+        clock: What they are counted by.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class QueueThread(Generic[T]):
         *,
         idle: Callable[[], None] | None = None,
         idle_s: float = 0.02,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._handle = handle
         self._failed = failed
         self._idle = idle
         self._idle_s = idle_s
-        self._queue: queue.SimpleQueue[T | _Stop] = queue.SimpleQueue()
+        self._clock = clock
+        self._queue: Queue[T | _Stop] = clock.queue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
@@ -78,17 +82,19 @@ class QueueThread(Generic[T]):
         rest_at: float | None = None
         while True:
             # Due also while there is always something to do: what waits for the rest must not starve.
-            if rest_at is not None and time.monotonic() >= rest_at:
+            if rest_at is not None and self._clock.monotonic() >= rest_at:
                 rest_at = None
                 self._guard(self._rest)
             try:
-                first = self._queue.get(timeout=None if rest_at is None else max(0.0, rest_at - time.monotonic()))
+                first = self._queue.get(
+                    timeout=None if rest_at is None else max(0.0, rest_at - self._clock.monotonic())
+                )
             except queue.Empty:
                 continue
             batch, stopping = self._take(first)
             if batch:
                 if rest_at is None and self._idle is not None:
-                    rest_at = time.monotonic() + self._idle_s
+                    rest_at = self._clock.monotonic() + self._idle_s
                 self._guard(lambda items=batch: self._handle(items))  # type: ignore[misc]
             if stopping:
                 self._guard(self._rest)
@@ -101,7 +107,7 @@ class QueueThread(Generic[T]):
         while not isinstance(item, _Stop):
             batch.append(item)
             try:
-                item = self._queue.get_nowait()
+                item = self._queue.get(block=False)
             except queue.Empty:
                 return batch, False
         return batch, True

@@ -22,6 +22,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import cloudpickle
 
+from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
@@ -78,10 +79,18 @@ class LocalRuntime(Runtime):
         party: Its name; the threads are named after it.
         sender: Makes the sender, on the event loop it will live on.
         receiver: Makes the receiver, likewise.
+        clock: What the proxies live by.
     """
 
-    def __init__(self, party: str, sender: Callable[[], Sender], receiver: Callable[[], Receiver]) -> None:
+    def __init__(
+        self,
+        party: str,
+        sender: Callable[[], Sender],
+        receiver: Callable[[], Receiver],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._party = party
+        self._clock = clock
         self._make_sender = sender
         self._make_receiver = receiver
         self._proxies: _LocalProxies | None = None
@@ -94,7 +103,7 @@ class LocalRuntime(Runtime):
 
     def start(self) -> Proxies:
         """Start the event loop that the proxies live on."""
-        self._proxies = _LocalProxies(self._party, self._make_sender, self._make_receiver)
+        self._proxies = _LocalProxies(self._party, self._make_sender, self._make_receiver, self._clock)
         return self._proxies
 
     def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
@@ -442,8 +451,10 @@ class _Host(Generic[P]):
 class _LocalProxies(Proxies):
     """Sender and receiver on an event loop of their own."""
 
-    def __init__(self, party: str, sender: Callable[[], Sender], receiver: Callable[[], Receiver]) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(
+        self, party: str, sender: Callable[[], Sender], receiver: Callable[[], Receiver], clock: Clock
+    ) -> None:
+        self._loop = clock.event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"fed-{party}-proxies", daemon=True)
         self._thread.start()
         self._running: set[concurrent.futures.Future[Any]] = set()

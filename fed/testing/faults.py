@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import concurrent.futures
 import dataclasses
+import queue
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Kind
 from fed.errors import FedTimeoutError, UsageError
 from fed.testing.gates import Gates
@@ -246,8 +247,8 @@ class FaultPlan:
         lines = [f"fault plan with seed {self.seed}: {len(injected)} injected", *map(str, injected)]
         return "\n  ".join(lines)
 
-    def begin(self, parties: Iterable[str]) -> FaultRun:
-        """Begin a simulation. Called by `fed.testing.simulate`.
+    def begin(self, parties: Iterable[str], clock: Clock = SYSTEM_CLOCK) -> FaultRun:
+        """Begin a simulation, whose delays go by a clock. Called by `fed.testing.simulate`.
 
         Raises:
             UsageError: A fault names a party that does not take part, or was left unfinished; or the plan is in use.
@@ -262,7 +263,7 @@ class FaultPlan:
             raise UsageError(f"the fault {rule} does nothing: call one of {_methods(rule.place)} on it")
         if self._run.running:
             raise UsageError("the fault plan is in use: give each simulation one of its own")
-        self._run = FaultRun(self, self._rules)
+        self._run = FaultRun(self, self._rules, clock)
         return self._run
 
     def _finish(self, rule: _Rule) -> None:
@@ -401,9 +402,12 @@ class Strike:
     def block(self) -> bool:
         """Let a thread wait as long as the fault says. Returns whether it is to go on."""
         future = self._run.gates.wait(self.happening.party, self.rule.gate)
+        opened = self._run.clock.queue()
+        future.add_done_callback(opened.put)
         try:
-            return future.result(self.rule.seconds)
-        except concurrent.futures.TimeoutError:
+            opened.get(timeout=self.rule.seconds)
+            return future.result()
+        except queue.Empty:
             return True
         finally:
             future.cancel()
@@ -424,9 +428,11 @@ class FaultRun:
     Args:
         plan: The plan.
         rules: Its faults, in order. None: the run is one that never begins.
+        clock: What delays go by.
     """
 
-    def __init__(self, plan: FaultPlan, rules: Iterable[_Rule] | None = None) -> None:
+    def __init__(self, plan: FaultPlan, rules: Iterable[_Rule] | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.clock = clock
         self._seed = plan.seed
         self._rules: dict[str, list[_Rule]] = {}
         for rule in rules or ():

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 from typing_extensions import override
 
 from fed.cleanup import FailureReport
+from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Fault, Kind
 from fed.errors import FedTimeoutError
 from fed.job import Job
@@ -607,8 +608,9 @@ class FaultyRuntime(LocalRuntime):
         injector: Injector,
         sender: Callable[[], Sender],
         receiver: Callable[[], Receiver],
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        super().__init__(injector.party, sender, receiver)
+        super().__init__(injector.party, sender, receiver, clock)
         self._injector = injector
         # Set by whoever makes the job, which numbers the calls.
         self.number: Callable[[], int] = lambda: 0

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 
 from fed import config as options
 from fed.api import shutdown
+from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Address, Config
 from fed.errors import FedTimeoutError, JobAborted, PartyLeftError, RemoteError, UsageError
 from fed.job import Job, hello_of, new_incarnation
@@ -32,6 +33,7 @@ from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Sender
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
+from fed.testing.clock import SkippingClock
 from fed.testing.faults import FaultPlan, FaultRun
 from fed.testing.injection import (
     FaultyJob,
@@ -99,6 +101,7 @@ def simulate(
     timeout_s: float = 60.0,
     check: bool = True,
     faults: FaultPlan | None = None,
+    skip_waiting: bool = False,
     **arguments: Any,
 ) -> Simulation:
     """Run a federated program in all its parties at once.
@@ -108,9 +111,11 @@ def simulate(
             A job that it does not leave is left for it.
         parties: Their names.
         transport: ``memory``, or ``grpc`` on loopback with mutual TLS and certificates made for the occasion.
-        timeout_s: Seconds for the whole program.
+        timeout_s: Real seconds for the whole program.
         check: Raise the error of a party. Otherwise they are in `Simulation.errors`.
         faults: What is to go wrong. Where this raises, the plan and what it injected are printed to stderr.
+        skip_waiting: Let no time pass for the job but while every thread of this process waits, and then skip it: a
+            lease of 15 s runs out in a moment. See `fed.testing.clock`. Needs the transport in memory, and Linux.
         **arguments: Arguments of `fed.init` for every party. Those of the program itself are stronger, but for who
             and where the parties are.
 
@@ -125,19 +130,22 @@ def simulate(
     names = list(parties)
     if not names or len(set(names)) != len(names):
         raise UsageError(f"simulate takes the names of one or more different parties, not {names!r}")
+    if skip_waiting and transport != "memory":
+        raise UsageError("simulate(skip_waiting=True) needs transport='memory': real connections wait in real time")
     values: dict[str, Any] = {}
     errors: dict[str, BaseException] = {}
     with contextlib.ExitStack() as stack:
+        clock = stack.enter_context(SkippingClock()) if skip_waiting else SYSTEM_CLOCK
         run = None
         if faults is not None:
-            run = faults.begin(names)
+            run = faults.begin(names, clock)
             stack.callback(run.end)
         place, connect = _in_memory(names) if transport == "memory" else _over_grpc(names, stack)
 
         def play(party: str) -> None:
             def make_job(given: Mapping[str, Any]) -> Job:
                 placed = {**arguments, **given, **place(party)}
-                return _job(party, placed, connect, None if run is None else Injector(run, party))
+                return _job(party, placed, connect, None if run is None else Injector(run, party), clock)
 
             set_job_factory(make_job)
             try:
@@ -174,7 +182,13 @@ def simulate(
     return simulation
 
 
-def _job(party: str, arguments: Mapping[str, Any], connect: _Transport, injector: Injector | None = None) -> Job:
+def _job(
+    party: str,
+    arguments: Mapping[str, Any],
+    connect: _Transport,
+    injector: Injector | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Job:
     # Neither the environment nor a file has a say: a test means the same wherever it runs.
     given = {"job": "simulation", **arguments, "party": party}
     given.pop("config", None)
@@ -210,9 +224,9 @@ def _job(party: str, arguments: Mapping[str, Any], connect: _Transport, injector
         )
 
     if injector is None:
-        return Job(config, LocalRuntime(party, sender, receiver), incarnation)
-    runtime = FaultyRuntime(injector, sender, receiver)
-    job = FaultyJob(injector, config, runtime, incarnation)
+        return Job(config, LocalRuntime(party, sender, receiver, clock), incarnation, clock)
+    runtime = FaultyRuntime(injector, sender, receiver, clock)
+    job = FaultyJob(injector, config, runtime, incarnation, clock)
     # The runtime is not told the number of a call. It is the last one given when the runtime is asked to run it.
     runtime.number = lambda: job.calls - 1
     return job
