@@ -5,24 +5,64 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Final
 
 import psutil
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-from fed.runtime.cluster import LocalCluster
+pytest.register_assert_rewrite("tests.support", "tests.soak")
+
+# After the above, so that their asserts say what they found.
+from tests.support.eventually import eventually  # noqa: E402
+from tests.support.profile import PROFILE, SEED  # noqa: E402
+
+pytest_plugins = ["tests.support.fixtures"]
+
+TESTS: Final = Path(__file__).parent
+FOLDERS: Final = ("unit", "simulated", "integration", "soak")
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> bool:
-    """Whether something outside our control comes true in time. For the end of other processes and threads only."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+def pytest_report_header() -> str:
+    return f"FED_TEST_PROFILE={PROFILE} FED_TEST_SEED={SEED}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What kind of test one is follows from its folders."""
+    for item in items:
+        kinds = [folder for folder in item.path.relative_to(TESTS).parts if folder in FOLDERS]
+        if not kinds:
+            raise pytest.UsageError(f"{item.path} is in none of the folders of tests/: {', '.join(FOLDERS)}")
+        for kind in kinds:
+            item.add_marker(kind)
+
+
+class _ByFolder(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Which tests one process of a run has to itself, with ``pytest -n``.
+
+    Two processes run all that needs real Ray, each on one cluster, and the others what needs none. With more clusters
+    two cores are so busy with starting processes that all of it takes longer.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder, found, _ = nodeid.partition("/integration/")
+        return folder if found else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByFolder(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test prints need not be valid Unicode, but what travels between the processes of a run must."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 def fed_threads() -> set[threading.Thread]:
@@ -77,13 +117,6 @@ def _no_process_left() -> Iterator[None]:
         ]
 
     assert eventually(lambda: not left()), f"processes left behind: {left()}"
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[LocalCluster]:
-    """One Ray cluster for all tests that need one, which this process has joined."""
-    with LocalCluster(num_cpus=8) as cluster:
-        yield cluster
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """A wide-area estimate: the stream and the small loop over a line with a delay and a rate.
 
-The line is `tests.network.lines`, in a process of its own: nothing is lost on it, and TCP's own windows do not see its
+The line is `tests.support.lines`, in a process of its own: nothing is lost on it, and TCP's own windows do not see its
 length. So this tells what the flow control of gRPC and our acknowledgements cost over a distance, and nothing of what
 loss does. The line is a program too, and takes one core: at 10 Gbit/s it is what limits, and only the ratio tells
 something. Limits: a plain gRPC stream over the same line; for the small loop one round trip, which is the least.
@@ -17,7 +17,7 @@ from benchmarks.outcome import Measurement, Outcome, Reading
 from benchmarks.statistics import Pair, spread
 from benchmarks.workloads import small_loop, stream
 from fed.config import Address
-from tests.network.lines import Line
+from tests.support.lines import Line
 
 __all__ = ["draw", "full"]
 

@@ -1,5 +1,7 @@
 """``python -m tests.soak --seconds 600 --seed 1``: random jobs under random faults, one seed after another.
 
+``--jobs 1 --seed 4711`` plays one again that has failed, and ``--calm`` one that was played without the random faults.
+
 Ends with 1 at the first that breaks a law of `tests.soak.laws`, and names its seed.
 """
 
@@ -11,7 +13,7 @@ import sys
 import time
 from typing import Final
 
-from tests.soak.test_soak import suffered
+from tests.soak.playing import calm, suffered
 
 REPORT_S: Final = 30.0
 
@@ -20,12 +22,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="for how long (600)")
     parser.add_argument("--seed", type=int, default=1, help="the first seed (1)")
+    parser.add_argument("--jobs", type=int, default=None, help="how many at most (any number)")
+    parser.add_argument("--calm", action="store_true", help="no faults of the network and of the proxies")
     options = parser.parse_args()
     began = reported = time.monotonic()
     counts: collections.Counter[str] = collections.Counter()
     seed = options.seed
-    while time.monotonic() - began < options.seconds:
-        found, injected = suffered(seed)
+    while time.monotonic() - began < options.seconds and seed - options.seed != options.jobs:
+        found, injected = (calm(seed), ()) if options.calm else suffered(seed)
         for text in found:
             print(f"seed {seed}: {text}", file=sys.stderr)
         if found:

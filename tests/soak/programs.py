@@ -6,7 +6,7 @@ wrong is part of it: tasks that fail, values that may not cross, and *slips*, wh
 
 A party keeps an account of what it saw. `tests.soak.laws` holds the accounts of all parties against the program.
 
-Run as a script, by a driver of `tests.soak.test_soak`, it plays one job after another on real Ray.
+Run as a script, by a driver of `tests.soak.integration.test_random_jobs`, it plays one job after another on real Ray.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The tools that cut and slow down networks, by themselves."""

@@ -1,0 +1,231 @@
+"""Waiting: slow is not dead, a line says what a wait is about, and only what can never end is an error [E34 to E39]."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+import fed
+from fed.clock import Clock
+from fed.core.notice import NoticeKind
+from fed.epoch import Entry, Epoch
+from fed.interruption import Interrupter
+from fed.job import STALL_S, Job
+from fed.place import current_job
+from fed.testing import Simulation, simulate, simulation
+from fed.testing.clock import SkippingClock
+from tests.support.eventually import eventually
+from tests.support.failing import here
+
+PARTIES = ["alice", "bob", "carol"]
+LEASE_S = 15.0
+
+
+@fed.remote
+def identity(value: Any, *_: Any) -> Any:
+    return value
+
+
+def run(program: Callable[[], Any], lease_s: float = LEASE_S) -> Simulation:
+    def main() -> Any:
+        with fed.job(lease_s=lease_s):
+            return program()
+
+    return simulate(main, parties=PARTIES, check=False, timeout_s=60, skip_waiting=True)
+
+
+def now_s() -> float:
+    """The time on the clock of this job."""
+    return current_job()._clock.monotonic()
+
+
+def test_e34_a_party_that_comes_many_leases_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SkippingClock()
+    monkeypatch.setattr(simulation, "SkippingClock", lambda: clock)
+
+    def main() -> Any:
+        if here() == "carol":
+            # The others wait for her meanwhile.
+            assert eventually(lambda: clock.monotonic() > 6 * LEASE_S)
+        with fed.job(lease_s=LEASE_S, init_timeout_s=1e6):
+            return fed.get(identity.party("carol").remote(1))
+
+    assert dict(simulate(main, parties=PARTIES, timeout_s=60, skip_waiting=True)) == dict.fromkeys(PARTIES, 1)
+
+
+def test_e36_a_line_says_what_is_waited_for_and_what_the_other_party_is_at(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "fed")
+    said = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            if "fed.get waits for #1 identity of party 'carol'" in text and "bob runs #0 held" in text:
+                said.set()
+
+    @fed.remote
+    def held() -> int:
+        return int(said.wait(20))
+
+    listener = Listener()
+    logging.getLogger("fed").addHandler(listener)
+    try:
+        result = run(lambda: fed.get(identity.party("carol").remote(held.party("bob").remote())))
+    finally:
+        logging.getLogger("fed").removeHandler(listener)
+    assert dict(result) == dict.fromkeys(PARTIES, 1)
+
+
+def test_e36_what_waits_for_long_is_no_failure() -> None:
+    clocks: list[Clock] = []
+
+    @fed.remote
+    def slow() -> int:
+        assert eventually(lambda: clocks[0].monotonic() > 10 * STALL_S)
+        return 1
+
+    def program() -> Any:
+        clocks.append(current_job()._clock)
+        return fed.get(slow.party("bob").remote()), len(fed.errors())
+
+    assert dict(run(program)) == dict.fromkeys(PARTIES, (1, 0))
+
+
+def lose_one_push(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bob's first result is never sent: a defect that this library should not have, and that must hang nobody."""
+    original, lock = Epoch._post_pushes, threading.Lock()
+    lost: list[Entry] = []
+
+    def post(epoch: Epoch, entry: Entry, consumers: Sequence[str]) -> None:
+        with lock:
+            if epoch._party == "bob" and not lost:
+                lost.append(entry)
+                return
+        original(epoch, entry, consumers)
+
+    monkeypatch.setattr(Epoch, "_post_pushes", post)
+
+
+def test_e37_a_deadlock_is_an_error_in_every_party_with_the_graph(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lose_one_push(monkeypatch)
+    caplog.set_level(logging.ERROR, "fed")
+    took_s: list[float] = []
+
+    def program() -> None:
+        began_s = now_s()
+        try:
+            fed.get(identity.party("alice").remote(identity.party("bob").remote(1)))
+        finally:
+            took_s.append(now_s() - began_s)
+
+    errors = run(program).errors
+    assert {type(error) for error in errors.values()} == {fed.DeadlockError}
+    # Two budgets, and a look at it.
+    assert max(took_s) <= 2 * STALL_S + 2
+    for error in errors.values():
+        assert "alice: #1 identity waits for #0 identity of bob" in str(error)
+    assert any("graph LR" in record.getMessage() for record in caplog.records)
+
+
+def test_e37_parties_that_ask_at_the_same_moment_do_not_keep_one_another_from_seeing_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lose_one_push(monkeypatch)
+    # What they tell with their questions is told slowly: on its way whenever another party asks.
+    original = Job._told
+
+    def slowly(*args: Any) -> None:
+        threading.Timer(0.02, original, args).start()
+
+    monkeypatch.setattr(Job, "_told", slowly)
+    errors = run(lambda: fed.get(identity.party("alice").remote(identity.party("bob").remote(1)))).errors
+    assert {type(error) for error in errors.values()} == {fed.DeadlockError}
+
+
+def test_e37_a_driver_in_a_signal_handler_of_the_users_is_outside_fed(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle: list[bool] = []
+
+    def deliver(_: Interrupter) -> None:
+        idle.append(current_job()._idle)
+
+    # For each party's first look: a Ctrl-C has come, and the user's handler returns.
+    monkeypatch.setattr(Interrupter, "interrupted", property(lambda _: len(idle) < len(PARTIES)))
+    monkeypatch.setattr(Interrupter, "deliver", deliver)
+    result = run(lambda: fed.get(identity.party("bob").remote(1)))
+    assert dict(result) == dict.fromkeys(PARTIES, 1)
+    assert len(idle) >= len(PARTIES)
+    assert not any(idle)
+
+
+def test_e37_one_task_that_runs_keeps_it_from_being_a_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_one_push(monkeypatch)
+    running, asked = threading.Event(), threading.Event()
+    standings: list[int] = []
+    original = Job._handle_question
+
+    def counted(self: Job, peer: str, notice: Any) -> None:
+        original(self, peer, notice)
+        if notice.kind is NoticeKind.STANDING:
+            standings.append(notice.calls)
+            if max(standings) > 3:
+                asked.set()
+
+    monkeypatch.setattr(Job, "_handle_question", counted)
+
+    @fed.remote
+    def held() -> None:
+        running.set()
+        # Several rounds have come and gone, and nobody has called it a deadlock.
+        asked.wait(20)
+
+    def program() -> Any:
+        lost = identity.party("alice").remote(identity.party("bob").remote(1))
+        held.party("carol").remote()
+        return fed.get(lost)
+
+    errors = run(program).errors
+    assert running.is_set()
+    assert asked.is_set()
+    assert {type(error) for error in errors.values()} == {fed.DeadlockError}
+
+
+@pytest.mark.parametrize("elsewhere", ["polling", "after a signal"])
+def test_e37_a_driver_that_is_busy_outside_fed_keeps_it_from_being_a_deadlock(elsewhere: str) -> None:
+    """Alice computes for several rounds while the others wait for a call that she has not made yet."""
+    computing_s = 8 * STALL_S
+
+    def program() -> Any:
+        if fed.party() == "alice":
+            until = now_s() + computing_s
+            if elsewhere == "after a signal":
+                # What a signal handler of hers raises out of a fed call.
+                current = current_job()
+                original, current.changed.wait_for = current.changed.wait_for, _interrupted  # type: ignore[method-assign, assignment]
+                with pytest.raises(TimeoutError):
+                    fed.statistics()
+                current.changed.wait_for = original  # type: ignore[method-assign]
+            while now_s() < until:
+                if elsewhere == "polling":
+                    fed.statistics()
+                time.sleep(0.05)
+        return fed.get(identity.party("alice").remote(1)), len(fed.errors())
+
+    assert dict(run(program, 5.0)) == dict.fromkeys(PARTIES, (1, 0))
+
+
+def _interrupted(*_: Any) -> bool:
+    raise TimeoutError
+
+
+def test_e38_times_that_contradict_one_another_are_refused() -> None:
+    for name in ("init_timeout_s", "drain_timeout_s"):
+        short: Any = {name: 5}
+        with pytest.raises(fed.ConfigError, match=rf"{name} \(5\) is below lease_s \(10\)"):
+            fed.init(job="x", party="alice", addresses={"alice": "127.0.0.1:1"}, lease_s=10, **short)

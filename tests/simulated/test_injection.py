@@ -1,0 +1,746 @@
+"""What each fault does to a link, a listener and a proxy, held against the contract that it must keep."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from fed.core.failure import Failure, Kind
+from fed.core.rendezvous import Key
+from fed.object import ObjectId
+from fed.proxy.known import Known
+from fed.proxy.receiver import Handled, PeerEventKind, Receiver
+from fed.proxy.sender import Delivery, Sender, SenderEventKind
+from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, TaskBody
+from fed.runtime.local import LocalRuntime
+from fed.serde.data import DataCodec
+from fed.testing import FaultPlan
+from fed.testing.injection import FaultyLink, FaultyListener, Injector
+from fed.transport.contract import (
+    Ack,
+    Link,
+    Listener,
+    Notice,
+    NoticeKind,
+    Parcel,
+    PeerRefused,
+    PeerUnreachable,
+)
+from fed.transport.memory import MemoryNetwork
+from tests.support import transports
+from tests.support.worlds import LIMIT_S, PARTIES, MemoryWorld, content, hello, parcel, run
+
+READY = Notice(NoticeKind.READY, 0)
+FAILED = Failure("alice/x/1", Kind.TASK, "alice", "ValueError", "#3 train", 3)
+FAILURE = Notice(NoticeKind.FAILURE, 0, FAILED, (ObjectId(0, 3, 0),))
+
+
+class FaultyWorld(MemoryWorld):
+    """Parties in memory, all of whose links and whose listener are wrapped."""
+
+    def __init__(self, plan: FaultPlan | None = None) -> None:
+        super().__init__()
+        self.plan = plan or FaultPlan()
+        self.run = self.plan.begin(PARTIES)
+        self.killed: list[str] = []
+
+    def injector(self, party: str) -> Injector:
+        made = Injector(self.run, party)
+        made.kill_sender = lambda: self.killed.append(f"sender of {party}")
+        made.kill_receiver = lambda: self.killed.append(f"receiver of {party}")
+        return made
+
+    async def listen(self) -> None:
+        self._faulty = FaultyListener(self._network.listener("bob"), self.injector("bob"))
+        await self._faulty.start(self.handler)
+
+    @property
+    def listener(self) -> Listener:
+        return self._faulty
+
+    def make_link(self, party: str) -> Link:
+        return FaultyLink(super().make_link(party), self.injector(party))
+
+    async def arrived(self, *sequences: int) -> None:
+        """Wait until exactly these have arrived, in this order."""
+        await self.handler.until(lambda: len(self.sequences) >= len(sequences))
+        assert self.sequences == list(sequences)
+
+    @property
+    def sequences(self) -> list[int]:
+        return [received.id.sequence for _, received in self.handler.parcels]
+
+    def break_network(self) -> None:
+        self._network.cut("alice", "bob")
+
+    async def close_network(self) -> None:
+        self.run.end()
+
+
+def conformance_tests() -> list[Callable[..., None]]:
+    found = [test for name, test in vars(transports).items() if name.startswith("test_")]
+    return [test for test in found if list(inspect.signature(test).parameters) == ["make_world"]]
+
+
+@pytest.mark.parametrize("test", conformance_tests(), ids=lambda test: str(test.__name__))
+def test_a_wrapped_transport_without_faults_keeps_the_contract(test: Callable[..., None]) -> None:
+    test(FaultyWorld)
+
+
+Scenario = Callable[[FaultyWorld, Link], Coroutine[Any, Any, None]]
+
+
+def play(plan: FaultPlan, scenario: Scenario) -> FaultyWorld:
+    """Run a scenario of alice, who is connected to bob."""
+    worlds: list[FaultyWorld] = []
+
+    async def opened() -> None:
+        world = FaultyWorld(plan)
+        worlds.append(world)
+        async with world.opened():
+            await scenario(world, await world.connected())
+
+    run(opened())
+    return worlds[0]
+
+
+# A parcel on its way, by both ways of sending; and what that does to those around it
+
+
+async def by_send(link: Link, *parcels: Parcel) -> None:
+    await link.send(parcels)
+
+
+async def by_upload(link: Link, *parcels: Parcel) -> None:
+    await asyncio.gather(*(link.upload(one) for one in parcels))
+
+
+ways = pytest.mark.parametrize("give", [by_send, by_upload])
+places = pytest.mark.parametrize("place", ["send", "receive"])
+Give = Callable[..., Coroutine[Any, Any, None]]
+
+
+def at(plan: FaultPlan, place: Any, call: int | None = 1) -> Any:
+    """The fault that hits what goes from alice to bob, at either end."""
+    party, peer = ("alice", "bob") if place == "send" else ("bob", "alice")
+    return plan.at(place, party=party, peer=peer, call=call)
+
+
+@ways
+@places
+def test_a_duplicate_arrives_twice(place: str, give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, place).duplicate()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await give(link, parcel(1, b"body"))
+        await world.arrived(1, 1)
+        assert {content(received) for _, received in world.handler.parcels} == {content(parcel(1, b"body"))}
+
+    play(plan, scenario)
+    assert [one.action for one in plan.injected] == ["duplicate"]
+
+
+@ways
+@places
+def test_what_is_reordered_comes_after_the_next(place: str, give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, place).reorder()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await give(link, parcel(1), parcel(2))
+        await world.arrived(2, 1)
+
+    play(plan, scenario)
+
+
+@ways
+@places
+def test_what_is_reordered_comes_also_where_there_is_no_next(place: str, give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, place).reorder()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await give(link, parcel(1))
+        await world.arrived(1)
+
+    play(plan, scenario)
+
+
+@places
+def test_what_is_delayed_is_overtaken(place: str) -> None:
+    plan = FaultPlan()
+    at(plan, place).delay(until="gate")
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await link.send([parcel(1), parcel(2)])
+        await link.send([parcel(3)])
+        await world.arrived(2, 3)
+        plan.release("gate")
+        await world.arrived(2, 3, 1)
+
+    play(plan, scenario)
+
+
+@places
+def test_a_delay_in_seconds_ends_by_itself(place: str) -> None:
+    plan = FaultPlan()
+    at(plan, place).delay(0.01)
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await link.send([parcel(1), parcel(2)])
+        await world.arrived(2, 1)
+
+    play(plan, scenario)
+
+
+@ways
+@places
+def test_what_hangs_holds_up_all_that_is_behind_it_but_no_notice(place: str, give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, place).hang(until="gate")
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        giving = [asyncio.ensure_future(give(link, parcel(number))) for number in (1, 2, 3)]
+        await asyncio.to_thread(plan.wait_until_reached, "gate")
+        await link.tell(READY, timeout_s=LIMIT_S)
+        assert world.handler.notices == [("alice", READY)]
+        assert world.sequences == []
+        plan.release("gate")
+        await asyncio.gather(*giving)
+        await world.arrived(1, 2, 3)
+
+    play(plan, scenario)
+
+
+def test_two_that_hang_at_the_listener_keep_the_order() -> None:
+    plan = FaultPlan()
+    at(plan, "receive", call=1).hang(until="first")
+    at(plan, "receive", call=2).hang(until="second")
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await link.send([parcel(number) for number in (1, 2, 3)])
+        await asyncio.to_thread(plan.wait_until_reached, "first")
+        plan.release("first")
+        await asyncio.to_thread(plan.wait_until_reached, "second")
+        assert world.sequences == [1]
+        plan.release("second")
+        await world.arrived(1, 2, 3)
+
+    play(plan, scenario)
+
+
+@ways
+@places
+def test_what_is_corrupted_arrives_changed(place: str, give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, place).corrupt()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        sent = parcel(1, b"body")
+        await give(link, sent)
+        await world.arrived(1)
+        [(_, received)] = world.handler.parcels
+        assert received.id == sent.id
+        assert received.header != sent.header
+        assert len(received.header) == len(sent.header)
+        assert [bytes(buffer) for buffer in received.buffers] == [bytes([ord("b") ^ 0xFF]) + b"ody"]
+        assert content(sent) == content(parcel(1, b"body"))
+
+    play(plan, scenario)
+
+
+@ways
+def test_what_is_dropped_by_the_sender_breaks_the_connection_and_does_not_arrive(give: Give) -> None:
+    plan = FaultPlan()
+    plan.at("send", party="alice", peer="bob", nth=2).drop()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        acks = link.acks()
+        await give(link, parcel(1))
+        await anext_of(acks)
+        with pytest.raises(PeerUnreachable):
+            await give(link, parcel(2))
+        with pytest.raises(PeerUnreachable):
+            await give(link, parcel(3))
+        with pytest.raises(PeerUnreachable):
+            await link.tell(READY, timeout_s=LIMIT_S)
+        with pytest.raises(PeerUnreachable):
+            await anext_of(acks)
+        await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        await give(link, parcel(2))
+        await world.arrived(1, 2)
+
+    play(plan, scenario)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_reader_that_is_cancelled_as_the_connection_breaks_leaves_no_error_unread(steps: int) -> None:
+    plan = FaultPlan()
+    plan.at("send", party="alice", peer="carol").drop()
+    complaints: list[Any] = []
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        acks = link.acks()
+        reading = asyncio.ensure_future(anext_of(acks))
+        await asyncio.sleep(0.01)
+        world.break_network()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        del reading, acks
+        gc.collect()
+        await asyncio.sleep(0)
+
+    play(plan, scenario)
+    gc.collect()
+    assert complaints == []
+
+
+@ways
+def test_what_is_dropped_at_the_listener_breaks_the_connection_at_its_other_end(give: Give) -> None:
+    plan = FaultPlan()
+    plan.at("receive", party="bob", nth=1).drop()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        acks = link.acks()
+        # Whether whoever sends it hears of the break at once is a matter of moments.
+        with contextlib.suppress(PeerUnreachable):
+            await give(link, parcel(1))
+        with pytest.raises(PeerUnreachable):
+            await anext_of(acks)
+        assert world.sequences == []
+        # What had been admitted must not keep its room.
+        assert [object_id for _, object_id in world.handler.broken] == [
+            object_id for _, object_id, _ in world.handler.offers
+        ]
+        await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        await give(link, parcel(1))
+        await world.arrived(1)
+
+    play(plan, scenario)
+
+
+def test_what_was_delayed_is_lost_with_its_connection() -> None:
+    plan = FaultPlan()
+    at(plan, "send", call=1).delay(until="gate")
+    at(plan, "send", call=2).drop()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await link.send([parcel(1)])
+        with pytest.raises(PeerUnreachable):
+            await link.send([parcel(2)])
+        await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        plan.release("gate")
+        await link.send([parcel(3)])
+        await world.arrived(3)
+
+    play(plan, scenario)
+
+
+def test_a_delayed_parcel_that_cannot_be_sent_breaks_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = FaultPlan()
+    at(plan, "send").delay(until="gate")
+
+    async def unreachable(parcels: Sequence[Parcel]) -> None:
+        raise PeerUnreachable("gone")
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        assert isinstance(link, FaultyLink)
+        acks = link.acks()
+        await link.send([parcel(1)])
+        monkeypatch.setattr(link._inner, "send", unreachable)
+        plan.release("gate")
+        with pytest.raises(PeerUnreachable):
+            await anext_of(acks)
+
+    play(plan, scenario)
+
+
+@ways
+def test_a_sender_is_killed_while_it_sends(give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, "send").kill()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        with pytest.raises(PeerUnreachable):
+            await give(link, parcel(1))
+        with pytest.raises(PeerUnreachable):
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        assert world.sequences == []
+
+    assert play(plan, scenario).killed == ["sender of alice"]
+
+
+@ways
+def test_a_receiver_is_killed_by_an_arrival_and_takes_in_nothing_more(give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, "receive", call=2).kill()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await give(link, parcel(1), parcel(2), parcel(3))
+        # Not even one that says nothing new was taken.
+        with pytest.raises(PeerUnreachable):
+            await link.tell(READY, timeout_s=LIMIT_S)
+        with pytest.raises(PeerUnreachable):
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        assert world.sequences == [1]
+        assert world.handler.notices == []
+
+    assert play(plan, scenario).killed == ["receiver of bob"]
+
+
+# Notices
+
+
+def test_a_notice_is_told_twice() -> None:
+    plan = FaultPlan()
+    plan.at("broadcast", party="alice", kind="FAILURE").duplicate()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        for notice in (READY, FAILURE):
+            await link.tell(notice, timeout_s=LIMIT_S)
+        assert [notice for _, notice in world.handler.notices] == [READY, FAILURE, FAILURE]
+
+    play(plan, scenario)
+
+
+def test_a_notice_is_chosen_by_the_call_that_failed() -> None:
+    plan = FaultPlan()
+    plan.at("broadcast", call=3, nth=1).drop()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await link.tell(READY, timeout_s=LIMIT_S)
+        with pytest.raises(PeerUnreachable):
+            await link.tell(FAILURE, timeout_s=LIMIT_S)
+        with pytest.raises(PeerUnreachable):
+            await link.send([parcel(1)])
+        await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        await link.tell(FAILURE, timeout_s=LIMIT_S)
+        assert [notice for _, notice in world.handler.notices] == [READY, FAILURE]
+
+    play(plan, scenario)
+
+
+def test_a_notice_that_hangs_holds_up_the_ones_behind_it_and_no_parcel() -> None:
+    plan = FaultPlan()
+    plan.at("broadcast", kind="FAILURE").hang(until="gate")
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        telling = [asyncio.ensure_future(link.tell(notice, timeout_s=LIMIT_S)) for notice in (FAILURE, READY)]
+        await asyncio.to_thread(plan.wait_until_reached, "gate")
+        await link.send([parcel(1)])
+        await world.arrived(1)
+        assert world.handler.notices == []
+        plan.release()
+        await asyncio.gather(*telling)
+        assert [notice for _, notice in world.handler.notices] == [FAILURE, READY]
+
+    play(plan, scenario)
+
+
+def test_a_notice_that_is_delayed_is_overtaken() -> None:
+    plan = FaultPlan()
+    plan.at("broadcast", kind="FAILURE").delay(until="gate")
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        telling = asyncio.ensure_future(link.tell(FAILURE, timeout_s=LIMIT_S))
+        await asyncio.to_thread(plan.wait_until_reached, "gate")
+        await link.tell(READY, timeout_s=LIMIT_S)
+        plan.release()
+        await telling
+        assert [notice for _, notice in world.handler.notices] == [READY, FAILURE]
+
+    play(plan, scenario)
+
+
+def test_a_notice_that_hangs_for_longer_than_its_time_is_not_known_to_have_arrived() -> None:
+    plan = FaultPlan()
+    plan.at("broadcast").hang()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        with pytest.raises(PeerUnreachable, match="did not answer within"):
+            await link.tell(READY, timeout_s=0.01)
+        assert world.handler.notices == []
+
+    play(plan, scenario)
+
+
+def test_a_sender_is_killed_while_it_tells() -> None:
+    plan = FaultPlan()
+    plan.at("broadcast").kill()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        with pytest.raises(PeerUnreachable):
+            await link.tell(READY, timeout_s=LIMIT_S)
+
+    assert play(plan, scenario).killed == ["sender of alice"]
+
+
+# Greetings
+
+
+def greet(plan: FaultPlan, scenario: Scenario) -> FaultyWorld:
+    """Run a scenario of alice, who has not greeted bob yet."""
+    worlds: list[FaultyWorld] = []
+
+    async def opened() -> None:
+        world = FaultyWorld(plan)
+        worlds.append(world)
+        async with world.opened():
+            await scenario(world, world.link())
+
+    run(opened())
+    return worlds[0]
+
+
+def test_a_greeting_is_lost_and_the_next_one_is_not() -> None:
+    plan = FaultPlan()
+    plan.at("connect", party="alice", peer="bob", nth=1).drop()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        with pytest.raises(PeerUnreachable):
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        assert world.handler.hellos == []
+        await link.connect(hello("alice"), timeout_s=LIMIT_S)
+
+    greet(plan, scenario)
+
+
+def test_a_greeting_is_refused() -> None:
+    plan = FaultPlan()
+    plan.at("connect").raises(PeerRefused("not today"))
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        with pytest.raises(PeerRefused, match="not today"):
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+
+    greet(plan, scenario)
+
+
+def test_a_greeting_hangs_no_longer_than_its_time() -> None:
+    plan = FaultPlan()
+    plan.at("connect", nth=1).hang()
+    plan.at("connect", nth=2).delay(0.01)
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        with pytest.raises(PeerUnreachable, match="did not answer within"):
+            await link.connect(hello("alice"), timeout_s=0.01)
+        await link.connect(hello("alice"), timeout_s=LIMIT_S)
+
+    greet(plan, scenario)
+
+
+def test_a_sender_is_killed_while_it_greets() -> None:
+    plan = FaultPlan()
+    plan.at("connect").kill()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        with pytest.raises(PeerUnreachable):
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+
+    assert greet(plan, scenario).killed == ["sender of alice"]
+
+
+@places
+def test_the_end_of_the_simulation_lets_go_of_what_hangs(place: str) -> None:
+    plan = FaultPlan()
+    at(plan, place).hang(until="gate")
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        sending = asyncio.ensure_future(link.send([parcel(1)]))
+        await asyncio.to_thread(plan.wait_until_reached, "gate")
+        world.run.end()
+        await asyncio.wait({sending})
+        assert world.sequences == []
+
+    play(plan, scenario)
+
+
+# Proxies that are killed
+
+
+class Pair:
+    """The runtimes of alice and bob, joined."""
+
+    def __init__(self) -> None:
+        network = MemoryNetwork()
+        codec = DataCodec()
+        self.made: list[str] = []
+        self.handled: dict[str, Handled] = {}
+
+        def runtime(party: str, peer: str) -> LocalRuntime:
+            def sender() -> Sender:
+                self.made.append(f"sender of {party}")
+                return Sender(hello(party), {peer: network.link(party, peer)}, codec, small_object_bytes=1000)
+
+            def receiver() -> Receiver:
+                self.made.append(f"receiver of {party}")
+                return Receiver(hello(party), network.listener(party), codec, max_stored_bytes=10**6)
+
+            return LocalRuntime(party, sender, receiver)
+
+        self.runtimes = {"alice": runtime("alice", "bob"), "bob": runtime("bob", "alice")}
+        self.proxies: dict[str, Proxies] = {party: one.start() for party, one in self.runtimes.items()}
+        for party, proxies in self.proxies.items():
+            assert self.end(party, proxies.started()).value is None
+
+    def __enter__(self) -> Pair:
+        for party in self.runtimes:
+            assert self.end(party, self.proxies[party].connect(LIMIT_S)).value == []
+        for party, proxies in self.proxies.items():
+            batch = self.end(party, proxies.events(None)).value
+            assert [event.kind for event in batch.events] == [PeerEventKind.GREETED]
+            self.handled[party] = batch.upto
+        self.made.clear()
+        return self
+
+    def restart_receiver(self, party: str, times: int = 1) -> None:
+        """Kill it, and tell the one in its place what a driver would."""
+        restarts = [self.runtimes[party].restart_receiver() for _ in range(times)]
+        assert [self.end(party, done).fault for done in restarts] == [None] * times
+        self.proxies[party].restore_receiver(KNOWN)
+
+    def __exit__(self, *_: object) -> None:
+        for party, runtime in self.runtimes.items():
+            for closed in self.proxies[party].close():
+                assert self.end(party, closed).fault is None
+            runtime.close()
+
+    def end(self, party: str, ref: Ref) -> Outcome:
+        """How a reference ends."""
+        ended = threading.Event()
+        outcomes: list[Outcome] = []
+
+        def note(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            ended.set()
+
+        self.runtimes[party].watch(ref, note)
+        assert ended.wait(LIMIT_S)
+        return outcomes[0]
+
+    def value(self, party: str, value: Any) -> Ref:
+        return self.runtimes[party].submit(TaskBody(lambda: value, "value", {}), Call(())).results[0]
+
+
+KEY = Key("alice", ObjectId(0, 1, 0))
+DELIVERIES = [Delivery(KEY.id, ("bob",))]
+KNOWN = Known(0, False, {}, {}, {}, {})
+
+
+def test_a_receiver_that_is_killed_is_followed_by_one_that_gets_what_was_waited_for() -> None:
+    with Pair() as pair:
+        waiting = pair.proxies["bob"].receive([KEY], [])
+        pair.restart_receiver("bob")
+        pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", 7)])
+        assert pair.end("bob", waiting.done) == Outcome((None,), None, None)
+        assert pair.runtimes["bob"].fetch(waiting.results) == [7]
+        assert pair.made == ["receiver of bob"]
+        pair.proxies["bob"].confirm([KEY])
+        assert pair.end("alice", pushing).fault is None
+
+
+def test_a_receiver_that_is_killed_again_and_again_loses_nothing() -> None:
+    with Pair() as pair:
+        pushing = []
+        waiting = []
+        for number in range(20):
+            key = Key("alice", ObjectId(0, number, 0))
+            waiting.append((key, pair.proxies["bob"].receive([key], [])))
+            pushing.append(pair.proxies["alice"].push([Delivery(key.id, ("bob",))], [pair.value("alice", number)]))
+            if number % 5 == 0:
+                pair.runtimes["bob"].restart_receiver()
+        # What is confirmed to one that is being killed is not confirmed to the next one.
+        pair.restart_receiver("bob")
+        for number, (key, one) in enumerate(waiting):
+            assert pair.end("bob", one.done) == Outcome((None,), None, None)
+            assert pair.runtimes["bob"].fetch(one.results) == [number]
+            pair.proxies["bob"].confirm([key])
+        for done in pushing:
+            assert pair.end("alice", done).fault is None
+
+
+def test_a_sender_that_is_killed_is_followed_by_one_that_has_its_pending_calls() -> None:
+    with Pair() as pair:
+        pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", 7)])
+        assert pair.end("alice", pair.runtimes["alice"].restart_sender()).fault is None
+        assert [event.kind for event in pair.end("alice", pair.proxies["alice"].sender_events()).value] == [
+            SenderEventKind.RESTARTED
+        ]
+        # The greeting had ended, so nobody repeats it: the new one greets by itself.
+        pair.proxies["alice"].restore_sender(KNOWN)
+        waiting = pair.proxies["bob"].receive([KEY], [])
+        assert pair.end("bob", waiting.done) == Outcome((None,), None, None)
+        assert pair.runtimes["bob"].fetch(waiting.results) == [7]
+        pair.proxies["bob"].confirm([KEY])
+        assert pair.end("alice", pushing).fault is None
+        assert pair.made == ["sender of alice"]
+
+
+def test_what_hears_of_events_hears_also_of_those_that_come_to_the_next_receiver() -> None:
+    with Pair() as pair:
+        events = pair.proxies["bob"].events(pair.handled["bob"])
+        pair.restart_receiver("bob")
+        batch = pair.end("bob", events).value
+        assert [event.kind for event in batch.events] == [PeerEventKind.RESTARTED]
+        notices: list[Notice | None] = []
+
+        def handle(outcome: Outcome) -> None:
+            notices.extend(event.notice for event in outcome.value.events if event.kind is PeerEventKind.NOTICE)
+            if outcome.value.events:
+                pair.runtimes["bob"].watch(pair.proxies["bob"].events(outcome.value.upto), handle)
+
+        handle(Outcome(batch, None, None))
+        assert pair.end("alice", pair.proxies["alice"].tell({"bob": [READY]}, LIMIT_S)).value == {}
+        # It may have been told again, where the link broke before it was answered.
+        assert set(notices) == {READY}
+
+
+def test_proxies_that_are_closed_are_not_started_anew() -> None:
+    pair = Pair()
+    with pair:
+        pair.proxies["bob"].receive([KEY], [])
+    for party, runtime in pair.runtimes.items():
+        assert pair.end(party, runtime.restart_sender()) == Outcome(None, None, None)
+        assert pair.end(party, runtime.restart_receiver()) == Outcome(None, None, None)
+    assert pair.made == []
+
+
+def test_a_restart_while_the_proxies_close_does_not_keep_them() -> None:
+    with Pair() as pair:
+        pair.proxies["bob"].receive([KEY], [])
+        for _ in range(3):
+            pair.runtimes["bob"].restart_receiver()
+            pair.runtimes["alice"].restart_sender()
+
+
+async def anext_of(acks: AsyncIterator[Sequence[Ack]]) -> Sequence[Ack]:
+    return await asyncio.wait_for(acks.__anext__(), LIMIT_S)
+
+
+class Adder:
+    async def add(self, number: int) -> int:
+        return number + 1
+
+
+def test_every_call_of_an_actor_with_coroutines_ends_that_meets_its_end() -> None:
+    with Pair() as pair:
+        runtime = pair.runtimes["alice"]
+        for _ in range(50):
+            actor, created = runtime.create(ActorBody(Adder, "Adder", {}), Call(()))
+            assert pair.end("alice", created).fault is None
+            runtime.kill(actor)
+            for done in [runtime.call(actor, "add", Call((1,)), {}).done for _ in range(20)]:
+                outcome = pair.end("alice", done)
+                assert outcome.fault is not None
+                assert outcome.fault.kind is Kind.ACTOR_DIED

@@ -1,0 +1,380 @@
+"""One suite for both runtimes: what `fed.runtime.contract` promises, each keeps.
+
+Whoever imports all of it has the tests, and adds the fixture ``started``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fed.config import Address, Config
+from fed.core.failure import Failure, Fault, Kind, Poison
+from fed.core.rendezvous import Key
+from fed.job import hello_of
+from fed.object import ObjectId
+from fed.proxy.receiver import Receiver
+from fed.proxy.sender import Delivery, Pushed, Sender
+from fed.runtime.arguments import Nested, Shape, Slot
+from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
+from fed.runtime.local import LocalRuntime
+from fed.serde.data import DataCodec
+from fed.testing.simulation import free_addresses
+from fed.transport.memory import MemoryNetwork
+from tests.support.eventually import eventually
+
+FAILURE = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
+OTHER = Failure("bob/x/2", Kind.TASK, "bob", "ValueError")
+
+
+def local_runtime() -> Runtime:
+    network = MemoryNetwork()
+    config = Config(job="job", party="alice", addresses={"alice": Address("127.0.0.1", 1)})
+    hello = hello_of(config, "x")
+    codec = DataCodec()
+    return LocalRuntime(
+        "alice",
+        lambda: Sender(hello, {"bob": network.link("alice", "bob")}, codec, small_object_bytes=1000),
+        lambda: Receiver(hello, network.listener("alice"), codec, max_stored_bytes=10**6),
+    )
+
+
+def ray_runtime() -> Runtime:
+    from fed.runtime.ray import RayRuntime
+
+    config = Config(job="job", party="alice", addresses=dict(zip(("alice", "bob"), free_addresses(2), strict=True)))
+    return RayRuntime(config, hello_of(config, "x"))
+
+
+def running(runtime: Runtime) -> Iterator[tuple[Runtime, Proxies]]:
+    """What the fixture ``started`` yields from."""
+    proxies = runtime.start()
+    try:
+        assert ending(runtime, proxies.started()) == Outcome(None, None, None)
+        yield runtime, proxies
+    finally:
+        for closed in proxies.close():
+            ending(runtime, closed)
+        runtime.close()
+
+
+@pytest.fixture
+def runtime(started: tuple[Runtime, Proxies]) -> Runtime:
+    return started[0]
+
+
+@pytest.fixture
+def proxies(started: tuple[Runtime, Proxies]) -> Proxies:
+    return started[1]
+
+
+def ending(runtime: Runtime, ref: Ref, within_s: float = 60) -> Outcome:
+    """How a reference ends."""
+    ended = threading.Event()
+    outcomes: list[Outcome] = []
+
+    def note(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        ended.set()
+
+    runtime.watch(ref, note)
+    assert ended.wait(within_s), "the reference did not resolve"
+    return outcomes[0]
+
+
+def task(code: Callable[..., Any], **options: Any) -> TaskBody:
+    return TaskBody(code, getattr(code, "__name__", "task"), options)
+
+
+def call(*values: Any, keywords: tuple[str, ...] = (), extras: int = 0, returns: int = 1) -> Call:
+    return Call(values, Shape(keywords, extras, returns))
+
+
+def value_of(runtime: Runtime, submission: Submission) -> Any:
+    outcome = ending(runtime, submission.done)
+    assert outcome.fault is None, outcome
+    values = runtime.fetch(submission.results)
+    return values[0] if len(values) == 1 else values
+
+
+def add(first: Any, second: Any = 10) -> Any:
+    return first + second
+
+
+class Boom(Exception):
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def boom() -> None:
+    raise Boom(7, "secret")
+
+
+def value_error() -> None:
+    try:
+        dict[str, int]()["missing"]
+    except KeyError as error:
+        raise ValueError("secret") from error
+
+
+def test_a_function_runs_with_arguments_by_position_and_by_keyword(runtime: Runtime) -> None:
+    assert value_of(runtime, runtime.submit(task(add), call(1))) == 11
+    assert value_of(runtime, runtime.submit(task(add), call(1, 2, keywords=("second",)))) == 3
+
+
+def test_references_resolve_to_values_as_arguments_and_inside_containers(runtime: Runtime) -> None:
+    one = runtime.submit(task(add), call(1)).results[0]
+    two = runtime.submit(task(add), call(2)).results[0]
+    assert value_of(runtime, runtime.submit(task(add), call(one, two))) == 23
+
+    def shape(tree: Any, plain: Any) -> Any:
+        return tree["list"][0] + tree["tuple"][1], plain
+
+    nested = Nested({"list": [Slot(0)], "tuple": (0, Slot(1))})
+    submitted = runtime.submit(task(shape), call(nested, "plain", one, two, extras=2))
+    assert value_of(runtime, submitted) == (23, "plain")
+
+
+def test_several_results_and_none(runtime: Runtime) -> None:
+    def three() -> list[int]:
+        return [1, 2, 3]
+
+    assert value_of(runtime, runtime.submit(task(three), call(returns=3))) == [1, 2, 3]
+    assert runtime.submit(task(three), call(returns=0)).results == ()
+    assert ending(runtime, runtime.submit(task(three), call(returns=0)).done) == Outcome(None, None, None)
+    wrong = ending(runtime, runtime.submit(task(three), call(returns=2)).done)
+    assert wrong.fault is not None
+    assert "num_returns=2 but returned 3 values" in wrong.fault.message
+
+
+def test_a_result_is_its_own_copy(runtime: Runtime) -> None:
+    made = runtime.submit(task(lambda: {"k": [1]}), call())
+    value_of(runtime, made)["k"].append(2)
+    assert value_of(runtime, made) == {"k": [1]}
+
+    def change(values: Any) -> Any:
+        values["k"].append(3)
+        return values
+
+    assert value_of(runtime, runtime.submit(task(change), call(made.results[0]))) == {"k": [1, 3]}
+    assert value_of(runtime, made) == {"k": [1]}
+
+
+def test_arrays_arrive_read_only(runtime: Runtime) -> None:
+    made = runtime.submit(task(lambda: np.arange(100_000)), call())
+    array = value_of(runtime, made)
+    assert array.sum() == 4999950000
+    assert not array.flags.writeable
+
+
+def test_a_users_exception_comes_back_as_itself_with_type_causes_text_and_trace(runtime: Runtime) -> None:
+    outcome = ending(runtime, runtime.submit(task(value_error), call()).done)
+    assert outcome.fault is not None
+    assert (outcome.fault.kind, outcome.fault.type_name) == (Kind.TASK, "ValueError")
+    assert outcome.fault.cause_types == ("KeyError",)
+    assert outcome.fault.message == "secret"
+    assert "in value_error" in outcome.fault.traceback
+    assert "fed/runtime" not in outcome.fault.traceback
+    assert isinstance(outcome.error, ValueError)
+
+
+def test_an_exception_that_cannot_travel_keeps_its_name(runtime: Runtime) -> None:
+    outcome = ending(runtime, runtime.submit(task(boom), call()).done)
+    assert outcome.fault is not None
+    assert (outcome.fault.type_name, outcome.fault.message) == ("Boom", "secret")
+
+
+def test_a_failure_reaches_whatever_depends_on_it(runtime: Runtime) -> None:
+    failed = runtime.submit(task(value_error), call()).results[0]
+    outcome = ending(runtime, runtime.submit(task(add), call(failed)).done)
+    assert outcome.fault is not None
+    assert outcome.fault.type_name == "ValueError"
+
+
+def test_poison_among_the_arguments_keeps_the_code_from_running(runtime: Runtime) -> None:
+    for packed in (call(Poison(FAILURE)), call(Nested([Slot(0)]), Poison(FAILURE), extras=1)):
+        outcome = ending(runtime, runtime.submit(task(add), packed).done)
+        assert outcome.fault is not None
+        assert outcome.fault.inherited == FAILURE
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.count = start
+
+    def add(self, step: int) -> int:
+        self.count += step
+        return self.count
+
+    def seen(self) -> int:
+        return self.count
+
+    def end(self) -> None:
+        os._exit(3)
+
+
+def test_an_actor_keeps_state_and_the_order_of_calls(runtime: Runtime) -> None:
+    actor, created = runtime.create(ActorBody(Counter, "Counter", {}), call(100))
+    assert ending(runtime, created) == Outcome(None, None, None)
+    slow = runtime.submit(task(add), call(1)).results[0]
+    calls = [runtime.call(actor, "add", call(slow if step == 0 else step), {}) for step in range(20)]
+    assert [value_of(runtime, one) for one in calls] == [111 + sum(range(step + 1)) for step in range(20)]
+    runtime.kill(actor)
+
+
+def test_a_constructor_that_raises_fails_every_method_with_its_error(runtime: Runtime) -> None:
+    class Broken:
+        def __init__(self) -> None:
+            raise ValueError("secret")
+
+        def method(self) -> int:
+            return 1
+
+    actor, created = runtime.create(ActorBody(Broken, "Broken", {}), call())
+    for ref in (created, runtime.call(actor, "method", call(), {}).done):
+        outcome = ending(runtime, ref)
+        assert outcome.fault is not None
+        assert (outcome.fault.kind, outcome.fault.type_name) == (Kind.TASK, "ValueError")
+    runtime.kill(actor)
+
+
+def test_calls_of_a_killed_actor_end(runtime: Runtime) -> None:
+    actor, created = runtime.create(ActorBody(Counter, "Counter", {}), call(0))
+    ending(runtime, created)
+    runtime.kill(actor)
+    faults: list[Fault] = []
+
+    def failed() -> bool:
+        fault = ending(runtime, runtime.call(actor, "add", call(1), {}).done).fault
+        faults.extend([fault] if fault is not None else [])
+        return bool(faults)
+
+    # Ray kills when it gets to it, and until then an actor takes calls.
+    assert eventually(failed)
+    assert faults[0].kind is Kind.ACTOR_DIED
+
+
+def test_coroutine_methods_run_concurrently(runtime: Runtime) -> None:
+    class Meeting:
+        def __init__(self) -> None:
+            import asyncio
+
+            self.event = asyncio.Event()
+
+        async def wait(self) -> str:
+            await self.event.wait()
+            return "met"
+
+        async def come(self) -> None:
+            self.event.set()
+
+    actor, _ = runtime.create(ActorBody(Meeting, "Meeting", {}), call())
+    waiting = runtime.call(actor, "wait", call(), {})
+    runtime.call(actor, "come", call(), {})
+    assert value_of(runtime, waiting) == "met"
+    runtime.kill(actor)
+
+
+def test_a_task_whose_worker_dies_ends_with_the_kind(runtime: Runtime) -> None:
+    if isinstance(runtime, LocalRuntime):
+        pytest.skip("threads of this process cannot die apart from it")
+    outcome = ending(runtime, runtime.submit(task(lambda: os._exit(3), max_retries=0), call()).done)
+    assert outcome.fault is not None
+    assert outcome.fault.kind is Kind.WORKER_CRASHED
+
+
+def test_options_reach_the_runtime(runtime: Runtime) -> None:
+    if isinstance(runtime, LocalRuntime):
+        pytest.skip("resources have no meaning in one process")
+    import ray
+
+    def resources() -> Any:
+        return ray.get_runtime_context().get_assigned_resources()
+
+    assert value_of(runtime, runtime.submit(task(resources, num_cpus=2), call()))["CPU"] == 2.0
+
+
+def test_a_function_is_exported_once_however_often_it_is_called(runtime: Runtime) -> None:
+    if isinstance(runtime, LocalRuntime):
+        pytest.skip("nothing is exported in one process")
+    from unittest import mock
+
+    import ray
+
+    body = task(add)
+    value_of(runtime, runtime.submit(body, call(1)))
+    other_options = task(add, num_cpus=0.5)
+    with mock.patch.object(ray, "remote", side_effect=RuntimeError("exported again")):
+        assert value_of(runtime, runtime.submit(body, call(2))) == 12
+        assert value_of(runtime, runtime.submit(body, call(3, 4))) == 7
+        assert value_of(runtime, runtime.submit(other_options, call(5, 6))) == 11
+
+
+def test_a_receive_that_the_receiver_lets_go_yields_poison_and_the_failure(runtime: Runtime, proxies: Proxies) -> None:
+    keys = [Key("bob", ObjectId(0, 1, 0)), Key("bob", ObjectId(0, 2, 0))]
+    submission = proxies.receive(keys, [])
+    proxies.abort(0, FAILURE)
+    assert tuple(ending(runtime, submission.done).value) == (FAILURE, FAILURE)
+    assert runtime.fetch(submission.results) == [Poison(FAILURE)] * 2
+    consumer = ending(runtime, runtime.submit(task(add), call(submission.results[0])).done)
+    assert consumer.fault is not None
+    assert consumer.fault.inherited == FAILURE
+
+
+def test_a_push_of_nothing_and_to_nobody_ends(runtime: Runtime, proxies: Proxies) -> None:
+    one = runtime.submit(task(add), call(1))
+    value_of(runtime, one)
+    done = proxies.push([Delivery(ObjectId(0, 0, 0), ())], one.results)
+    assert ending(runtime, done).value == Pushed([], [])
+
+
+def test_a_push_names_what_is_undeliverable_and_what_is_pending(runtime: Runtime, proxies: Proxies) -> None:
+    # Nobody listens as bob, so whatever can be sent to him stays pending.
+    values = [runtime.submit(task(made), call()) for made in (lambda: 1, object)]
+    for one in values:
+        value_of(runtime, one)
+    refs = [one.results[0] for one in values]
+    deliveries = [Delivery(ObjectId(1, number, 0), ("bob",)) for number in range(2)]
+    pushed = ending(runtime, proxies.push(deliveries, refs)).value
+    assert [one.id for one in pushed.undelivered] == [deliveries[1].id]
+    assert pushed.pending == deliveries[:1]
+    again = proxies.push(pushed.pending, refs[:1])
+    for ref in proxies.reset(2, FAILURE):
+        assert ending(runtime, ref) == Outcome(None, None, None)
+    assert ending(runtime, again).value == Pushed([], [])
+
+
+def test_e23_a_reset_ends_what_is_pending_and_lifts_an_abort(runtime: Runtime, proxies: Proxies) -> None:
+    keys = [Key("bob", ObjectId(epoch, 1, 0)) for epoch in (2, 3, 4)]
+    pending = proxies.receive(keys[:1], [])
+    for ref in proxies.reset(3, FAILURE):
+        assert ending(runtime, ref) == Outcome(None, None, None)
+    assert tuple(ending(runtime, pending.done).value) == (FAILURE,)
+    proxies.abort(3, FAILURE)
+    assert tuple(ending(runtime, proxies.receive(keys[1:2], []).done).value) == (FAILURE,)
+    for ref in proxies.reset(4, FAILURE):
+        assert ending(runtime, ref) == Outcome(None, None, None)
+    waiting = proxies.receive(keys[2:], [])
+    # One that comes late is for an epoch that is over.
+    proxies.abort(3, FAILURE)
+    proxies.abort(4, OTHER)
+    assert tuple(ending(runtime, waiting.done).value) == (OTHER,)
+
+
+def test_events_are_empty_once_closed() -> None:
+    runtime = local_runtime()
+    proxies = runtime.start()
+    events, sender_events = proxies.events(None), proxies.sender_events()
+    ending(runtime, proxies.started())
+    for closed in proxies.close():
+        ending(runtime, closed)
+    assert ending(runtime, events).value.events == ()
+    assert ending(runtime, sender_events).value == []
+    runtime.close()
+    runtime.close()
