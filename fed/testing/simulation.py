@@ -12,6 +12,7 @@ import contextvars
 import dataclasses
 import functools
 import os
+import random
 import socket
 import sys
 import tempfile
@@ -48,6 +49,11 @@ from fed.transport.contract import Link, Listener
 from fed.transport.memory import MemoryNetwork
 
 __all__ = ["Simulation", "simulate"]
+
+FIRST_PORT: Final = 20_000
+"""Below it are the ports of well-known servers, and of Ray's workers (10002 to 19999)."""
+
+LAST_PORT: Final = 60_000
 
 END_S: Final = 10.0
 """How long programs that did not end in time may take to end, once the faults that may have kept them are over."""
@@ -266,12 +272,24 @@ def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[Place
 
 
 def free_addresses(count: int) -> list[Address]:
-    """Loopback addresses whose ports were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [Address("127.0.0.1", one.getsockname()[1]) for one in sockets]
+    """Loopback addresses whose ports were free a moment ago, all different.
+
+    They are outside the range from which the system gives ports to connections: one of those could take it meanwhile.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    # Where the system gives all of them to connections, one of those it is.
+    ports = range(FIRST_PORT, first if first > FIRST_PORT else LAST_PORT)
+    found: list[int] = []
+    for port in random.SystemRandom().sample(ports, len(ports)):
+        if len(found) == count:
+            break
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+    return [Address("127.0.0.1", port) for port in found]
 
 
 def _origin(errors: Mapping[str, BaseException]) -> BaseException:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from fed.testing.simulation import free_addresses
 from tests.support.pages import credentials, only, saved, shell
 
 
@@ -20,14 +19,6 @@ def test_the_command_prints_what_is_shown(tmp_path: Path) -> None:
     assert sorted(result.stdout.splitlines()) == only("text", "alice | ").text.splitlines()
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_the_way_across_machines(tmp_path: Path) -> None:
@@ -35,8 +26,8 @@ def test_the_way_across_machines(tmp_path: Path) -> None:
     saved(tmp_path)
     credentials(tmp_path, "alice", "bob")
     options = only("toml", "[parties]").text
-    for party, port in zip(("alice", "bob"), free_ports(2), strict=True):
-        options = re.sub(rf'"fed\.{party}\.example:\d+"', f'"127.0.0.1:{port}"', options)
+    for party, address in zip(("alice", "bob"), free_addresses(2), strict=True):
+        options = re.sub(rf'"fed\.{party}\.example:\d+"', f'"{address}"', options)
     (tmp_path / "fed.toml").write_text(options, encoding="utf-8")
     alice = only("sh", "--party").text.strip()
     bob = alice.replace("alice", "bob")

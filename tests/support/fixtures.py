@@ -31,7 +31,9 @@ def ray_cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def logs(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, _no_variables_of_the_caller: None
+) -> Path:
     """Where drivers that this test starts write their logs, rather than in the user's home."""
     directory = tmp_path_factory.mktemp("logs")
     monkeypatch.setenv("FED_LOG_DIR", str(directory))

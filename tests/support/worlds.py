@@ -9,12 +9,12 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from fed.config import Address, TLSConfig
 from fed.object import ObjectId
+from fed.testing.simulation import free_addresses
 from fed.transport.contract import (
     PROTOCOL_VERSION,
     Ack,
@@ -347,7 +347,5 @@ class Relay:
 
 
 def free_address() -> Address:
-    """Where nobody listens, for as long as nobody else asks the system for a port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Address("127.0.0.1", probe.getsockname()[1])
+    """Where nobody listens."""
+    return free_addresses(1)[0]
