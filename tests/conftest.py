@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
@@ -21,6 +22,10 @@ from tests.support.eventually import eventually  # noqa: E402
 from tests.support.profile import PROFILE, SEED  # noqa: E402
 
 pytest_plugins = ["tests.support.fixtures"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is in the background of a shell, and would be in every process that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS: Final = Path(__file__).parent
 FOLDERS: Final = ("unit", "simulated", "integration", "soak")
