@@ -91,12 +91,12 @@ def test_a_worker_does_not_outlive_who_started_it(tmp_path: Path) -> None:
     # The lab of another process, which is killed in the middle of a call.
     script = (
         "from benchmarks.harness import Lab\n"
-        "from tests.unit.benchmarks.test_harness import dawdle, pid\n"
+        "from tests.integration.test_benchmark_workers import dawdle, pid\n"
         "with Lab() as lab:\n"
         "    print(lab.producer.call(pid), lab.consumer.call(pid), flush=True)\n"
         "    lab.producer.call(dawdle)\n"
     )
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
     ) as starter:
