@@ -17,7 +17,7 @@ ORDER ?= written
 SHUFFLE = $(if $(filter-out written,$(ORDER)),-p randomly $(if $(filter-out random,$(ORDER)),--randomly-seed=$(ORDER)))
 ARGS ?=
 
-# Every driver and every worker of Ray would otherwise compile this package anew: half of what the tests take.
+# Where this variable is set, every driver and every worker of Ray compiles this package anew.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE FED_TEST_PROFILE=$(1) $(BIN)/python -m pytest -n $(WORKERS) \
 	$(SHUFFLE) $(ARGS)
 
@@ -36,7 +36,7 @@ test: $(VENV)/.dev ## Run what every change runs: in three minutes, some of ever
 test-full: $(VENV)/.dev ## Run all tests, as before a merge
 	$(call PYTEST,full)
 
-test-deep: $(VENV)/.dev ## Run for an hour what is random: make test-deep SEED=1
+test-deep: $(VENV)/.dev ## Run for long what is random: make test-deep SEED=1
 	FED_TEST_SEED=$(SEED) $(call PYTEST,deep) tests/soak
 
 test-torch: | $(VENV)-torch/bin/python ## Run the tests of tensors, in an environment of their own with PyTorch

@@ -43,6 +43,7 @@ class SkippingClock(Clock):
     """
 
     def __init__(self) -> None:
+        # Not 0: a job takes that for a time which has not come.
         self._now = 1.0
         # Guards the alarms and the time. Nothing else is locked and nobody is called while it is held.
         self._changed = threading.Condition()
