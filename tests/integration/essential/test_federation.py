@@ -37,18 +37,22 @@ def test_e01_e02_e05_e06_a_failure_reaches_everyone_once_and_tells_no_more_than_
     federation: Start,
 ) -> None:
     drivers = federation("fails.py", PARTIES[:4])
+    told_at = []
     for party, driver in drivers.items():
         assert driver.end() == 1, driver.output
         handled = [line for line in driver.lines if line.startswith("handler")]
         assert handled == ["handler TASK ValueError alice"], driver.output
-        waited = re.search(r"waited ([0-9.]+)", driver.output)
-        assert waited is not None
-        assert float(waited[1]) < 5
+        at = re.search(r"told at ([0-9.]+)", driver.output)
+        assert at is not None, driver.output
+        told_at.append(float(at[1]))
         if party != "alice":
             assert "canary-4711" not in driver.output
             assert "Traceback" not in driver.output
             told = next(line for line in driver.lines if line.startswith("fed: error: "))
             assert "task #0 fail at party 'alice'" in told
             assert "TASK" in told
+    # Far less than a lease, or any other wait that ends by itself. Counted from the first who knew: before that a
+    # worker had to be started, which takes as long as the machine likes.
+    assert max(told_at) - min(told_at) < 8
     assert "canary-4711" in drivers["alice"].output
     assert "in fail" in drivers["alice"].output

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from fed.runtime.cluster import LocalCluster
 from fed.testing.simulation import free_addresses
-from tests.support.drivers import Start
+from tests.support.drivers import Driver, Start
 from tests.support.failing import CANARY
 from tests.support.forwarding import Forwarder
 from tests.support.hosting import ANSWER_S, FOUR, Gate, Host, agree_on, hosted, results
@@ -150,8 +149,21 @@ def test_e07_a_signal_while_leaving_ends_the_program_and_the_others_are_told(
     assert "Traceback" not in two.drivers["alice"].output
 
 
+def awaiting_bob(federation: Start, **bobs: str) -> dict[str, Driver]:
+    """Three drivers, of which bob's, with these variables, is started when the others wait.
+
+    Who cannot take part says so for some seconds: who was not there by then would not be told.
+    """
+    listed = ",".join(f"{name}={one}" for name, one in zip(THREE, free_addresses(3), strict=True))
+    everywhere = {"FED_ADDRESSES": listed}
+    drivers = federation("joins.py", ["alice", "carol"], everywhere=everywhere)
+    for driver in drivers.values():
+        driver.wait_for("fed: waiting for ")
+    return drivers | federation("joins.py", ["bob"], everywhere=everywhere | bobs)
+
+
 def test_e33_a_party_that_cannot_take_part_is_named_to_everyone_at_once(federation: Start) -> None:
-    drivers = federation("joins.py", THREE, per_party={"bob": {"TEST_PROTOCOL": "77"}})
+    drivers = awaiting_bob(federation, TEST_PROTOCOL="77")
     sentences = {}
     for party, driver in drivers.items():
         assert driver.end(ANSWER_S) == 2, driver.output
@@ -167,7 +179,7 @@ def test_e33_a_party_that_cannot_take_part_is_named_to_everyone_at_once(federati
 def test_e33_a_party_whose_port_is_taken_is_named_to_everyone_at_once(federation: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        drivers = federation("joins.py", THREE, per_party={"bob": {"FED_LISTEN": f"127.0.0.1:{port}"}})
+        drivers = awaiting_bob(federation, FED_LISTEN=f"127.0.0.1:{port}")
         assert {driver.end(ANSWER_S) for driver in drivers.values()} == {2}
     assert f"127.0.0.1:{port}" in drivers["bob"].output
     assert not any("Traceback" in driver.output for driver in drivers.values())
@@ -179,13 +191,8 @@ def test_e33_a_party_whose_port_is_taken_is_named_to_everyone_at_once(federation
 
 def test_e33_a_party_without_a_ray_cluster_is_named_to_everyone_at_once(federation: Start) -> None:
     """There are no proxies then that could tell it."""
-    addresses = free_addresses(4)
-    everywhere = {"FED_ADDRESSES": ",".join(f"{name}={one}" for name, one in zip(THREE, addresses, strict=False))}
-    drivers = federation("joins.py", ["alice", "carol"], everywhere=everywhere)
-    for driver in drivers.values():
-        driver.wait_for("fed: waiting for ")
-    nowhere = {"FED_RAY_ADDRESS": str(addresses[3])}
-    (bob,) = federation("joins.py", ["bob"], everywhere={**everywhere, **nowhere}).values()
+    drivers = awaiting_bob(federation, FED_RAY_ADDRESS=str(free_addresses(1)[0]))
+    bob = drivers.pop("bob")
     assert bob.end(ANSWER_S) == 2
     assert "(option ray_address)" in bob.lines[-1]
     for driver in drivers.values():
@@ -221,24 +228,17 @@ def test_e03_an_error_overtakes_data_that_is_held_up(
     overheard: Host, forwarder: Forwarder, gate: Callable[..., Gate]
 ) -> None:
     way = forwarder.ways["alice", "bob"]
-    took_s = []
-    # The best of three: a machine that is busy with something else as well is no reason to fail.
-    for attempt in range(3):
-        failing = gate(f"failing-{attempt}")
-        held = way.hold(1 << 20)
-        playing = overheard.begin("overtaken", 512 << 20, failing.path)
-        assert held.wait(ANSWER_S)
-        connections = way.connections
-        failing.reach()
-        began = time.monotonic()
-        failing.close()
-        errors = results(playing.answers())
-        agree_on(errors, "ValueError", "alice")
-        took_s.append(max(error["at"] for error in errors.values()) - began)
-        # Not by a new connection in the place of the one that is held.
-        assert way.connections == connections
-        way.let_go()
-    assert min(took_s) < 1, took_s
+    failing = gate("failing")
+    held = way.hold(1 << 20)
+    playing = overheard.begin("overtaken", 512 << 20, failing.path)
+    assert held.wait(ANSWER_S)
+    connections = way.connections
+    failing.reach()
+    failing.close()
+    # Everyone has it before the data goes on, and not by a new connection in the place of the one that is held.
+    agree_on(results(playing.answers()), "ValueError", "alice")
+    assert way.connections == connections
+    way.let_go()
 
 
 def test_e02_e10_a_driver_that_dies_tells_what_it_died_of_and_no_more(

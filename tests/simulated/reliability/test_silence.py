@@ -83,7 +83,7 @@ def test_e40_a_party_that_falls_silent_is_lost_to_everyone_within_the_lease(netw
         assert isinstance(error, fed.PartyLostError)
         assert error.failure.src_party == "carol"
         assert "nothing was heard of it for" in str(error)
-        assert LEASE_S / 2 < noticed[party] - cut_at[0] < LEASE_S + 0.1
+        assert LEASE_S / 2 < noticed[party] - cut_at[0] < LEASE_S + 2
     # Cut off itself, it has lost the others.
     assert isinstance(errors["carol"], fed.PartyLostError)
     assert errors["carol"].failure.src_party in ("alice", "bob")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,9 +20,9 @@ from tests.support.traffic import Answers, Traffic, transferred
 pytestmark = pytest.mark.timeout(300)
 
 LEASE_S = 4.0
-SLACK_S = 1.5
+SLACK_S = 4.0
 """What is needed beside the lease to tell a program, on a machine that is very busy."""
-LEAVING_S = 4.0
+LEAVING_S = 8.0
 """How long a party may take to leave a job that has failed: those who are lost cannot be told goodbye."""
 FLAPS = times(6, 6, 18)
 SHARES = times(2, 2, 4)
@@ -184,7 +185,7 @@ def test_e41_a_party_that_comes_back_past_its_lease_is_told_so(
     record("texts", {party: answers[party].get("text") for party in ("alice", "bob")})
     assert [answers[party]["error"] for party in ("alice", "bob")] == ["PartyLostError"] * 2
     assert answers["alice"]["party"] == "bob"
-    assert "nothing was heard of it for 3." in answers["alice"]["text"]
+    assert re.search(r"nothing was heard of it for [3-7]\.", answers["alice"]["text"])
     assert "given party 'bob' up" in answers["bob"]["text"]
 
 

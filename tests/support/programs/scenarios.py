@@ -153,14 +153,13 @@ def told(error: BaseException) -> dict[str, Any]:
         "kind": failure.kind.name if failure else None,
         "type": getattr(failure, "type_name", None),
         "party": getattr(failure, "src_party", None),
-        "at": time.monotonic(),
     }
 
 
 def outcome(call: Callable[[], Any]) -> dict[str, Any]:
     """What a call comes to. KeyboardInterrupt is what an interruption comes to in calls of Ray's own."""
     try:
-        return {"value": call(), "at": time.monotonic()}
+        return {"value": call()}
     except (fed.FedError, KeyboardInterrupt) as error:
         return told(error)
 
