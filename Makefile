@@ -31,7 +31,7 @@ demo: $(VENV)/.demo ## Three hospitals train a model together, on this machine
 	@$(BIN)/fed run examples/fedavg_hospitals.py --simulate north,south,west
 
 test: $(VENV)/.dev ## Run what every change runs: in three minutes, some of everything
-	$(call PYTEST,quick) tests/unit tests/simulated tests/soak/simulated tests/integration/essential
+	$(call PYTEST,quick) tests/unit tests/simulated tests/soak/unit tests/soak/simulated tests/integration/essential
 
 test-full: $(VENV)/.dev ## Run all tests, as before a merge
 	$(call PYTEST,full)

@@ -5,6 +5,10 @@ An array is its dtype, its order and its shape in the header, and its memory as 
 Bytes that mean nothing never cross: the padding of a structured dtype, and of an extended-precision float, holds
 whatever was in that memory before, which may be anything of this party's. An array of such a dtype is copied once
 and the bytes are zeroed; every other contiguous array is sent as it lies.
+
+Law: no view of a decoded array reaches a byte outside its buffer. Every number that comes with an array (offsets,
+sizes, counts) is checked here, in Python's integers, before numpy sees it: numpy's own checks of a structured dtype
+are done in integers of C, which overflow, and from then on it trusts the dtype with addresses.
 """
 
 from __future__ import annotations
@@ -28,8 +32,14 @@ _MAX_DTYPE_DEPTH: Final = 16
 _MAX_SHAPE: Final = 64
 """More dimensions than any numpy knows."""
 
+_MAX_ITEM_BYTES: Final = (1 << 31) - 1
+"""Of one item of any dtype: numpy counts them in an int of C, or did so in some release."""
+
+_MAX_SPAN: Final = (1 << 62) - 1
+"""Of all sizes of a shape and the item's together, where none of them is zero."""
+
 _SIMPLE: Final = re.compile(
-    r"[<>|](?:b1|[iu][1248]|[qQ]|f[248]|c(?:8|16)|[SUV](?:0|[1-9][0-9]{0,9})"
+    r"[<>|](?:b1|[iu][1248]|[qQ]|f[248]|c(?:8|16)|(?P<kind>[SUV])(?P<count>0|[1-9][0-9]{0,9})"
     r"|[mM]8(?:\[(?:[1-9][0-9]{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
 """Every dtype that is written as a string, except those of extended precision. Nothing else reaches `numpy.dtype`,
@@ -101,7 +111,10 @@ def _char(name: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _restore_simple(name: str) -> np.dtype[Any]:
-    if _SIMPLE.fullmatch(name):
+    simple = _SIMPLE.fullmatch(name)
+    if simple is not None:
+        if simple["count"] is not None:
+            _check_item(int(simple["count"]) * (4 if simple["kind"] == "U" else 1))
         return np.dtype(name)
     long = _LONG.fullmatch(name)
     if long is None:
@@ -119,11 +132,14 @@ def _restore(description: Any, depth: int = _MAX_DTYPE_DEPTH) -> np.dtype[Any]:
     kind, *rest = description
     if kind == "shape" and len(rest) > 1:
         base, *shape = rest
-        return np.dtype((_restore(base, depth - 1), tuple(_shape(shape))))
+        part = _restore(base, depth - 1)
+        _check_item(_span(shape, part.itemsize))
+        return np.dtype((part, tuple(shape)))
     if kind != "fields" or len(rest) < 3:
         raise DecodeError("an array has a malformed dtype")
     itemsize, aligned, is_record, *fields = rest
     expect(rest[:3], int, bool, bool)
+    _check_item(itemsize)
     layout: dict[str, list[Any]] = {"names": [], "formats": [], "offsets": [], "titles": []}
     for field in fields:
         if type(field) is not list or len(field) not in (3, 4):
@@ -131,18 +147,36 @@ def _restore(description: Any, depth: int = _MAX_DTYPE_DEPTH) -> np.dtype[Any]:
         name, form, offset = field[:3]
         title = field[3] if len(field) == 4 else None
         expect([name, offset, title], str, int, (str, type(None)))
+        part = _restore(form, depth - 1)
+        if not 0 <= offset <= itemsize - part.itemsize:
+            raise DecodeError("an array has a field that lies outside its item")
         layout["names"].append(name)
-        layout["formats"].append(_restore(form, depth - 1))
+        layout["formats"].append(part)
         layout["offsets"].append(offset)
         layout["titles"].append(title)
     dtype: np.dtype[Any] = np.dtype({**layout, "itemsize": itemsize}, align=aligned)  # type: ignore[call-overload]
+    if dtype.itemsize != itemsize:
+        raise DecodeError("an array has a malformed dtype")
     return np.dtype((np.record, dtype)) if is_record else dtype
 
 
-def _shape(shape: list[Any]) -> list[int]:
-    if len(shape) > _MAX_SHAPE or any(type(size) is not int or size < 0 for size in shape):
+def _check_item(itemsize: int) -> None:
+    if not 0 <= itemsize <= _MAX_ITEM_BYTES:
+        raise DecodeError(f"an array has items of {itemsize} bytes; at most {_MAX_ITEM_BYTES} may be")
+
+
+def _span(shape: list[Any], itemsize: int) -> int:
+    """How many bytes items of a shape are.
+
+    Raises:
+        DecodeError: It is no shape, or numpy could not count what it spans, be it of no bytes.
+    """
+    if len(shape) > _MAX_SHAPE or any(type(size) is not int or not 0 <= size <= _MAX_SPAN for size in shape):
         raise DecodeError("an array has a malformed shape")
-    return shape
+    if math.prod(size or 1 for size in (*shape, itemsize)) > _MAX_SPAN:
+        raise DecodeError("an array has a shape that is too large")
+    count: int = math.prod(shape)
+    return count * itemsize
 
 
 def _meaningful(dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
@@ -204,12 +238,12 @@ def _read_array(reader: Reader, args: list[Any], room: int) -> Any:
     if len(args) < 3 or args[1] not in ("C", "F") or type(args[2]) is not bool:
         raise DecodeError("an array has a malformed description")
     description, order, is_recarray, *shape = args
-    value = _view(reader.buffer(), _restore(description), _shape(shape), order)
+    value = _view(reader.buffer(), _restore(description), shape, order)
     return value.view(np.recarray) if is_recarray else value
 
 
-def _view(buffer: Any, dtype: np.dtype[Any], shape: list[int], order: Any = "C") -> Any:
-    if math.prod(shape) * dtype.itemsize != len(buffer):
+def _view(buffer: Any, dtype: np.dtype[Any], shape: list[Any], order: Any = "C") -> Any:
+    if _span(shape, dtype.itemsize) != len(buffer):
         raise DecodeError(f"an array of {len(buffer)} bytes has a shape or dtype of another size")
     if dtype.subdtype is not None:
         raise DecodeError("an array has a dtype that belongs inside another")

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from fed.serde import zones
 from fed.serde.contract import DecodeError
 from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head
 
@@ -129,6 +130,7 @@ def _read(reader: Reader, args: list[Any], room: int) -> Any:
     if source.tell() != len(buffer):
         raise DecodeError("an Arrow stream is followed by something else")
     with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
+        _check_zones(stream.schema)
         table = stream.read_all()
     # Offsets and lengths inside the buffers come from the peer, and Arrow's own functions trust them.
     table.validate(full=True)
@@ -139,6 +141,14 @@ def _read(reader: Reader, args: list[Any], room: int) -> Any:
     batches = table.to_batches()
     batch = _only(batches) if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
     return batch if kind == "batch" else _only(batch.columns)
+
+
+def _check_zones(schema: Any) -> None:
+    """Refuse names of zones that are none: what makes Python's times of a column looks them up."""
+    for kind in _types(field.type for field in schema):
+        zone = kind.tz if pa.types.is_timestamp(kind) else None
+        if zone is not None and not zones.is_known(zone) and not zones.is_fixed(zone):
+            raise DecodeError("a time zone is not known here")
 
 
 def _only(parts: list[Any]) -> Any:

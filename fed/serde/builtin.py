@@ -7,18 +7,19 @@ import collections
 import datetime
 import decimal
 import fractions
-import functools
 import pathlib
 import sys
 import uuid
 import zoneinfo
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from fed.serde import zones
 from fed.serde.contract import DecodeError
 from fed.serde.tree import (
     KEYS,
     PLAIN,
+    BigInt,
     Reader,
     ReadRule,
     Refused,
@@ -41,14 +42,23 @@ _LONG_FLOATS: Final = 1024
 for the pass that found out that they are all floats."""
 
 
+_INT_MIN: Final = -(1 << 63)
+_INT_MAX: Final = (1 << 64) - 1
+"""The ints that msgpack has a form for, and that may be keys of its maps."""
+
+_MAX_FRACTION_BITS: Final = 1 << 13
+"""Of either part of a fraction: to find out whether they have a common factor takes the square of the time."""
+
+
 def expect(args: list[Any], *kinds: type | tuple[type, ...]) -> list[Any]:
-    """Check the number and exact types of what follows a mark.
+    """Check the number and exact types of what follows a mark. Returns it, with every int as one.
 
     Raises:
         DecodeError: They are others.
     """
     if len(args) != len(kinds):
         raise DecodeError(f"a mark is followed by {len(args)} items instead of {len(kinds)}")
+    args = [arg.value if type(arg) is BigInt else arg for arg in args]
     for arg, kind in zip(args, kinds, strict=True):
         if type(arg) is not kind and not (type(kind) is tuple and type(arg) in kind):
             raise DecodeError(f"a mark is followed by a {type(arg).__name__} where something else should be")
@@ -98,8 +108,10 @@ def _set(tag: Tag, make: Callable[[list[Any]], Any]) -> tuple[WriteRule, ReadRul
         return writer.array([mark, *writer.items(value, value, room, _place_in_set)])
 
     def read(reader: Reader, args: list[Any], room: int) -> Any:
-        value = make(reader.items(args, room))
-        if len(value) != len(args):
+        items = reader.items(args, room)
+        reader.check_keys(items)
+        value = make(items)
+        if len(value) != len(items):
             raise DecodeError("a set has an item twice")
         return value
 
@@ -111,13 +123,19 @@ def _place_in_set(index: int) -> str:
 
 
 def _write_dict(writer: Writer, value: dict[Any, Any], room: int) -> Any:
-    if not set(map(type, value)) <= KEYS:
+    kinds = set(map(type, value))
+    if not kinds <= KEYS or (int in kinds and _has_big_int(value)):
         return writer.array([_DICT, *_write_pairs(writer, value, room)])
     if not room:
         writer.deny_depth(value)
     if set(map(type, value.values())) <= PLAIN:
         return value
     return dict(zip(value, writer.items(value, value.values(), room, place_of_key(value)), strict=True))
+
+
+def _has_big_int(keys: Iterable[Any]) -> bool:
+    ints = [key for key in keys if type(key) is int]
+    return min(ints) < _INT_MIN or max(ints) > _INT_MAX
 
 
 def _write_pairs(writer: Writer, value: Mapping[Any, Any], room: int) -> list[Any]:
@@ -128,8 +146,9 @@ def _write_pairs(writer: Writer, value: Mapping[Any, Any], room: int) -> list[An
 def _read_pairs(reader: Reader, args: list[Any], room: int) -> list[tuple[Any, Any]]:
     if len(args) % 2:
         raise DecodeError("a mapping has a key without a value")
-    parts = iter(reader.items(args, room))
-    return list(zip(parts, parts, strict=True))
+    parts = reader.items(args, room)
+    reader.check_keys(parts[::2])
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _mapping(tag: Tag, make: Callable[[list[tuple[Any, Any]]], Any]) -> tuple[WriteRule, ReadRule]:
@@ -264,11 +283,19 @@ def _read_decimal(reader: Reader, args: list[Any], room: int) -> decimal.Decimal
 
 
 def _write_fraction(writer: Writer, value: fractions.Fraction, room: int) -> Any:
-    return [_FRACTION, value.numerator, value.denominator]
+    parts = (value.numerator, value.denominator)
+    if max(part.bit_length() for part in parts) > _MAX_FRACTION_BITS:
+        raise Refused(type(value), f"a part of it has more than {_MAX_FRACTION_BITS} bits; send the two as ints")
+    return [_FRACTION, *parts]
 
 
 def _read_fraction(reader: Reader, args: list[Any], room: int) -> fractions.Fraction:
-    return fractions.Fraction(*expect(args, int, int))
+    parts = expect(args, int, int)
+    bits = max(part.bit_length() for part in parts)
+    if bits > _MAX_FRACTION_BITS:
+        raise DecodeError(f"a fraction of {bits} bits is longer than any that is written")
+    reader.spend((bits >> 9) ** 2)
+    return fractions.Fraction(*parts)
 
 
 def _write_uuid(writer: Writer, value: uuid.UUID, room: int) -> Any:
@@ -352,22 +379,15 @@ def _read_timezone(reader: Reader, args: list[Any], room: int) -> datetime.timez
     return datetime.timezone(datetime.timedelta(microseconds=microseconds), *name)
 
 
-@functools.lru_cache(maxsize=1)
-def _zone_keys() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
-
-
 def _write_zoneinfo(writer: Writer, value: zoneinfo.ZoneInfo, room: int) -> Any:
-    if value.key is None or value.key not in _zone_keys():
+    if not zones.is_known(value.key):
         raise Refused(type(value), f"its key {value.key!r} names no zone of the IANA database")
     return [_ZONEINFO, value.key]
 
 
 def _read_zoneinfo(reader: Reader, args: list[Any], room: int) -> zoneinfo.ZoneInfo:
-    # ZoneInfo looks a key up in directories and then among the modules of a package: only keys that are known to
-    # exist get there, so that no bytes name a file or a module.
     key = expect(args, str)[0]
-    if key not in _zone_keys():
+    if not zones.is_known(key):
         raise DecodeError("a time zone is not known here")
     return zoneinfo.ZoneInfo(key)
 

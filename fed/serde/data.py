@@ -34,7 +34,21 @@ from fed.serde.contract import DecodeError, Encoded, EncodeError
 from fed.serde.declared import READ_RULES as DECLARED_READ_RULES
 from fed.serde.declared import declare, is_declarable
 from fed.serde.smallness import is_small
-from fed.serde.tree import MAX_ARRAY, MAX_DEPTH, Mark, Reader, ReadRule, Refused, Tag, Writer, WriteRule
+from fed.serde.tree import (
+    BYTES_PER_WORK,
+    MAX_ARRAY,
+    MAX_DEPTH,
+    MAX_INT_BITS,
+    WORK,
+    BigInt,
+    Mark,
+    Reader,
+    ReadRule,
+    Refused,
+    Tag,
+    Writer,
+    WriteRule,
+)
 
 __all__ = ["DataCodec", "is_small"]
 
@@ -104,7 +118,10 @@ class DataCodec:
             DecodeError: The bytes are malformed, name a type that was not declared here, or need a package that is
                 not installed here.
         """
-        reader = Reader(buffers, self._declared)
+        work = WORK + (len(header) + sum(map(len, buffers))) // BYTES_PER_WORK
+        reader = Reader(buffers, self._declared, work)
+        # A byte is one container at most, so of fewer bytes no count is needed.
+        counted: dict[str, Any] = {"list_hook": reader.count, "object_hook": reader.count} if len(header) > work else {}
         try:
             value = reader.read(
                 msgpack.unpackb(
@@ -114,6 +131,7 @@ class DataCodec:
                     strict_map_key=False,
                     unicode_errors="surrogatepass",
                     max_array_len=MAX_ARRAY,
+                    **counted,
                 ),
                 MAX_DEPTH,
             )
@@ -154,12 +172,14 @@ def _pack(tree: Any) -> bytes:
 def _big_int(value: object) -> Any:
     if type(value) is not int:
         raise TypeError(f"a {type(value).__qualname__} is left in the tree")
+    if value.bit_length() > MAX_INT_BITS:
+        raise Refused(int, f"it has more than {MAX_INT_BITS} bits; send it as bytes, with .to_bytes(...)")
     return msgpack.ExtType(Tag.BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
 
 
 def _extension(code: int, data: bytes) -> Any:
     if code == Tag.BIG_INT:
-        return int.from_bytes(data, "little", signed=True)
+        return BigInt(data)
     mark = _MARKS.get(code)
     if mark is None or data:
         raise DecodeError(f"unknown extension {code} of {len(data)} bytes")

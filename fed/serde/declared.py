@@ -12,6 +12,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from fed.serde.builtin import expect
 from fed.serde.contract import DecodeError
 from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head, place_of_attribute
 
@@ -91,6 +92,8 @@ class _Enum:
         self._cls: Any = cls
         self._name = qualified_name(cls)
         self._is_flag = issubclass(cls, enum.Flag)
+        # A flag may keep bits that it has no name for, and takes the square of their number to look at them.
+        self._bits = max([64, *(member.value.bit_length() for member in cls)]) if issubclass(cls, enum.Flag) else 0
 
     def write(self, writer: Writer, value: enum.Enum, room: int) -> Any:
         # A combination of flags has no name of its own in every Python. Any other member crosses by name, because
@@ -98,9 +101,12 @@ class _Enum:
         return [_ENUM, self._name, value._value_ if self._is_flag else value._name_]
 
     def read(self, reader: Reader, args: list[Any], room: int) -> enum.Enum:
+        (given,) = expect(args, int if self._is_flag else str)
         member: Any = None
-        if len(args) == 1 and type(args[0]) is (int if self._is_flag else str):
-            member = self._cls(args[0]) if self._is_flag else self._cls.__members__.get(args[0])
+        if not self._is_flag:
+            member = self._cls.__members__.get(given)
+        elif given.bit_length() <= self._bits:
+            member = self._cls(given)
         # A flag may be defined to turn an unknown bit into a plain int.
         if not isinstance(member, self._cls):
             raise DecodeError(f"{self._name} has no such member here")

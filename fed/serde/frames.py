@@ -10,12 +10,15 @@ What is decoded refers to the buffers and is read-only, as in an object store. C
 
 from __future__ import annotations
 
+import datetime
+import zoneinfo
 from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from fed.serde import zones
 from fed.serde.arrays import read_numpy
 from fed.serde.builtin import expect
 from fed.serde.contract import DecodeError
@@ -56,6 +59,7 @@ def _write_values(writer: Writer, values: Any, room: int) -> Any:
         return [_ARRAY, "object", writer.write(memory.tolist(), room)]
     values = getattr(values, "array", values)
     if isinstance(dtype, pd.CategoricalDtype):
+        _refuse_unsorted(dtype.categories, type(values))
         categories = writer.write(dtype.categories, room)
         return [_ARRAY, "category", categories, writer.write(np.asarray(values.codes), room), dtype.ordered]
     if isinstance(dtype, pd.DatetimeTZDtype):
@@ -116,13 +120,14 @@ def _read_objects(reader: Reader, args: list[Any], room: int) -> Any:
 def _read_category(reader: Reader, args: list[Any], room: int) -> Any:
     categories, codes, ordered = args
     labels = _read_as(pd.Index, reader, categories, room)
+    _check_labels(reader, labels)
     expect([ordered], bool)
     return pd.Categorical.from_codes(read_numpy(reader, codes, room, "i"), categories=labels, ordered=ordered)
 
 
 def _read_datetimetz(reader: Reader, args: list[Any], room: int) -> Any:
     tz, unit, ticks = args
-    zone = reader.read(tz, room)
+    zone = _read_tz(reader, tz, room)
     times = pd.DatetimeIndex(read_numpy(reader, ticks, room, "i").view(f"M8[{_read_unit(unit)}]"))
     return times.tz_localize("UTC").tz_convert(zone).array
 
@@ -186,14 +191,28 @@ def _read_as(cls: Any, reader: Reader, tree: Any, room: int) -> Any:
 def _write_tz(writer: Writer, zone: Any, room: int) -> Any:
     if type(zone).__module__.partition(".")[0] == "pytz":
         # pandas 2 makes these of names, and pandas 3 does not: the name is what means the same in both.
-        return str(zone)
+        name = str(zone)
+        if not zones.is_known(name):
+            raise Refused(type(zone), f"{name!r} names no zone of the IANA database")
+        return name
     return writer.write(zone, room)
 
 
-def _write_freq(freq: Any, cls: type) -> str | None:
+def _read_tz(reader: Reader, tree: Any, room: int) -> Any:
+    if zones.is_known(tree):
+        return tree
+    zone = None if type(tree) is str else reader.read(tree, room)
+    if type(zone) not in (datetime.timezone, zoneinfo.ZoneInfo):
+        raise DecodeError("a time zone is not known here")
+    return zone
+
+
+def _write_freq(freq: Any, cls: type, count: int) -> str | None:
     if freq is None:
         return None
     name: str = freq.freqstr
+    if not isinstance(freq, pd.tseries.offsets.Tick) and count > _MAX_STEPS:
+        raise Refused(cls, f"it has a frequency that takes too long to check for {count} times; set freq to None")
     try:
         faithful = pd.tseries.frequencies.to_offset(name) == freq
     except ValueError:
@@ -207,6 +226,46 @@ def _read_unit(unit: Any) -> Any:
     if unit not in _UNITS:
         raise DecodeError("a time has an unknown unit")
     return unit
+
+
+def _check_labels(reader: Reader, labels: Any) -> None:
+    """Look at labels that pandas is about to check for being unique.
+
+    It puts them into a hash table, whose hashes of numbers are known, so that anybody can make many of one hash. It
+    does not where they are sorted, which it then knows of them.
+
+    Raises:
+        DecodeError: To find out could take too long.
+    """
+    if _are_objects(labels):
+        reader.check_keys(labels.tolist())
+    elif _are_unsorted(labels):
+        raise DecodeError(f"{len(labels)} labels are not sorted; more than {_MAX_UNSORTED} must be")
+
+
+def _refuse_unsorted(labels: Any, cls: type) -> None:
+    """Refuse what `_check_labels` would."""
+    if not _are_objects(labels) and _are_unsorted(labels):
+        raise Refused(cls, f"its {len(labels)} distinct labels are not sorted; more than {_MAX_UNSORTED} must be")
+
+
+def _are_objects(labels: Any) -> bool:
+    return labels.dtype == object and not isinstance(labels, pd.MultiIndex)
+
+
+def _are_unsorted(labels: Any) -> bool:
+    is_text = isinstance(labels.dtype, pd.StringDtype)
+    return not is_text and len(labels) > _MAX_UNSORTED and not labels.is_monotonic_increasing
+
+
+_MAX_STEPS: Final = 1 << 17
+"""Most times of an index with a frequency that pandas can only check step by step."""
+
+_FREQUENCY_WORK: Final = 400
+"""What it takes to check a frequency, be it of a single time."""
+
+_MAX_UNSORTED: Final = 1 << 14
+"""Most labels that must be unique and are not sorted."""
 
 
 # Index, Series, DataFrame
@@ -223,6 +282,8 @@ def _write_index(writer: Writer, value: Any, room: int) -> Any:
         with _At(value, ".names"):
             names = [writer.write(name, room) for name in value.names]
         with _At(value, ".levels"):
+            for level in value.levels:
+                _refuse_unsorted(level, cls)
             levels = [writer.write(level.rename(None), room) for level in value.levels]
         codes = [writer.write(np.asarray(part), room) for part in value.codes]
         return [_INDEX, "multi", len(names), *names, *levels, *codes]
@@ -230,7 +291,7 @@ def _write_index(writer: Writer, value: Any, room: int) -> Any:
         name = writer.write(value.name, room)
     if cls is pd.RangeIndex:
         return [_INDEX, "range", name, value.start, value.stop, value.step]
-    freq = _write_freq(value.freq, cls) if cls in (pd.DatetimeIndex, pd.TimedeltaIndex) else None
+    freq = _write_freq(value.freq, cls, len(value)) if cls in (pd.DatetimeIndex, pd.TimedeltaIndex) else None
     return [_INDEX, "plain", name, freq, _write_values(writer, value, room)]
 
 
@@ -245,6 +306,8 @@ def _read_index(reader: Reader, args: list[Any], room: int) -> Any:
             raise DecodeError("an index has not as many levels as names")
         names = [reader.read(tree, room) for tree in trees[:count]]
         levels = [_read_as(pd.Index, reader, tree, room) for tree in trees[count : 2 * count]]
+        for level in levels:
+            _check_labels(reader, level)
         codes = [read_numpy(reader, tree, room, "i") for tree in trees[2 * count :]]
         return pd.MultiIndex(levels=levels, codes=codes, names=names)
     name = reader.read(parts[0], room)
@@ -259,7 +322,11 @@ def _read_index(reader: Reader, args: list[Any], room: int) -> Any:
     index: Any = pd.Index(values, dtype=values.dtype, name=name, copy=False, tupleize_cols=False)
     if freq is not None:
         expect([freq], str)
-        index = type(index)(index, freq=freq, name=name)
+        reader.spend(_FREQUENCY_WORK)
+        offset = pd.tseries.frequencies.to_offset(freq)
+        if not isinstance(offset, pd.tseries.offsets.Tick) and len(index) > _MAX_STEPS:
+            raise DecodeError(f"an index of {len(index)} times has a frequency that takes too long to check")
+        index = type(index)(index, freq=offset, name=name)
     return index
 
 
@@ -285,7 +352,7 @@ def _write_series(writer: Writer, value: Any, room: int) -> Any:
         index,
         name,
         attrs,
-        value.flags.allows_duplicate_labels,
+        _allows_duplicates(value),
         _write_values(writer, value, room),
     ]
 
@@ -299,7 +366,8 @@ def _read_series(reader: Reader, args: list[Any], room: int) -> Any:
     title = reader.read(name, room)
     notes = _read_as(dict, reader, attrs, room)
     data = _read_values(reader, values, room)
-    return _finish(pd.Series(data, index=labels, name=title, dtype=data.dtype, copy=False), notes, duplicates)
+    series = pd.Series(data, index=labels, name=title, dtype=data.dtype, copy=False)
+    return _finish(reader, series, notes, duplicates)
 
 
 def _write_frame(writer: Writer, value: Any, room: int) -> Any:
@@ -320,7 +388,7 @@ def _write_frame(writer: Writer, value: Any, room: int) -> Any:
         except Refused as refused:
             refused.leave(place(number), value)
             raise
-    return [_FRAME, index, columns, attrs, value.flags.allows_duplicate_labels, writer.array(arrays)]
+    return [_FRAME, index, columns, attrs, _allows_duplicates(value), writer.array(arrays)]
 
 
 def _read_frame(reader: Reader, args: list[Any], room: int) -> Any:
@@ -343,13 +411,23 @@ def _read_frame(reader: Reader, args: list[Any], room: int) -> Any:
         numbered[number] = pd.Series(values, index=labels, dtype=values.dtype, copy=False)
     frame = pd.DataFrame(numbered, index=labels, copy=False)
     frame.columns = titles
-    return _finish(frame, notes, duplicates)
+    return _finish(reader, frame, notes, duplicates)
 
 
-def _finish(value: Any, attrs: dict[Any, Any], duplicates: Any) -> Any:
+def _allows_duplicates(value: Any) -> bool:
+    allows: bool = value.flags.allows_duplicate_labels
+    if not allows:
+        for labels in value.axes:
+            _refuse_unsorted(labels, type(value))
+    return allows
+
+
+def _finish(reader: Reader, value: Any, attrs: dict[Any, Any], duplicates: Any) -> Any:
     expect([duplicates], bool)
     value.attrs = attrs
     if not duplicates:
+        for labels in value.axes:
+            _check_labels(reader, labels)
         value.flags.allows_duplicate_labels = False
     return value
 
@@ -366,7 +444,7 @@ def _read_timestamp(reader: Reader, args: list[Any], room: int) -> Any:
     ticks, unit, tz = args
     expect([ticks], int)
     value = pd.Timestamp(np.datetime64(ticks, _read_unit(unit)))
-    return value if tz is None else value.tz_localize("UTC").tz_convert(reader.read(tz, room))
+    return value if tz is None else value.tz_localize("UTC").tz_convert(_read_tz(reader, tz, room))
 
 
 def _write_timedelta(writer: Writer, value: Any, room: int) -> Any:

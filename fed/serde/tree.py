@@ -6,12 +6,21 @@ What the tree is made of:
   these types is a map, in its own order.
 - Everything else is an array that begins with a *mark*: an extension of one code (`Tag`) and no data. A mark
   anywhere else is malformed, so no value of a user can be taken for one.
-- An int beyond 64 bits is an extension with data, because it must be able to be the key of a map.
+- An int beyond 64 bits is an extension with data, and never the key of a map.
 - An array longer than `MAX_ARRAY` is cut into pieces under `Tag.PIECES`. msgpack reserves memory for as many
   items as an array claims to have, so a low bound is what makes a lying length harmless.
 
 Both walks count the same depth and visit buffers in the same order, so a buffer needs no number: the n-th mark
 that wants one gets the n-th.
+
+Rebuilding a value takes time in proportion to its bytes, whoever sent them:
+
+- A reader has work to spend, `WORK` and one more unit for every `BYTES_PER_WORK` bytes, and a value that takes more is
+  refused. A unit is about half a microsecond: what `Tag.work` says of each kind was measured.
+- Only keys that `Reader.check_keys` has seen are put into a hash table. Many different keys of one hash, which anybody
+  can make of numbers, would each be compared with all the others. What msgpack makes maps of cannot be such keys: at
+  most some thirty floats or ints of 64 bits share a hash, and those of texts are random in each process.
+- No number is of a size at which what is done with it here takes longer than reading it did.
 
 Why a walk in Python at all, when msgpack can call back for what it does not know: msgpack writes a bytearray, a
 memoryview and its own extension type without asking, the first two as bytes. A walk costs little where it counts:
@@ -20,9 +29,10 @@ one C-level pass over the types of a container's items decides that it is plain,
 
 from __future__ import annotations
 
+import collections
 import enum
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import msgpack
@@ -30,10 +40,14 @@ import msgpack
 from fed.serde.contract import DecodeError, EncodeError
 
 __all__ = [
+    "BYTES_PER_WORK",
     "KEYS",
     "MAX_ARRAY",
     "MAX_DEPTH",
+    "MAX_INT_BITS",
     "PLAIN",
+    "WORK",
+    "BigInt",
     "Mark",
     "ReadRule",
     "Reader",
@@ -61,6 +75,21 @@ PLAIN: Final = frozenset({type(None), bool, int, float, str})
 
 KEYS: Final = PLAIN | {bytes}
 """Types that can be the key of a map. Short bytes stand for themselves too, but have to be looked at one by one."""
+
+_WELL_HASHED: Final = frozenset({type(None), bool, float, str, bytes})
+"""Of these at most some thirty have one hash."""
+
+MAX_INT_BITS: Final = 1 << 19
+"""Of an int. More is data, which is what bytes are for."""
+
+WORK: Final = 1 << 21
+"""What may be spent on a value, however small: about a second."""
+
+BYTES_PER_WORK: Final = 32
+"""For so many bytes of a value there is one unit more, which makes a second for 64 MiB."""
+
+FEW_KEYS: Final = 16
+"""So many keys may well have one hash."""
 
 MAX_STEPS: Final = 12
 """Steps of a path that an error shows from either end."""
@@ -109,6 +138,31 @@ class Tag(enum.IntEnum):
     PANDAS_TIMEDELTA = 69
     PANDAS_MISSING = 70
     ARROW = 80
+
+    @property
+    def work(self) -> int:
+        """What it takes to rebuild one, beside what is in it: in time, or in memory where that counts for more."""
+        return _WORK.get(self, 4)
+
+
+_WORK: Final[dict[Tag, int]] = {
+    Tag.PIECES: 0,
+    Tag.TUPLE: 1,
+    Tag.DICT: 1,
+    # 760 bytes, even if it is empty.
+    Tag.DEQUE: 16,
+    Tag.ORDERED_DICT: 8,
+    Tag.NUMPY_ARRAY: 10,
+    Tag.NUMPY_SCALAR: 10,
+    Tag.TORCH_TENSOR: 10,
+    Tag.PANDAS_SERIES: 100,
+    Tag.PANDAS_FRAME: 300,
+    Tag.PANDAS_INDEX: 100,
+    Tag.PANDAS_ARRAY: 100,
+    Tag.PANDAS_TIMESTAMP: 20,
+    Tag.PANDAS_TIMEDELTA: 10,
+    Tag.ARROW: 100,
+}
 
 
 WriteRule = Callable[["Writer", Any, int], Any]
@@ -278,26 +332,77 @@ _PIECES: Final = head(Tag.PIECES)
 class Mark:
     """A mark as read: what to do with the rest of its array."""
 
-    __slots__ = ("read", "tag")
+    __slots__ = ("read", "tag", "work")
 
     def __init__(self, tag: Tag, read: ReadRule) -> None:
         self.tag = tag
         self.read = read
+        self.work = tag.work
+
+
+class BigInt:
+    """An int beyond 64 bits as read. It is of a class of its own until msgpack has made its maps.
+
+    Raises:
+        DecodeError: It is longer than any that is written.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) > MAX_INT_BITS // 8 + 1:
+            raise DecodeError(f"an int of {len(data)} bytes is longer than any that is written")
+        self.value = int.from_bytes(data, "little", signed=True)
 
 
 class Reader:
     """One walk from a tree to its value. Every malformation is a `DecodeError`, or an exception that becomes one.
 
-    Attributes:
+    Args:
+        buffers: What the tree refers to.
         declared: How to read what follows the mark of a declared type, by tag and qualified name.
+        work: What may be spent.
     """
 
-    __slots__ = ("_buffers", "_taken", "declared")
+    __slots__ = ("_buffers", "_taken", "_work", "declared")
 
-    def __init__(self, buffers: Sequence[memoryview], declared: Mapping[tuple[Tag, str], ReadRule]) -> None:
+    def __init__(self, buffers: Sequence[memoryview], declared: Mapping[tuple[Tag, str], ReadRule], work: int) -> None:
         self.declared = declared
         self._buffers = buffers
         self._taken = 0
+        self._work = work
+
+    def spend(self, work: int) -> None:
+        """Note that something is about to take so much work.
+
+        Raises:
+            DecodeError: So much is not left.
+        """
+        self._work -= work
+        if self._work < 0:
+            raise DecodeError("the value is of too many small objects for its size: send arrays instead")
+
+    def count(self, container: Any) -> Any:
+        """Spend what one more container takes; a hook for msgpack.
+
+        Raises:
+            DecodeError: So much is not left.
+        """
+        self.spend(1)
+        return container
+
+    def check_keys(self, keys: Collection[Any]) -> None:
+        """Look at what is about to be put into a hash table.
+
+        Raises:
+            DecodeError: Too many have one hash.
+            TypeError: One has none.
+        """
+        if len(keys) <= FEW_KEYS or set(map(type, keys)) <= _WELL_HASHED:
+            return
+        hashes = list(map(hash, keys))
+        if len(set(hashes)) < len(hashes):
+            self.spend(sum(count * (count - 1) // 2 for count in collections.Counter(hashes).values()))
 
     def read(self, tree: Any, room: int) -> Any:
         """The value of one tree.
@@ -312,7 +417,7 @@ class Reader:
             return self._read_list(tree, room)
         if kind is dict:
             return self._read_map(tree, room)
-        return self._stray(tree)
+        return self._read_other(tree)
 
     def items(self, trees: list[Any], room: int) -> list[Any]:
         """The values of a container's trees, in the same list.
@@ -333,7 +438,7 @@ class Reader:
                 elif kind is dict:
                     trees[index] = self._read_map(tree, room)
                 else:
-                    self._stray(tree)
+                    trees[index] = self._read_other(tree)
         return trees
 
     def _read_list(self, trees: list[Any], room: int) -> Any:
@@ -341,6 +446,7 @@ class Reader:
             return self.items(trees, room)
         mark = trees[0]
         if mark.tag is not Tag.PIECES:
+            self.spend(mark.work)
             return mark.read(self, trees[1:], room)
         whole: list[Any] = []
         for piece in trees[1:]:
@@ -353,6 +459,7 @@ class Reader:
         if mark.tag is Tag.PIECES:
             raise DecodeError("pieces of a long array are themselves in pieces")
         del whole[0]
+        self.spend(mark.work)
         return mark.read(self, whole, room)
 
     def _read_map(self, trees: dict[Any, Any], room: int) -> dict[Any, Any]:
@@ -371,7 +478,7 @@ class Reader:
                 elif kind is dict:
                     trees[key] = self._read_map(tree, room)
                 else:
-                    self._stray(tree)
+                    trees[key] = self._read_other(tree)
         return trees
 
     def buffer(self) -> memoryview:
@@ -398,7 +505,9 @@ class Reader:
         if self._taken != len(self._buffers):
             raise DecodeError(f"the tree refers to {self._taken} of the {len(self._buffers)} buffers that came with it")
 
-    def _stray(self, tree: object) -> NoReturn:
+    def _read_other(self, tree: object) -> int:
+        if type(tree) is BigInt:
+            return tree.value
         raise DecodeError(f"a {'mark' if type(tree) is Mark else type(tree).__name__} stands where a value should")
 
     def _deny_depth(self) -> NoReturn:

@@ -42,7 +42,7 @@ def ray_actors() -> list[str]:
 
 @pytest.mark.timeout(3600)
 def test_random_failing_jobs_on_ray(federation: Start) -> None:
-    count = times(3, 6, 100)
+    count = times(3, 6, 50)
     parties = PARTIES[:3]
     drivers = federation(str(Path(programs.__file__)), parties, str(SEED), str(count), stdin=True)
     found: list[str] = []

@@ -6,17 +6,20 @@ import builtins
 import sys
 import time
 import tracemalloc
+from fractions import Fraction
 from typing import Any
 
 import msgpack
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed.serde.contract import DecodeError, Encoded
+from fed.serde.contract import DecodeError, Encoded, EncodeError
 from fed.serde.data import _MARKS
-from fed.serde.tree import MAX_ARRAY, MAX_DEPTH, Tag
+from fed.serde.tree import MAX_ARRAY, MAX_DEPTH, MAX_INT_BITS, WORK, Tag
 from tests.support.values import CODEC, hashables, values
 
 
@@ -254,3 +257,194 @@ def test_an_encoding_is_what_it_says() -> None:
     encoded = CODEC.encode(np.zeros(2))
     assert isinstance(encoded, Encoded)
     assert encoded.nbytes == len(encoded.header) + 16
+
+
+# What takes time or memory
+
+
+PRIME = (1 << 61) - 1
+"""Ints that differ by a multiple of it have one hash, and so have fractions, decimals and complex numbers of these."""
+
+
+def _wire(value: Any) -> Any:
+    return msgpack.ExtType(Tag.BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+
+
+def _of_one_hash(count: int) -> list[Any]:
+    return [_wire(PRIME * factor + 5) for factor in range(1 << 10, count + (1 << 10))]
+
+
+def _long(tag: Tag, items: list[Any]) -> Any:
+    whole = _mark(tag, *items)
+    return _mark(Tag.PIECES, *(whole[start : start + MAX_ARRAY] for start in range(0, len(whole), MAX_ARRAY)))
+
+
+def _pairs(keys: list[Any]) -> list[Any]:
+    return [part for key in keys for part in (key, None)]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        _long(Tag.SET, _of_one_hash(60_000)),
+        _long(Tag.FROZENSET, _of_one_hash(20_000)),
+        _long(Tag.DICT, _pairs(_of_one_hash(20_000))),
+        _long(Tag.ORDERED_DICT, _pairs(_of_one_hash(20_000))),
+        _long(Tag.COUNTER, _pairs(_of_one_hash(20_000))),
+        _mark(Tag.DEFAULT_DICT, None, *_pairs(_of_one_hash(8_000))),
+        _long(Tag.SET, [_mark(Tag.TUPLE, number) for number in _of_one_hash(20_000)]),
+        _long(Tag.SET, [_mark(Tag.FRACTION, number, 1) for number in _of_one_hash(20_000)]),
+        _long(Tag.SET, [_mark(Tag.DECIMAL, str(PRIME * factor)) for factor in range(20_000)]),
+        _long(Tag.SET, [_mark(Tag.COMPLEX, float(1_000_003 * n), float(-n)) for n in range(20_000)]),
+        _mark(
+            Tag.PANDAS_ARRAY,
+            "category",
+            _mark(Tag.PANDAS_INDEX, "plain", None, None, _mark(Tag.PANDAS_ARRAY, "object", _of_one_hash(10_000))),
+            _mark(Tag.NUMPY_ARRAY, "|i1", "C", False, 0),
+            False,
+        ),
+    ],
+    ids=[
+        "set",
+        "frozenset",
+        "dict",
+        "ordered",
+        "counter",
+        "defaultdict",
+        "tuples",
+        "fractions",
+        "decimals",
+        "complex",
+        "pandas",
+    ],
+)
+def test_many_keys_of_one_hash_are_refused_before_they_are_compared(tree: Any) -> None:
+    header = msgpack.packb(tree)
+    began = time.thread_time()
+    with pytest.raises(DecodeError, match="too many small objects"):
+        _decode(header, [b""] if tree[1] == "category" else [])
+    assert time.thread_time() - began < 1
+
+
+def test_some_keys_of_one_hash_are_none_too_many() -> None:
+    numbers = {PRIME * factor + 5 for factor in range(1 << 10, (1 << 10) + 1000)}
+    assert CODEC.decode(*CODEC.encode(numbers)) == numbers
+    assert CODEC.decode(*CODEC.encode(dict.fromkeys(numbers))) == dict.fromkeys(numbers)
+
+
+def test_a_map_of_msgpack_has_no_key_beyond_64_bits() -> None:
+    keys = _of_one_hash(60_000)
+    header = b"\xde" + len(keys).to_bytes(2, "big") + b"".join(msgpack.packb(key) + b"\xc0" for key in keys)
+    began = time.thread_time()
+    with pytest.raises(DecodeError, match="a key of a type that cannot be one"):
+        _decode(header)
+    assert time.thread_time() - began < 1
+    edge = {-(1 << 63): 1, (1 << 64) - 1: 2, "k": 3}
+    assert CODEC.encode(edge).header[:1] == b"\x83"
+    for beyond in (-(1 << 63) - 1, 1 << 64):
+        assert CODEC.decode(*CODEC.encode({**edge, beyond: 4})) == {**edge, beyond: 4}
+
+
+def test_a_number_is_of_a_size_that_can_be_computed_with() -> None:
+    for largest in (1 << (MAX_INT_BITS - 1), -(1 << (MAX_INT_BITS - 1))):
+        assert CODEC.decode(*CODEC.encode([largest])) == [largest]
+    with pytest.raises(EncodeError, match="more than 524288 bits; send it as bytes"):
+        CODEC.encode([1 << MAX_INT_BITS])
+    with pytest.raises(DecodeError, match="an int of 500000 bytes"):
+        _decode(msgpack.packb(msgpack.ExtType(Tag.BIG_INT, b"\x01" * 500_000)))
+    widest = Fraction((1 << 8192) - 1, 1 << 8191)
+    assert CODEC.decode(*CODEC.encode(widest)) == widest
+    with pytest.raises(EncodeError, match="more than 8192 bits; send the two as ints"):
+        CODEC.encode(Fraction(1, 1 << 8192))
+    with pytest.raises(DecodeError, match="a fraction of 60000 bits"):
+        _decode(msgpack.packb(_mark(Tag.FRACTION, _wire(1 << 59_999), 1)))
+    # A flag that keeps what it does not know looks at every bit of it.
+    with pytest.raises(DecodeError, match="no such member"):
+        _decode(msgpack.packb(_mark(Tag.ENUM, "tests.support.values.Mode", _wire(1 << 500_000))))
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        [],
+        {},
+        {"a": 1},
+        _mark(Tag.TUPLE, 1, 2),
+        _mark(Tag.DEQUE, None),
+        _mark(Tag.SET),
+        _mark(Tag.ORDERED_DICT),
+        _mark(Tag.COUNTER),
+        _mark(Tag.FRACTION, 1, 3),
+        _mark(Tag.DATETIME, 700_000, 1, 1, 1, 1, 0, _mark(Tag.ZONEINFO, "UTC")),
+        _mark(Tag.PANDAS_INDEX, "range", None, 0, 1, 1),
+        _mark(Tag.PANDAS_TIMESTAMP, 1, "ns", "UTC"),
+    ],
+    ids=lambda one: repr(one)[:40],
+)
+def test_many_small_objects_take_no_more_than_what_they_are_allowed(one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eighth of a second, on a machine as fast as the one where work was measured."""
+    monkeypatch.setattr("fed.serde.data.WORK", WORK // 8)
+    count = (2 << 20) // len(msgpack.packb(one))
+    header = msgpack.packb(_mark(Tag.PIECES, *([one] * MAX_ARRAY for _ in range(count // MAX_ARRAY + 1))))
+    began = time.thread_time()
+    with pytest.raises(DecodeError, match="too many small objects"):
+        _decode(header)
+    assert time.thread_time() - began < 1
+
+
+def test_a_million_pairs_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fed.serde.data.WORK", WORK // 8)
+    pairs = [(number, number + 1) for number in range(1_000_000 // 8)]
+    assert CODEC.decode(*CODEC.encode(pairs)) == pairs
+
+
+@pytest.mark.parametrize(
+    "name", ["dateutil//etc/passwd", "dateutil/:/etc/passwd", "a/b", "/etc/passwd", "../x", "tzlocal()", "EST5EDT4"]
+)
+def test_only_names_of_known_zones_reach_what_looks_them_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = [_mark(Tag.NUMPY_ARRAY, "<i8", "C", False, 1), [bytes(8)]]
+    sink = pa.BufferOutputStream()
+    table = pa.table({"t": pa.array([1], pa.timestamp("ns", tz=name))})
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write(table)
+    for tree, buffers in (
+        (_mark(Tag.PANDAS_TIMESTAMP, 1, "ns", name), []),
+        (_mark(Tag.PANDAS_ARRAY, "datetimetz", name, "ns", ticks[0]), ticks[1]),
+        (_mark(Tag.ZONEINFO, name), []),
+        (_mark(Tag.ARROW, "table"), [sink.getvalue().to_pybytes()]),
+    ):
+        with pytest.raises(DecodeError, match="zone is not known here"):
+            _decode(msgpack.packb(tree), buffers)
+
+
+def test_labels_that_must_be_unique_are_sorted_or_few() -> None:
+    """pandas puts them into hash tables of its own, whose hashes of numbers anybody can compute."""
+    low = np.arange(1, 400_000, dtype=np.uint64)
+    high = (low ^ (low << np.uint64(11))) & np.uint64(0xFFFFFFFF)
+    fitting = high < 1 << 31
+    numbers = ((high[fitting] << np.uint64(33)) | low[fitting]).astype(np.int64)[:100_000]
+    shuffled = np.random.default_rng(1).permutation(numbers)
+
+    def index(values: Any) -> Any:
+        return _mark(Tag.PANDAS_INDEX, "plain", None, None, _mark(Tag.NUMPY_ARRAY, "<i8", "C", False, len(values)))
+
+    def category(values: Any) -> tuple[Any, list[bytes]]:
+        codes = _mark(Tag.NUMPY_ARRAY, "|i1", "C", False, 1)
+        return _mark(Tag.PANDAS_ARRAY, "category", index(values), codes, False), [values.tobytes(), b"\x00"]
+
+    def several(values: Any) -> tuple[Any, list[bytes]]:
+        codes = _mark(Tag.NUMPY_ARRAY, "|i1", "C", False, 1)
+        return _mark(Tag.PANDAS_INDEX, "multi", 1, None, index(values), codes), [values.tobytes(), b"\x00"]
+
+    def without_duplicates(values: Any) -> tuple[Any, list[bytes]]:
+        data = _mark(Tag.NUMPY_ARRAY, "|i1", "C", False, len(values))
+        return _mark(Tag.PANDAS_SERIES, index(values), None, {}, False, data), [values.tobytes(), bytes(len(values))]
+
+    for make in (category, several, without_duplicates):
+        began = time.thread_time()
+        with pytest.raises(DecodeError, match="labels are not sorted"):
+            _decode(msgpack.packb(make(shuffled)[0]), make(shuffled)[1])
+        assert len(_decode(msgpack.packb(make(np.sort(numbers))[0]), make(np.sort(numbers))[1]))
+        assert time.thread_time() - began < 1
+    with pytest.raises(EncodeError, match="distinct labels are not sorted"):
+        CODEC.encode(pd.Categorical.from_codes([0], categories=pd.RangeIndex(20_000, 0, -1)))
