@@ -418,7 +418,7 @@ class Config:
         receive_buffer_bytes: Bytes of objects held that nobody waits for yet; more stay with their owners.
         max_pending_receives: Receives that may be outstanding; a fed call then waits for some to arrive.
         small_object_bytes: Objects up to this size travel in batches, larger ones as streams of their own.
-        chunk_bytes: Size of one chunk of a stream, at most 1 GiB.
+        chunk_bytes: Size of one chunk of a stream; more than 2 MiB comes to 2 MiB.
 
     Raises:
         ConfigError: A value is wrong, or two of them contradict one another.

@@ -72,7 +72,7 @@ class _Consumer(Handler):
         self.parcels.extend(parcels)
         self._send_acks([Ack(parcel.id, Receipt.DELIVERED) for parcel in parcels])
 
-    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int, overhead: int) -> Verdict:
         return Verdict.ADMIT
 
     def on_offer_broken(self, peer: str, object_id: ObjectId) -> None:

@@ -207,8 +207,8 @@ class Rendezvous(Generic[T, P]):
         entry.state, entry.ticket = _State.AWAITED, ticket
         return Arrival(reply=Reply.WANTED) if wanted else _NOTHING
 
-    def offered(self, key: Key, nbytes: int) -> Arrival[T, P]:
-        """A large object is offered before any of it is sent."""
+    def offered(self, key: Key, nbytes: int, overhead: int = 0) -> Arrival[T, P]:
+        """A large object is offered before any of it is sent; see `arrived`."""
         early = self._before_arrival(key, nbytes)
         if early is not None:
             return early
@@ -218,10 +218,11 @@ class Rendezvous(Generic[T, P]):
         if entry is not None:
             # Offered again: the stream of the first offer is gone, or its object will be dropped as a duplicate.
             self._free(entry)
-        if not self._fits(nbytes):
+        cost = nbytes + overhead + ENTRY_BYTES
+        if not self._fits(cost):
             return self._defer(key)
         entry = entry or self._put(key, _Entry(_State.DEFERRED))
-        entry.reserved = nbytes + ENTRY_BYTES
+        entry.reserved = cost
         self._stored_bytes += entry.reserved
         return Arrival(admitted=True)
 
@@ -231,8 +232,15 @@ class Rendezvous(Generic[T, P]):
         if entry is not None and entry.state is _State.DEFERRED:
             self._drop(key)
 
-    def arrived(self, key: Key, payload: P, nbytes: int) -> Arrival[T, P]:
-        """An object has arrived whole."""
+    def arrived(self, key: Key, payload: P, nbytes: int, overhead: int = 0) -> Arrival[T, P]:
+        """An object has arrived whole.
+
+        Args:
+            key: Which.
+            payload: What arrived.
+            nbytes: Its size, which its owner knows it by.
+            overhead: What it takes besides to keep it, in bytes.
+        """
         early = self._before_arrival(key, nbytes)
         if early is not None:
             return early
@@ -241,10 +249,11 @@ class Rendezvous(Generic[T, P]):
             return self._hand(entry, entry.ticket, payload)
         if entry is not None:
             self._free(entry)
-        if not self._fits(nbytes):
+        cost = nbytes + overhead + ENTRY_BYTES
+        if not self._fits(cost):
             return self._defer(key)
         entry = entry or self._put(key, _Entry(_State.STORED))
-        entry.state, entry.payload, entry.nbytes = _State.STORED, payload, nbytes + ENTRY_BYTES
+        entry.state, entry.payload, entry.nbytes = _State.STORED, payload, cost
         self._stored_bytes += entry.nbytes
         return _NOTHING
 
@@ -470,8 +479,8 @@ class Rendezvous(Generic[T, P]):
         entry.state = _State.DEFERRED
         return Arrival(reply=Reply.DEFERRED)
 
-    def _fits(self, nbytes: int) -> bool:
-        return self._stored_bytes + nbytes + ENTRY_BYTES <= self._max_stored
+    def _fits(self, cost: int) -> bool:
+        return self._stored_bytes + cost <= self._max_stored
 
     def _put(self, key: Key, entry: _Entry) -> _Entry:
         self._entries[key] = entry

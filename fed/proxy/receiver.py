@@ -49,8 +49,9 @@ MAX_UNTAKEN: Final = 64
 """Notices of one peer that the driver has not handled yet. A sender tells them one by one, so beyond a few that were
 told again nobody honest has as many."""
 
-INLINE_HEADER_BYTES: Final = 64 * 1024
-"""Headers up to this size are decoded on the event loop (well below a millisecond), larger ones on a thread."""
+INLINE_HEADER_BYTES: Final = 4 * 1024
+"""Headers up to this size are decoded on the event loop, larger ones on a thread. What takes longest to decode, by its
+size, are pandas objects: some 20 ms, where somebody fills a header with nothing else."""
 
 _OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
 """Notices about a peer's process, which lives through the epochs: they are never out of date."""
@@ -433,13 +434,13 @@ class Receiver:
         self._heard(peer)
         for parcel in parcels:
             key = Key(peer, parcel.id)
-            self._carry_out(key, self._table.arrived(key, parcel, parcel.nbytes))
+            self._carry_out(key, self._table.arrived(key, parcel, parcel.nbytes, parcel.overhead))
 
-    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int, overhead: int) -> Verdict:
         """Decide whether a large object may come."""
         self._heard(peer)
         key = Key(peer, object_id)
-        arrival = self._table.offered(key, nbytes)
+        arrival = self._table.offered(key, nbytes, overhead)
         self._carry_out(key, arrival)
         return Verdict.ADMIT if arrival.admitted else Verdict.DECLINE
 

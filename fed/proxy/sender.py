@@ -17,8 +17,8 @@ import dataclasses
 import enum
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.outbox import Outbox
@@ -52,6 +52,8 @@ __all__ = [
     "Undelivered",
     "announce",
 ]
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger("fed.sender")
 
@@ -207,21 +209,15 @@ class Sender:
 
         Returns:
             Nothing if all are joined. Otherwise what stands in the way: as soon as one peer refuses for good, or
-            everybody who is missing when the time is up.
+            everybody who is missing when the time is up. The others are greeted on meanwhile, because who is not
+            greeted cannot be told that this party leaves [E33].
         """
-        attempts = [asyncio.ensure_future(peer.join(timeout_s)) for peer in self._peers.values()]
         problems: list[JoinProblem] = []
-        try:
-            for attempt in asyncio.as_completed(attempts):
-                problem = await attempt
-                if problem is not None:
-                    problems.append(problem)
-                    if problem.final:
-                        break
-        finally:
-            for attempt in attempts:
-                attempt.cancel()
-            await asyncio.gather(*attempts, return_exceptions=True)
+        pending = {peer.begin_join(timeout_s) for peer in self._peers.values()}
+        while pending and not any(problem.final for problem in problems):
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            # One that was cancelled is of a peer that has left, or this is closed: nobody waits for it.
+            problems += [problem for one in done if not one.cancelled() and (problem := one.result()) is not None]
         return problems
 
     async def push(self, deliveries: Sequence[Delivery], values: Sequence[Any]) -> Pushed:
@@ -434,7 +430,8 @@ class _Peer:
         self._uploading: dict[ObjectId, asyncio.Task[None]] = {}
         self._upload_again: set[ObjectId] = set()
         # Tasks are kept here because the event loop holds them weakly.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._joining: set[asyncio.Task[JoinProblem | None]] = set()
         self._reading: asyncio.Task[None] | None = None
 
     def is_over(self) -> bool:
@@ -443,6 +440,13 @@ class _Peer:
         Before Python 3.12 `asyncio.wait_for` swallows one that comes when what it waits for has just ended.
         """
         return self._closed
+
+    def begin_join(self, timeout_s: float) -> asyncio.Task[JoinProblem | None]:
+        """Have this peer greeted until it is joined, has refused, or the time is up."""
+        joining = self._spawn(self.join(timeout_s))
+        self._joining.add(joining)
+        joining.add_done_callback(self._joining.discard)
+        return joining
 
     async def join(self, timeout_s: float) -> JoinProblem | None:
         loop = asyncio.get_running_loop()
@@ -545,8 +549,8 @@ class _Peer:
             except (PeerRefused, PeerUntrusted) as error:
                 return str(error)
             except PeerUnreachable as error:
-                # One that never answered will not now, since nobody greets it any more.
-                hopeless = self._gone or self._closed or not self._joined
+                # One that never answered will not now, if nobody greets it any more.
+                hopeless = self._gone or self._closed or not (self._joined or self._joining)
                 if hopeless or loop.time() + retry_s >= deadline:
                     return str(error)
                 if self._connected.is_set():
@@ -745,13 +749,13 @@ class _Peer:
         if receipt is not None and not receipt.done():
             receipt.set_result(outcome)
 
-    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)
+    def _spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
         return task
 
-    def _reap(self, task: asyncio.Task[None]) -> None:
+    def _reap(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the sender for %r failed", self.link.peer, exc_info=task.exception())

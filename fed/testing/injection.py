@@ -425,10 +425,10 @@ class _FaultyHandler:
             strike = self._injector.strike("receive", note=False, peer=peer, call=name.sequence, slot=name.slot)
             self._take_in(peer, lane, parcel, strike)
 
-    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int, overhead: int) -> Verdict:
         if self._dead:
             return Verdict.DECLINE
-        verdict = self._inner.on_offer(peer, object_id, nbytes)
+        verdict = self._inner.on_offer(peer, object_id, nbytes, overhead)
         if verdict is Verdict.ADMIT:
             self._admitted.add((peer, object_id))
         return verdict

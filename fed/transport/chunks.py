@@ -64,20 +64,16 @@ class Assembly:
         MemoryError: There is no room for what the offer announces.
     """
 
-    __slots__ = ("_at", "_filled", "_offer", "_regions", "_views")
+    __slots__ = ("_block", "_filled", "_header", "_offer", "_region", "_regions")
 
     def __init__(self, offer: Offer, blocks: Blocks) -> None:
         self._offer = offer
-        starts = []
-        end = 0
-        for size in offer.buffer_sizes:
-            starts.append(end)
-            end += -(-size // ALIGNMENT) * ALIGNMENT
-        block = blocks.take(end)
-        self._views = [block[start : start + size] for start, size in zip(starts, offer.buffer_sizes, strict=True)]
+        self._block = blocks.take(sum(map(_aligned, offer.buffer_sizes)))
         # The header has a block of its own, which is let go once it is a bytes object.
-        self._regions = [blocks.take(offer.header_size), *self._views]
-        self._at = 0
+        self._header = blocks.take(offer.header_size)
+        # One view at a time: thousands of them would be larger than the offer, before any byte has come.
+        self._regions = (region for region in self._all_regions() if region)
+        self._region = next(self._regions, None)
         self._filled = 0
 
     def write(self, chunk: bytes) -> None:
@@ -90,15 +86,15 @@ class Assembly:
             raise MalformedFrame(f"the upload of object {self._offer.id} has an empty chunk")
         view = memoryview(chunk)
         while view:
-            if self._at == len(self._regions):
+            region = self._region
+            if region is None:
                 raise MalformedFrame(f"the upload of object {self._offer.id} goes on after {self._offer.nbytes} bytes")
-            region = self._regions[self._at]
             taken = view[: region.nbytes - self._filled]
             region[self._filled : self._filled + taken.nbytes] = taken
             self._filled += taken.nbytes
             view = view[taken.nbytes :]
             if self._filled == region.nbytes:
-                self._at += 1
+                self._region = next(self._regions, None)
                 self._filled = 0
 
     def finish(self) -> Parcel:
@@ -107,7 +103,20 @@ class Assembly:
         Raises:
             MalformedFrame: Some are missing.
         """
-        if any(region.nbytes for region in self._regions[self._at :]):
+        if self._region is not None:
             raise MalformedFrame(f"the upload of object {self._offer.id} ended before its {self._offer.nbytes} bytes")
-        header = bytes(self._regions[0])
-        return Parcel(self._offer.id, header, tuple(view.toreadonly() for view in self._views))
+        return Parcel(self._offer.id, bytes(self._header), tuple(view.toreadonly() for view in self._buffers()))
+
+    def _all_regions(self) -> Iterator[memoryview]:
+        yield self._header
+        yield from self._buffers()
+
+    def _buffers(self) -> Iterator[memoryview]:
+        start = 0
+        for size in self._offer.buffer_sizes:
+            yield self._block[start : start + size]
+            start += _aligned(size)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -30,6 +30,7 @@ from fed.core.notice import Notice, NoticeKind
 from fed.object import ObjectId
 
 __all__ = [
+    "BUFFER_BYTES",
     "PROTOCOL_VERSION",
     "Ack",
     "AddressInUse",
@@ -53,7 +54,7 @@ __all__ = [
     "Verdict",
 ]
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 """Raised whenever two releases could misunderstand one another. Equal in every party of a job."""
 
 
@@ -117,6 +118,10 @@ class Hello:
     expects: str = ""
 
 
+BUFFER_BYTES: Final = 320
+"""What it takes to keep a buffer, besides its bytes: measured, a view of an empty one and of what it is a view of."""
+
+
 class Parcel(NamedTuple):
     """One object on its way: its name, the codec's small header, and the buffers that the header refers to."""
 
@@ -128,6 +133,11 @@ class Parcel(NamedTuple):
     def nbytes(self) -> int:
         """Size of header and buffers together, in bytes."""
         return len(self.header) + sum(buffer.nbytes for buffer in self.buffers)
+
+    @property
+    def overhead(self) -> int:
+        """What it takes besides to keep it, in bytes."""
+        return BUFFER_BYTES * len(self.buffers)
 
 
 class Receipt(enum.Enum):
@@ -183,8 +193,11 @@ class Handler(Protocol):
         """Objects arrived whole. The handler owns their memory from now on."""
         ...
 
-    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
-        """A large object is offered. After ADMIT comes `on_parcels` with it, or `on_offer_broken`."""
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int, overhead: int) -> Verdict:
+        """A large object is offered, of so many bytes and what it takes besides.
+
+        After ADMIT comes `on_parcels` with it, or `on_offer_broken`.
+        """
         ...
 
     def on_offer_broken(self, peer: str, object_id: ObjectId) -> None:

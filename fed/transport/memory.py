@@ -253,15 +253,13 @@ class MemoryListener(Listener):
         self._count(parcels_received=len(parcels), bytes_received=sum(parcel.nbytes for parcel in parcels))
         self._handler.on_parcels(connection.link.party, parcels)
 
-    def _on_offer(
-        self, reply: _Reply[Verdict], connection: _Connection, token: int, object_id: ObjectId, nbytes: int
-    ) -> None:
+    def _on_offer(self, reply: _Reply[Verdict], connection: _Connection, token: int, parcel: Parcel) -> None:
         if self._handler is None or not connection.alive:
             reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
             return
-        verdict = self._handler.on_offer(connection.link.party, object_id, nbytes)
+        verdict = self._handler.on_offer(connection.link.party, parcel.id, parcel.nbytes, parcel.overhead)
         if verdict is Verdict.ADMIT:
-            connection.offers[token] = object_id
+            connection.offers[token] = parcel.id
         reply.succeed(verdict)
 
     def _on_upload(self, reply: _Reply[Verdict], connection: _Connection, token: int, parcel: Parcel) -> None:
@@ -368,7 +366,7 @@ class MemoryLink(Link):
         self._tokens += 1
         token = self._tokens
         try:
-            verdict: Verdict = await self._ask(connection, listener._on_offer, token, parcel.id, parcel.nbytes)
+            verdict: Verdict = await self._ask(connection, listener._on_offer, token, parcel)
             if verdict is Verdict.DECLINE:
                 return verdict
             copy = _copy(parcel)

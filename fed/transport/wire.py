@@ -8,6 +8,8 @@ Laws:
    could not be sent would be a hang [E25]. The texts of a journal are cut too, because a call is known by its
    beginning. Writing anything else over a limit is a `MalformedFrame` as well.
 3. What is written here is read here, whatever the text in it: `read(write(x)) == x` up to the cuts of law 2.
+4. Reading a frame takes memory and time in proportion to a constant: its size is limited by its kind, and a frame of
+   which more could be made than its limits allow is counted before it is parsed.
 
 A name is at most 128 bytes of UTF-8 and never empty. A failure is at most 4 KiB when encoded [E25, E44].
 """
@@ -32,14 +34,19 @@ from fed.core.failure import (
 )
 from fed.core.stall import MAX_SHOWN, Standing, Wait
 from fed.object import ObjectId
-from fed.transport.contract import Ack, Hello, Notice, NoticeKind, Parcel, Receipt, Verdict
+from fed.transport.contract import BUFFER_BYTES, Ack, Hello, Notice, NoticeKind, Parcel, Receipt, Verdict
+from fed.transport.fields import TooManyFields, check_fields
 from fed.transport.v1 import fed_pb2 as pb
 
 __all__ = [
     "MAX_ACKS",
     "MAX_BUFFERS",
     "MAX_FAILURE_BYTES",
+    "MAX_FRAME_BUFFERS",
+    "MAX_FRAME_BYTES",
+    "MAX_GREETING_BYTES",
     "MAX_NOTICE_OBJECTS",
+    "MAX_PARCELS",
     "MAX_NOTICE_TEXTS",
     "MAX_REASON_BYTES",
     "MAX_TEXT_BYTES",
@@ -68,17 +75,29 @@ MAX_FAILURE_BYTES: Final = 4096
 MAX_REASON_BYTES: Final = 2048
 MAX_TYPE_BYTES: Final = 512
 """Of a declared type's name, which includes its module."""
+MAX_FRAME_BYTES: Final = 4 << 20
+"""No frame of any kind is larger."""
+MAX_GREETING_BYTES: Final = 64 << 10
+"""Of a greeting, and of the answer to one. Whoever has a certificate may send one."""
 MAX_PARTIES: Final = 1024
 MAX_TYPES: Final = 4096
-MAX_NOTICE_OBJECTS: Final = 65_536
+MAX_NOTICE_OBJECTS: Final = 8192
 """Of one frame; a notice with more travels as several."""
 MAX_NOTICE_TEXTS: Final = 4096
 """Of one frame; a journal with more travels as several."""
 MAX_TEXT_BYTES: Final = 256
 """Of one call in a journal."""
-MAX_ACKS: Final = 16_384
-MAX_BUFFERS: Final = 262_144
+MAX_ACKS: Final = 4096
+MAX_PARCELS: Final = 1024
+"""Of one frame."""
+MAX_BUFFERS: Final = 32_768
 """Of one object. Bounds what the descriptions of empty buffers can make a receiver allocate."""
+MAX_FRAME_BUFFERS: Final = 4096
+"""Of all objects of one frame together."""
+MAX_FIELDS: Final = 1 << 16
+"""Of one frame, and of the messages in it. None that respects the limits above has more."""
+SMALLEST_COUNTED: Final = 1 << 16
+"""A smaller frame has no room for so many fields that it matters."""
 MAX_SEQUENCE: Final = (1 << 63) - 1
 MAX_UINT32: Final = (1 << 32) - 1
 MAX_UINT64: Final = (1 << 64) - 1
@@ -186,6 +205,11 @@ class Offer(NamedTuple):
         """Size of header and buffers together, in bytes."""
         return self.header_size + sum(self.buffer_sizes)
 
+    @property
+    def overhead(self) -> int:
+        """As of the `Parcel` that it announces."""
+        return BUFFER_BYTES * len(self.buffer_sizes)
+
 
 # Hello ---------------------------------------------------------------------------------------------------------
 
@@ -205,7 +229,7 @@ def decode_hello(data: bytes) -> Hello:
     Raises:
         MalformedFrame: It is not that.
     """
-    return _read_hello(_parse(pb.Hello, data))
+    return _read_hello(_parse(pb.Hello, data, MAX_GREETING_BYTES))
 
 
 def encode_welcome(hello: Hello) -> bytes:
@@ -229,7 +253,7 @@ def decode_greeting(data: bytes) -> Hello | str:
     Raises:
         MalformedFrame: It is neither.
     """
-    greeting = _parse(pb.Greeting, data)
+    greeting = _parse(pb.Greeting, data, MAX_GREETING_BYTES)
     answer = greeting.WhichOneof("answer")
     if answer == "welcome":
         return _read_hello(greeting.welcome)
@@ -253,6 +277,11 @@ def _hello(hello: Hello) -> pb.Hello:
     except (ValueError, TypeError) as error:
         raise MalformedFrame(f"a greeting cannot be encoded: {error}") from error
     _read_hello(message)
+    # What the answer adds to it is a few bytes.
+    if message.ByteSize() > MAX_GREETING_BYTES - 64:
+        raise MalformedFrame(
+            f"a greeting of {message.ByteSize()} bytes is over the limit of {MAX_GREETING_BYTES}: declare fewer types"
+        )
     return message
 
 
@@ -456,15 +485,15 @@ def _check_fields(kind: NoticeKind, message: pb.Notice) -> None:
 
 
 def encode_parcels(parcels: Iterable[Parcel]) -> bytes:
-    """Small objects in one frame, whose size is for the caller to bound.
+    """Small objects in one frame, whose size in bytes is for the caller to bound.
 
     Raises:
-        MalformedFrame: A name is out of range, or there are too many buffers.
+        MalformedFrame: A name is out of range, or there are too many parcels or buffers.
     """
     frame = pb.Parcels()
+    parcels = list(parcels)
+    _check_counts(len(parcels), sum(len(parcel.buffers) for parcel in parcels))
     for parcel in parcels:
-        if len(parcel.buffers) > MAX_BUFFERS:
-            raise MalformedFrame(f"object {parcel.id} has {len(parcel.buffers)} buffers; at most {MAX_BUFFERS} may be")
         message = frame.parcels.add()
         _write_id(message.id, parcel.id)
         message.header = parcel.header
@@ -478,14 +507,22 @@ def decode_parcels(data: bytes) -> list[Parcel]:
     Raises:
         MalformedFrame: It is not that.
     """
+    messages = _parse(pb.Parcels, data).parcels
+    _check_counts(len(messages), 0)
+    _check_counts(0, sum(len(message.buffers) for message in messages))
     parcels = []
-    for message in _parse(pb.Parcels, data).parcels:
+    for message in messages:
         if not message.HasField("id"):
             raise MalformedFrame("a parcel lacks its name")
-        if len(message.buffers) > MAX_BUFFERS:
-            raise MalformedFrame(f"a parcel has {len(message.buffers)} buffers; at most {MAX_BUFFERS} may be")
         parcels.append(Parcel(_read_id(message.id), message.header, tuple(map(memoryview, message.buffers))))
     return parcels
+
+
+def _check_counts(parcels: int, buffers: int) -> None:
+    if parcels > MAX_PARCELS:
+        raise MalformedFrame(f"a frame has {parcels} parcels; at most {MAX_PARCELS} may be")
+    if buffers > MAX_FRAME_BUFFERS:
+        raise MalformedFrame(f"a frame has {buffers} buffers; at most {MAX_FRAME_BUFFERS} may be")
 
 
 def encode_acks(acks: Iterable[Ack]) -> bytes:
@@ -545,7 +582,7 @@ def decode_offer(data: bytes) -> Offer:
     Raises:
         MalformedFrame: It is not that, or its sizes do not add up.
     """
-    message = _parse(pb.Offer, data)
+    message = _parse(pb.Offer, data, most=MAX_BUFFERS + 64)
     if not message.HasField("id"):
         raise MalformedFrame("an offer lacks the name of its object")
     if len(message.buffer_sizes) > MAX_BUFFERS:
@@ -573,11 +610,15 @@ def decode_result(data: bytes) -> Verdict:
 # Shared by all -------------------------------------------------------------------------------------------------
 
 
-def _parse(message_type: type[_M], data: bytes) -> _M:
+def _parse(message_type: type[_M], data: bytes, max_bytes: int = MAX_FRAME_BYTES, *, most: int = MAX_FIELDS) -> _M:
+    if len(data) > max_bytes:
+        raise MalformedFrame(f"a {message_type.__name__} of {len(data)} bytes is over the limit of {max_bytes}")
     message = message_type()
     try:
+        if len(data) > SMALLEST_COUNTED:
+            check_fields(data, message.DESCRIPTOR, most)
         message.ParseFromString(data)
-    except DecodeError as error:
+    except (DecodeError, TooManyFields) as error:
         raise MalformedFrame(f"not a {message_type.__name__}: {error}") from error
     return message
 

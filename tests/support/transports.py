@@ -104,7 +104,7 @@ def test_a_greeting_that_is_put_off_can_be_tried_again(make_world: MakeWorld) ->
 def test_another_protocol_is_refused(make_world: MakeWorld) -> None:
     async def scenario() -> None:
         async with make_world().opened() as world:
-            with pytest.raises(PeerRefused, match="speaks protocol 1, but 'alice' speaks 7"):
+            with pytest.raises(PeerRefused, match="speaks protocol 2, but 'alice' speaks 7"):
                 await world.link().connect(hello("alice", protocol=7), timeout_s=LIMIT_S)
             assert world.handler.hellos == []
 

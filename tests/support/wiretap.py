@@ -225,8 +225,8 @@ class _TappedHandler:
         self._handler.on_parcels(peer, parcels)
         self._tap.arrived[self._party].set()
 
-    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
-        return self._handler.on_offer(peer, object_id, nbytes)
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int, overhead: int) -> Verdict:
+        return self._handler.on_offer(peer, object_id, nbytes, overhead)
 
     def on_offer_broken(self, peer: str, object_id: ObjectId) -> None:
         self._handler.on_offer_broken(peer, object_id)

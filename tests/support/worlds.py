@@ -109,7 +109,7 @@ class Recorder(Handler):
             self.acknowledge([Ack(received.id, Receipt.DELIVERED) for received in parcels])
         self._changed.set()
 
-    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int) -> Verdict:
+    def on_offer(self, peer: str, object_id: ObjectId, nbytes: int, overhead: int) -> Verdict:
         self.offers.append((peer, object_id, nbytes))
         self._changed.set()
         return self.verdict

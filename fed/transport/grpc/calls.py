@@ -10,13 +10,12 @@ import grpc
 import grpc.aio
 
 from fed.transport.contract import PeerRefused, PeerUnreachable, PeerUntrusted, TransportError
-from fed.transport.wire import MalformedFrame
+from fed.transport.wire import MAX_FRAME_BYTES, MalformedFrame
 
 __all__ = [
     "CALL_ERRORS",
     "CHANNEL_OPTIONS",
     "INCARNATION_KEY",
-    "MAX_FRAME_BYTES",
     "PARTY_KEY",
     "SERVER_OPTIONS",
     "SERVICE",
@@ -29,10 +28,8 @@ PARTY_KEY: Final = "fed-party-bin"
 INCARNATION_KEY: Final = "fed-incarnation-bin"
 """Metadata of every call but Greet. The suffix makes them binary to gRPC, so any name may be in them."""
 
-MAX_FRAME_BYTES: Final = 16 << 20
-"""No frame is larger, whatever a peer sends; gRPC refuses it before it is held."""
-
 _COMMON_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    # gRPC refuses what is larger before it is held.
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
     ("grpc.max_send_message_length", MAX_FRAME_BYTES),
     # A peer whose machine vanished sends no FIN. Pings notice within half a minute, and they keep a mapping alive in
@@ -42,6 +39,10 @@ _COMMON_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # Of the algorithms only the one that leaves everything as it is: a compressed frame of 1 MB may be one of 1 GB,
+    # and some releases unpack it before they look at its size.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.per_message_decompression", 0),
 )
 SERVER_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     *_COMMON_OPTIONS,
@@ -50,8 +51,12 @@ SERVER_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     # Peers ping as above; the defaults would take that for an attack and hang up.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    # More uploads than this at once, on one connection, queue at the sender.
-    ("grpc.max_concurrent_streams", 256),
+    # A peer has at most a handful of calls under way on each of its two connections. More queue at the caller.
+    ("grpc.max_concurrent_streams", 32),
+    # Whoever connects and shows no certificate is not waited for: each takes a descriptor.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # Between two parties there is a ping every few seconds, so this only ends connections that nobody uses.
+    ("grpc.max_connection_idle_ms", 300_000),
 )
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     *_COMMON_OPTIONS,

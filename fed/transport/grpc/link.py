@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 MAX_BATCH_BYTES: Final = 1 << 20
 """Of small parcels in one frame, unless a single one is larger."""
-MAX_CHUNK_BYTES: Final = 8 << 20
+MAX_CHUNK_BYTES: Final = 2 << 20
 """Of one chunk of an upload, and of one parcel in a batch: well below the limit for a frame."""
 
 
@@ -63,7 +63,7 @@ class GrpcLink(Link):
         peer: The party at the other end.
         address: Where that party's listener is reached.
         tls: This party's credentials. None: no TLS, and anyone at `address` may call itself `peer`.
-        chunk_bytes: Size of one chunk of an upload, at least 1; more than 8 MiB comes to 8 MiB.
+        chunk_bytes: Size of one chunk of an upload, at least 1; more than 2 MiB comes to 2 MiB.
 
     Raises:
         ValueError: `chunk_bytes` is not positive.
@@ -109,10 +109,10 @@ class GrpcLink(Link):
     @override
     async def send(self, parcels: Sequence[Parcel]) -> None:
         session = self._connected()
-        small = [parcel for parcel in parcels if parcel.nbytes <= MAX_CHUNK_BYTES]
+        small = [parcel for parcel in parcels if _fits_a_frame(parcel)]
         await session.stream.send([_frame(group) for group in _batches(small)])
         for parcel in parcels:
-            if parcel.nbytes > MAX_CHUNK_BYTES:
+            if not _fits_a_frame(parcel):
                 await self.upload(parcel)
 
     @override
@@ -326,6 +326,7 @@ class _Frame(NamedTuple):
 
     data: bytes
     parcels: int
+    buffers: int
     nbytes: int
     written: asyncio.Future[bool]
 
@@ -426,9 +427,12 @@ class _Outgoing:
     def _take(self) -> list[_Frame]:
         """The next frames that go as one, at least one."""
         batch = [self._frames.popleft()]
-        room = MAX_BATCH_BYTES - len(batch[0].data)
-        while self._frames and len(self._frames[0].data) <= room:
-            room -= len(self._frames[0].data)
+        room = _Room()
+        room.take(batch[0].parcels, batch[0].buffers, len(batch[0].data))
+        while self._frames:
+            frame = self._frames[0]
+            if not room.take(frame.parcels, frame.buffers, len(frame.data)):
+                break
             batch.append(self._frames.popleft())
         return batch
 
@@ -438,20 +442,41 @@ def _settle(frame: _Frame, *, written: bool) -> None:
         frame.written.set_result(written)
 
 
+class _Room:
+    """What still fits into one frame."""
+
+    def __init__(self) -> None:
+        self._parcels = wire.MAX_PARCELS
+        self._buffers = wire.MAX_FRAME_BUFFERS
+        self._nbytes = MAX_BATCH_BYTES
+
+    def take(self, parcels: int, buffers: int, nbytes: int) -> bool:
+        """Take so much of it. Returns whether there was as much."""
+        self._parcels -= parcels
+        self._buffers -= buffers
+        self._nbytes -= nbytes
+        return min(self._parcels, self._buffers, self._nbytes) >= 0
+
+
+def _fits_a_frame(parcel: Parcel) -> bool:
+    return parcel.nbytes <= MAX_CHUNK_BYTES and len(parcel.buffers) <= wire.MAX_FRAME_BUFFERS
+
+
 def _batches(parcels: Sequence[Parcel]) -> list[list[Parcel]]:
     batches: list[list[Parcel]] = []
-    room = 0
+    room = _Room()
     for parcel in parcels:
-        nbytes = parcel.nbytes
-        if nbytes > room or not batches:
+        taken = 1, len(parcel.buffers), parcel.nbytes
+        if not batches or not room.take(*taken):
             batches.append([])
-            room = MAX_BATCH_BYTES
+            room = _Room()
+            room.take(*taken)
         batches[-1].append(parcel)
-        room -= nbytes
     return batches
 
 
 def _frame(parcels: Sequence[Parcel]) -> _Frame:
     written = asyncio.get_running_loop().create_future()
+    buffers = sum(len(parcel.buffers) for parcel in parcels)
     nbytes = sum(parcel.nbytes for parcel in parcels)
-    return _Frame(wire.encode_parcels(parcels), len(parcels), nbytes, written)
+    return _Frame(wire.encode_parcels(parcels), len(parcels), buffers, nbytes, written)

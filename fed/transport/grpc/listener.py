@@ -42,6 +42,20 @@ __all__ = ["GrpcListener"]
 
 _LOG: Final = logging.getLogger(__name__)
 
+MAX_GREETINGS: Final = 4
+MAX_TELLS: Final = 4
+MAX_UPLOADS: Final = 4
+"""Calls of one peer whose frames are read at once; further ones wait, and only what they have in the windows of HTTP/2
+is held. An honest peer greets one at a time, tells one notice and one ping, and uploads two objects; twice as many are
+for what a broken connection has left."""
+
+MAX_CALLS: Final = 64
+"""Calls of one peer that are served at once, but greetings. More are refused."""
+
+GREETING_S: Final = 10.0
+FRAME_S: Final = 60.0
+"""How long a greeting may take to come, and another frame, so that half of one does not keep a place for ever."""
+
 MAX_UNREAD_ACKS: Final = 1 << 20
 """A peer that never reads its acknowledgements loses its stream when this many wait for it."""
 
@@ -75,7 +89,9 @@ class GrpcListener(Listener):
         self._handler: Handler | None = None
         self._incarnations: dict[str, str] = {}
         self._streams: dict[str, _Incoming] = {}
-        self._calls: set[asyncio.Task[Any]] = set()
+        # Who makes it, of those that end with the stream of that peer.
+        self._calls: dict[asyncio.Task[Any], str] = {}
+        self._turns: dict[tuple[str, str], asyncio.Semaphore] = {}
         self._blocks = Blocks()
         self._statistics = ListenerStatistics(0, 0, 0, 0)
 
@@ -107,8 +123,9 @@ class GrpcListener(Listener):
                 grpc.method_handlers_generic_handler(
                     SERVICE,
                     {
-                        "Greet": grpc.unary_unary_rpc_method_handler(self._greet),
-                        "Tell": grpc.unary_unary_rpc_method_handler(self._tell),
+                        # One frame each way. As streams, so that a call is looked at before its frame is read.
+                        "Greet": grpc.stream_unary_rpc_method_handler(self._greet),
+                        "Tell": grpc.stream_unary_rpc_method_handler(self._tell),
                         "Exchange": grpc.stream_stream_rpc_method_handler(self._exchange),
                         "Upload": grpc.stream_unary_rpc_method_handler(self._upload),
                     },
@@ -139,10 +156,14 @@ class GrpcListener(Listener):
     def statistics(self) -> ListenerStatistics:
         return self._statistics
 
-    async def _greet(self, request: bytes, context: Any) -> bytes:
+    async def _greet(self, _requests: object, context: Any) -> bytes:
         handler = self._enter()
         certified = await self._certified(context)
+        if certified is not None and not self._is_of_the_job(certified):
+            return self._strange(certified)
         try:
+            async with self._turn("greet", certified or "", MAX_GREETINGS):
+                request = await self._read_one(context, GREETING_S)
             hello = wire.decode_hello(request)
         except MalformedFrame as error:
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -154,9 +175,9 @@ class GrpcListener(Listener):
                 "give each party its own certificate",
             )
         peer = hello.party
+        if not self._is_of_the_job(peer):
+            return self._strange(peer)
         try:
-            if self._parties is not None and peer not in self._parties:
-                raise Refusal(f"party {peer!r} is not one of the job's: {', '.join(sorted(self._parties))}")
             welcome = answer_hello(handler, self._party, peer, hello)
         except Refusal as refusal:
             self._count(refused=1)
@@ -171,10 +192,21 @@ class GrpcListener(Listener):
         self._count(greetings=1)
         return wire.encode_welcome(welcome)
 
-    async def _tell(self, request: bytes, context: Any) -> bytes:
+    def _is_of_the_job(self, party: str) -> bool:
+        return self._parties is None or party in self._parties
+
+    def _strange(self, party: str) -> bytes:
+        self._count(refused=1)
+        listed = ", ".join(sorted(self._parties or ()))
+        return wire.encode_refusal(f"party {party!r} is not one of the job's: {listed}")
+
+    async def _tell(self, _requests: object, context: Any) -> bytes:
         handler = self._enter()
         peer, _ = await self._admit(context)
+        await self._join(context, peer)
         try:
+            async with self._turn("tell", peer, MAX_TELLS):
+                request = await self._read_one(context)
             notice = wire.decode_notice(request)
         except MalformedFrame as error:
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -190,6 +222,10 @@ class GrpcListener(Listener):
         handler = self._enter()
         peer, _ = await self._admit(context)
         self._end_stream(peer)
+        # A link opens a stream before anything else: what is under way belongs to a connection that broke.
+        for task, caller in tuple(self._calls.items()):
+            if caller == peer:
+                task.cancel()
         stream = self._streams[peer] = _Incoming(context)
         reading = asyncio.create_task(self._read_parcels(handler, peer, context, stream))
         try:
@@ -225,8 +261,16 @@ class GrpcListener(Listener):
     async def _upload(self, _requests: object, context: Any) -> bytes:
         handler = self._enter()
         peer, incarnation = await self._admit(context)
-        offer = await self._read_offer(context)
-        if handler.on_offer(peer, offer.id, offer.nbytes) is Verdict.DECLINE:
+        await self._join(context, peer)
+        async with self._turn("upload", peer, MAX_UPLOADS):
+            return await self._take_upload(handler, peer, incarnation, context)
+
+    async def _take_upload(self, handler: Handler, peer: str, incarnation: str, context: Any) -> bytes:
+        try:
+            offer = wire.decode_offer(await self._read_one(context))
+        except MalformedFrame as error:
+            await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if handler.on_offer(peer, offer.id, offer.nbytes, offer.overhead) is Verdict.DECLINE:
             return wire.encode_result(Verdict.DECLINE)
         parcel = None
         refusal = (grpc.StatusCode.FAILED_PRECONDITION, "a newer incarnation has greeted")
@@ -248,19 +292,13 @@ class GrpcListener(Listener):
         handler.on_parcels(peer, [parcel])
         return wire.encode_result(Verdict.ADMIT)
 
-    async def _read_offer(self, context: Any) -> wire.Offer:
-        try:
-            first = await context.read()
-            if first is grpc.aio.EOF:
-                raise MalformedFrame("an upload without an offer")
-            return wire.decode_offer(first)
-        except MalformedFrame as error:
-            await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-
     async def _assemble(self, context: Any, offer: wire.Offer) -> Parcel:
         assembly = Assembly(offer, self._blocks)
         while (chunk := await context.read()) is not grpc.aio.EOF:
             assembly.write(chunk)
+        if len(offer.buffer_sizes) > wire.MAX_FRAME_BUFFERS:
+            # To make so many views takes a while.
+            return await asyncio.to_thread(assembly.finish)
         return assembly.finish()
 
     def _enter(self) -> Handler:
@@ -268,9 +306,40 @@ class GrpcListener(Listener):
         task = asyncio.current_task()
         if task is None or self._handler is None:
             raise RuntimeError("a call is served outside of a task, or before the start")
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self._calls[task] = ""
+        task.add_done_callback(self._calls.pop)
         return self._handler
+
+    async def _join(self, context: Any, peer: str) -> None:
+        """Be one of the calls of a peer that end with its stream."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._calls[task] = peer
+        if list(self._calls.values()).count(peer) > MAX_CALLS:
+            await self._refuse(
+                context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MAX_CALLS} calls of {peer!r} at once"
+            )
+
+    def _turn(self, what: str, party: str, most: int) -> asyncio.Semaphore:
+        """What to hold while a frame of a party is read."""
+        turn = self._turns.get((what, party))
+        if turn is None:
+            turn = self._turns[what, party] = asyncio.Semaphore(most)
+        return turn
+
+    async def _read_one(self, context: Any, within_s: float = FRAME_S) -> bytes:
+        """The frame of a call that has one.
+
+        Raises:
+            MalformedFrame: There is none, or it does not come to an end.
+        """
+        try:
+            frame = await asyncio.wait_for(context.read(), within_s)
+        except asyncio.TimeoutError as error:
+            raise MalformedFrame(f"a frame was not whole after {within_s:g} s") from error
+        if frame is grpc.aio.EOF:
+            raise MalformedFrame("a call without a frame")
+        return frame  # type: ignore[no-any-return]
 
     async def _certified(self, context: Any) -> str | None:
         """The party that the caller's certificate names; None without TLS."""

@@ -34,6 +34,7 @@ from fed.transport.contract import (
     NoticeKind,
     NotNow,
     Parcel,
+    PeerRefused,
     PeerUnreachable,
     PeerUntrusted,
     Refusal,
@@ -448,6 +449,33 @@ def test_a_peer_that_never_answers_is_named_with_the_last_thing_heard() -> None:
     run(test)
 
 
+def test_e33_who_is_greeted_when_another_one_refuses_is_greeted_on_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with federation(begun=False, drivers=False) as fed:
+            bob, carol = (fed.network.link("alice", peer) for peer in ("bob", "carol"))
+            refused = asyncio.Event()
+
+            async def refuse(*_: object, **__: object) -> Hello:
+                raise PeerRefused("not with you")
+
+            async def late(greeting: Hello, *, timeout_s: float, connect: Any = carol.connect) -> Any:
+                await refused.wait()
+                return await connect(greeting, timeout_s=timeout_s)
+
+            monkeypatch.setattr(bob, "connect", refuse)
+            monkeypatch.setattr(carol, "connect", late)
+            sender = Sender(
+                hello("alice", incarnation="another"), {"bob": bob, "carol": carol}, DataCodec(), small_object_bytes=10
+            )
+            assert [(problem.peer, problem.final) for problem in await sender.connect(60)] == [("bob", True)]
+            telling = asyncio.ensure_future(sender.tell({"carol": [Notice(NoticeKind.PING, 0)]}, 30))
+            refused.set()
+            assert await telling == {}
+            await sender.close()
+
+    run(test)
+
+
 def test_a_driver_that_starts_anew_is_put_off_while_the_old_run_lasts() -> None:
     async def test() -> None:
         async with federation() as fed:
@@ -471,6 +499,8 @@ def test_a_driver_that_starts_anew_before_the_job_began_takes_its_predecessors_p
         async with federation(begun=False, drivers=False) as fed:
             # Also one that was ready: the job begins when all are, and carol may not be.
             fed.receivers["bob"].on_notice("alice", READY)
+            # Two that live would take the place of one another.
+            await fed.senders["alice"].close()
             successor = Sender(
                 hello("alice", incarnation="second life"),
                 {"bob": fed.network.link("alice", "bob")},
@@ -553,7 +583,7 @@ def test_e44_what_a_peer_tells_costs_no_more_than_a_limit_while_the_driver_is_bu
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"protocol": 2}, "incompatible protocol version: party 'bob' speaks 2"),
+        ({"protocol": 3}, "incompatible protocol version: party 'bob' speaks 3"),
         ({"job": "other"}, "different job names: party 'bob' runs 'other', party 'alice' runs 'job'"),
         ({"parties": ("alice", "bob")}, "different parties: party 'bob' has alice, bob, party 'alice' has alice, bob"),
         ({"types": ("m.T",)}, "different declared types: party 'bob' has m.T, party 'alice' has none"),
@@ -951,7 +981,7 @@ def frames(bob: Receiver) -> list[Callable[[], object]]:
         lambda: bob.on_hello("alice", hello("alice")),
         lambda: bob.on_stream("alice", lambda acks: None),
         lambda: bob.on_parcels("alice", []),
-        lambda: bob.on_offer("alice", ObjectId(0, 1, 0), 10**9),
+        lambda: bob.on_offer("alice", ObjectId(0, 1, 0), 10**9, 0),
         lambda: bob.on_notice("alice", Notice(NoticeKind.PING, 0)),
         lambda: bob.on_notice("alice", Notice(NoticeKind.PROGRESS, 0)),
     ]

@@ -6,8 +6,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -30,9 +29,10 @@ from fed.transport.contract import (
     Verdict,
 )
 from fed.transport.grpc import GrpcLink, GrpcListener
-from fed.transport.grpc.calls import INCARNATION_KEY, MAX_FRAME_BYTES, PARTY_KEY, SERVICE, map_error, status_error
+from fed.transport.grpc.calls import INCARNATION_KEY, PARTY_KEY, SERVICE, map_error, status_error
 from fed.transport.v1 import fed_pb2 as pb
-from fed.transport.wire import MalformedFrame, Offer
+from fed.transport.wire import MAX_FRAME_BYTES, MalformedFrame, Offer
+from tests.support.attackers import Raw, attacked, refused, unharmed
 from tests.support.worlds import LIMIT_S, GrpcWorld, Recorder, content, free_address, hello, parcel, run
 
 # Errors ----------------------------------------------------------------------------------------------------------
@@ -85,67 +85,6 @@ def test_every_other_error_of_a_call_has_a_meaning(error: BaseException, meaning
 
 
 # Hostile callers -------------------------------------------------------------------------------------------------
-
-
-class Raw:
-    """A caller that says whatever it likes."""
-
-    def __init__(self, channel: Any, party: str = "alice", incarnation: str = "first") -> None:
-        self.channel = channel
-        self.metadata = ((PARTY_KEY, party.encode()), (INCARNATION_KEY, incarnation.encode()))
-
-    async def greet(self, frame: bytes) -> bytes:
-        answer: bytes = await self.channel.unary_unary(f"/{SERVICE}/Greet")(frame, timeout=LIMIT_S)
-        return answer
-
-    async def tell(self, frame: bytes) -> None:
-        await self.channel.unary_unary(f"/{SERVICE}/Tell")(frame, metadata=self.metadata, timeout=LIMIT_S)
-
-    async def exchange(self, *frames: bytes) -> None:
-        call = self.channel.stream_stream(f"/{SERVICE}/Exchange")(iter(frames), metadata=self.metadata, timeout=LIMIT_S)
-        while await call.read() is not grpc.aio.EOF:
-            pass
-
-    async def upload(self, frames: Iterable[bytes]) -> Verdict:
-        method = self.channel.stream_unary(f"/{SERVICE}/Upload")
-        return wire.decode_result(await method(iter(frames), metadata=self.metadata, timeout=LIMIT_S))
-
-
-@asynccontextmanager
-async def attacked(credentials: Mapping[str, TLSConfig] | None = None) -> AsyncIterator[tuple[GrpcWorld, Raw]]:
-    """A world whose alice is a raw caller; with credentials, one that proves to be alice."""
-    async with GrpcWorld(credentials or {}).opened() as world:
-        assert isinstance(world, GrpcWorld)
-        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        target = str(world.listener.address)
-        if credentials is None:
-            channel = grpc.aio.insecure_channel(target, options)
-        else:
-            tls = credentials["alice"]
-            secrets = grpc.ssl_channel_credentials(tls.ca.read_bytes(), tls.key.read_bytes(), tls.cert.read_bytes())
-            channel = grpc.aio.secure_channel(target, secrets, [*options, ("grpc.ssl_target_name_override", "bob")])
-        try:
-            yield world, Raw(channel)
-        finally:
-            await channel.close()
-
-
-async def refused(world: GrpcWorld, attempt: Any, code: grpc.StatusCode, details: str, count: int = 1) -> None:
-    before = world.listener.statistics().refused
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await attempt
-    assert caught.value.code() is code
-    assert details in str(caught.value.details())
-    assert world.listener.statistics().refused == before + count
-
-
-async def unharmed(world: GrpcWorld) -> None:
-    carol = await world.connected("carol")
-    await carol.send([parcel(1)])
-    await carol.upload(parcel(2, bytes(100_000)))
-    await carol.tell(Notice(NoticeKind.READY, 0), timeout_s=LIMIT_S)
-    await world.handler.until(lambda: len(world.handler.parcels) >= 2)
-    assert {peer for peer, _ in world.handler.parcels} == {"carol"}
 
 
 def test_e44_a_name_in_the_greeting_that_the_certificate_does_not_prove(credentials: Mapping[str, TLSConfig]) -> None:

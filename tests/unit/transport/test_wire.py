@@ -406,6 +406,7 @@ def test_too_many_buffers_are_neither_written_nor_read(monkeypatch: pytest.Monke
     many = parcel(1, b"", b"", b"", b"", header=b"")
     frame, offer = wire.encode_parcels([many]), wire.encode_offer(Offer(many.id, 0, (0,) * 4))
     monkeypatch.setattr(wire, "MAX_BUFFERS", 3)
+    monkeypatch.setattr(wire, "MAX_FRAME_BUFFERS", 3)
     with pytest.raises(MalformedFrame):
         wire.encode_parcels([many])
     with pytest.raises(MalformedFrame):
