@@ -59,7 +59,7 @@ from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Outcome, Proxies, Ref, Runtime, TaskBody
 from fed.runtime.placement import amounts
 from fed.sending import QueueThread
-from fed.transport.contract import PROTOCOL_VERSION, Hello, LinkStatistics
+from fed.transport.contract import MAX_GREETING_BYTES, PROTOCOL_VERSION, Hello, LinkStatistics
 
 __all__ = ["Job", "JobStatistics", "hello_of"]
 
@@ -178,7 +178,21 @@ class JobStatistics:
 
 
 def hello_of(config: Config, incarnation: str) -> Hello:
-    """How a party greets the others."""
+    """How a party greets the others.
+
+    Raises:
+        ConfigError: It declares more than fits into a greeting.
+    """
+    types = tuple(sorted(f"{one.__module__}.{one.__qualname__}" for one in config.types))
+    exceptions = tuple(sorted(one.__name__ for one in config.exceptions))
+    # Each name takes up to three bytes more, and what else is in a greeting less than a kilobyte.
+    names = (*types, *exceptions, *config.parties)
+    nbytes = sum(len(name.encode("utf-8", "replace")) + 3 for name in names)
+    if nbytes > MAX_GREETING_BYTES - 1024:
+        raise ConfigError(
+            f"the names of {len(types)} types and {len(exceptions)} exceptions take {nbytes} bytes, and a greeting has "
+            f"room for {MAX_GREETING_BYTES - 1024}: declare fewer (options types and exceptions)"
+        )
     return Hello(
         protocol=PROTOCOL_VERSION,
         version=importlib.metadata.version("fedray"),
@@ -186,8 +200,8 @@ def hello_of(config: Config, incarnation: str) -> Hello:
         party=config.party,
         incarnation=incarnation,
         parties=config.parties,
-        types=tuple(sorted(f"{one.__module__}.{one.__qualname__}" for one in config.types)),
-        exceptions=tuple(sorted(one.__name__ for one in config.exceptions)),
+        types=types,
+        exceptions=exceptions,
     )
 
 

@@ -31,6 +31,7 @@ from fed.object import ObjectId
 
 __all__ = [
     "BUFFER_BYTES",
+    "MAX_GREETING_BYTES",
     "PROTOCOL_VERSION",
     "Ack",
     "AddressInUse",
@@ -56,6 +57,10 @@ __all__ = [
 
 PROTOCOL_VERSION: Final = 2
 """Raised whenever two releases could misunderstand one another. Equal in every party of a job."""
+
+
+MAX_GREETING_BYTES: Final = 64 << 10
+"""Of a greeting, and of the answer to one. Whoever has a certificate may send one."""
 
 
 class TransportError(Exception):

@@ -34,7 +34,17 @@ from fed.core.failure import (
 )
 from fed.core.stall import MAX_SHOWN, Standing, Wait
 from fed.object import ObjectId
-from fed.transport.contract import BUFFER_BYTES, Ack, Hello, Notice, NoticeKind, Parcel, Receipt, Verdict
+from fed.transport.contract import (
+    BUFFER_BYTES,
+    MAX_GREETING_BYTES,
+    Ack,
+    Hello,
+    Notice,
+    NoticeKind,
+    Parcel,
+    Receipt,
+    Verdict,
+)
 from fed.transport.fields import TooManyFields, check_fields
 from fed.transport.v1 import fed_pb2 as pb
 
@@ -44,7 +54,6 @@ __all__ = [
     "MAX_FAILURE_BYTES",
     "MAX_FRAME_BUFFERS",
     "MAX_FRAME_BYTES",
-    "MAX_GREETING_BYTES",
     "MAX_NOTICE_OBJECTS",
     "MAX_PARCELS",
     "MAX_NOTICE_TEXTS",
@@ -77,8 +86,6 @@ MAX_TYPE_BYTES: Final = 512
 """Of a declared type's name, which includes its module."""
 MAX_FRAME_BYTES: Final = 4 << 20
 """No frame of any kind is larger."""
-MAX_GREETING_BYTES: Final = 64 << 10
-"""Of a greeting, and of the answer to one. Whoever has a certificate may send one."""
 MAX_PARTIES: Final = 1024
 MAX_TYPES: Final = 4096
 MAX_NOTICE_OBJECTS: Final = 8192
@@ -570,7 +577,10 @@ def encode_offer(offer: Offer) -> bytes:
     _write_id(message.id, offer.id)
     message.header_size = _in_range(offer.header_size, MAX_BYTES, "size of a header")
     if len(offer.buffer_sizes) > MAX_BUFFERS:
-        raise MalformedFrame(f"object {offer.id} has {len(offer.buffer_sizes)} buffers; at most {MAX_BUFFERS} may be")
+        raise MalformedFrame(
+            f"object {offer.id} has {len(offer.buffer_sizes)} buffers (arrays, large bytes), and at most {MAX_BUFFERS} "
+            "may be: put some together"
+        )
     message.buffer_sizes.extend(offer.buffer_sizes)
     message.total = _in_range(offer.nbytes, MAX_BYTES, "size of an object")
     return message.SerializeToString()
