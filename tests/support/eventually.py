@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> bool:
+def eventually(holds: Callable[[], bool], within_s: float = 60.0) -> bool:
     """Whether something outside our control comes true in time. For the end of other processes and threads only."""
     deadline = time.monotonic() + within_s
     while not holds():

@@ -32,8 +32,8 @@ ROOT: Final = Path(__file__).parents[3]
 MIB: Final = 1 << 20
 CONSTANT: Final = 128 * MIB
 """What a peer may make a receiver grow by, beside twice what it is charged; docs/security.md says so."""
-HOLD_S: Final = 1.0
-"""A message holds the loop for less than a tenth of it, on a core of its own. Here the attacker is on that core too."""
+HOLD_S: Final = 2.0
+"""Alone, a message holds the loop for a tenth of a second at most. Here others want its core too."""
 MANY: Final = times(10, 40, 200)
 
 

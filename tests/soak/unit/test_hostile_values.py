@@ -25,7 +25,7 @@ from tests.support.values import CODEC, Access, Colour, Plain
 
 COUNT = times(4_000, 40_000, 1_000_000)
 PARTS = 4
-LIMIT_S = 1.0
+LIMIT_S = 5.0
 """Of processor time, for a value of some hundred bytes."""
 
 VALUES: Final[list[Any]] = [

@@ -323,7 +323,7 @@ def test_many_keys_of_one_hash_are_refused_before_they_are_compared(tree: Any) -
     began = time.thread_time()
     with pytest.raises(DecodeError, match="too many small objects"):
         _decode(header, [b""] if tree[1] == "category" else [])
-    assert time.thread_time() - began < 1
+    assert time.thread_time() - began < 5
 
 
 def test_some_keys_of_one_hash_are_none_too_many() -> None:
@@ -338,7 +338,7 @@ def test_a_map_of_msgpack_has_no_key_beyond_64_bits() -> None:
     began = time.thread_time()
     with pytest.raises(DecodeError, match="a key of a type that cannot be one"):
         _decode(header)
-    assert time.thread_time() - began < 1
+    assert time.thread_time() - began < 5
     edge = {-(1 << 63): 1, (1 << 64) - 1: 2, "k": 3}
     assert CODEC.encode(edge).header[:1] == b"\x83"
     for beyond in (-(1 << 63) - 1, 1 << 64):
@@ -389,7 +389,7 @@ def test_many_small_objects_take_no_more_than_what_they_are_allowed(one: Any, mo
     began = time.thread_time()
     with pytest.raises(DecodeError, match="too many small objects"):
         _decode(header)
-    assert time.thread_time() - began < 1
+    assert time.thread_time() - began < 5
 
 
 def test_a_million_pairs_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,6 +445,6 @@ def test_labels_that_must_be_unique_are_sorted_or_few() -> None:
         with pytest.raises(DecodeError, match="labels are not sorted"):
             _decode(msgpack.packb(make(shuffled)[0]), make(shuffled)[1])
         assert len(_decode(msgpack.packb(make(np.sort(numbers))[0]), make(np.sort(numbers))[1]))
-        assert time.thread_time() - began < 1
+        assert time.thread_time() - began < 5
     with pytest.raises(EncodeError, match="distinct labels are not sorted"):
         CODEC.encode(pd.Categorical.from_codes([0], categories=pd.RangeIndex(20_000, 0, -1)))

@@ -72,7 +72,7 @@ def read(frame: bytes, decode: Any) -> tuple[float, int]:
 )
 def test_a_frame_full_of_empty_things_costs_next_to_nothing(frame: bytes, decode: Any) -> None:
     took_s, peak = read(frame, decode)
-    assert took_s < 0.5
+    assert took_s < 3
     assert peak < 12 * MIB
 
 
