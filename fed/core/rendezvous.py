@@ -55,7 +55,7 @@ T = TypeVar("T")
 ENTRY_BYTES: Final = 512
 """Charged for each stored object on top of its size, so that a flood of tiny ones is bounded too."""
 
-MAX_ENTRIES: Final = 1 << 20
+MAX_ENTRIES: Final = 1 << 17
 """Objects of one peer that are in the table at once. Far more than a job ever has under way: what is deferred is
 charged no bytes, and a peer that names objects without end must not fill the memory with their names."""
 

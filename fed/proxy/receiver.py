@@ -50,8 +50,8 @@ MAX_UNTAKEN: Final = 64
 told again nobody honest has as many."""
 
 INLINE_HEADER_BYTES: Final = 4 * 1024
-"""Headers up to this size are decoded on the event loop, larger ones on a thread. What takes longest to decode, by its
-size, are pandas objects: some 20 ms, where somebody fills a header with nothing else."""
+INLINE_BYTES: Final = 1 << 20
+"""Objects whose header and whose whole are at most so long are decoded on the event loop, larger ones on a thread."""
 
 _OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
 """Notices about a peer's process, which lives through the epochs: they are never out of date."""
@@ -539,7 +539,7 @@ class Receiver:
 
     async def _decode(self, key: Key, parcel: Parcel) -> Any:
         try:
-            if len(parcel.header) <= INLINE_HEADER_BYTES:
+            if len(parcel.header) <= INLINE_HEADER_BYTES and parcel.nbytes <= INLINE_BYTES:
                 return self._codec.decode(parcel.header, parcel.buffers)
             return await asyncio.to_thread(self._codec.decode, parcel.header, parcel.buffers)
         except DecodeError as error:

@@ -216,8 +216,7 @@ class Sender:
         pending = {peer.begin_join(timeout_s) for peer in self._peers.values()}
         while pending and not any(problem.final for problem in problems):
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            # One that was cancelled is of a peer that has left, or this is closed: nobody waits for it.
-            problems += [problem for one in done if not one.cancelled() and (problem := one.result()) is not None]
+            problems += [problem for one in done if (problem := _result(one)) is not None]
         return problems
 
     async def push(self, deliveries: Sequence[Delivery], values: Sequence[Any]) -> Pushed:
@@ -390,6 +389,13 @@ class _Watch:
             self._news.set()
 
 
+def _result(joining: asyncio.Task[JoinProblem | None]) -> JoinProblem | None:
+    """What a greeting came to. One that was cancelled is of a peer that has left, or of a sender that is closed."""
+    if joining.cancelled():
+        return JoinProblem(joining.get_name(), "it is not greeted any more", final=False)
+    return joining.result()
+
+
 class _Peer:
     """One peer as the sender sees it: its link, its outbox, and whether the link is up."""
 
@@ -444,6 +450,7 @@ class _Peer:
     def begin_join(self, timeout_s: float) -> asyncio.Task[JoinProblem | None]:
         """Have this peer greeted until it is joined, has refused, or the time is up."""
         joining = self._spawn(self.join(timeout_s))
+        joining.set_name(self.link.peer)
         self._joining.add(joining)
         joining.add_done_callback(self._joining.discard)
         return joining

@@ -35,6 +35,9 @@ _MAX_SHAPE: Final = 64
 _MAX_ITEM_BYTES: Final = (1 << 31) - 1
 """Of one item of any dtype: numpy counts them in an int of C, or did so in some release."""
 
+_MAX_EMPTY_ITEMS: Final = 1 << 16
+"""Items of no bytes cost no bytes, until somebody converts them."""
+
 _MAX_SPAN: Final = (1 << 62) - 1
 """Of all sizes of a shape and the item's together, where none of them is zero."""
 
@@ -176,6 +179,8 @@ def _span(shape: list[Any], itemsize: int) -> int:
     if math.prod(size or 1 for size in (*shape, itemsize)) > _MAX_SPAN:
         raise DecodeError("an array has a shape that is too large")
     count: int = math.prod(shape)
+    if not itemsize and count > _MAX_EMPTY_ITEMS:
+        raise DecodeError(f"an array has {count} items of no bytes; at most {_MAX_EMPTY_ITEMS} may be")
     return count * itemsize
 
 

@@ -37,6 +37,11 @@ def _write(writer: Writer, value: Any, kind: str, table: Any) -> Any:
         raise Refused(type(value), "it has an extension type; cast it to its storage type")
     if any(map(_is_view, _types(field.type for field in table.schema))):
         raise Refused(type(value), "its views refer to memory that they do not show; cast them to string or list")
+    for zone in _zones(table.schema):
+        if not _is_zone(zone):
+            raise Refused(
+                type(value), f"its time zone {zone!r} is not of the IANA database; cast it to 'UTC', or '+01:00'"
+            )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write(_compact(table))
@@ -145,10 +150,17 @@ def _read(reader: Reader, args: list[Any], room: int) -> Any:
 
 def _check_zones(schema: Any) -> None:
     """Refuse names of zones that are none: what makes Python's times of a column looks them up."""
-    for kind in _types(field.type for field in schema):
-        zone = kind.tz if pa.types.is_timestamp(kind) else None
-        if zone is not None and not zones.is_known(zone) and not zones.is_fixed(zone):
-            raise DecodeError("a time zone is not known here")
+    if not all(map(_is_zone, _zones(schema))):
+        raise DecodeError("a time zone is not known here")
+
+
+def _zones(schema: Any) -> list[str]:
+    kinds = _types(field.type for field in schema)
+    return [kind.tz for kind in kinds if pa.types.is_timestamp(kind) and kind.tz is not None]
+
+
+def _is_zone(name: str) -> bool:
+    return zones.is_known(name) or zones.is_fixed(name)
 
 
 def _only(parts: list[Any]) -> Any:

@@ -52,6 +52,9 @@ from fed.serde.tree import (
 
 __all__ = ["DataCodec", "is_small"]
 
+UNCOUNTED_BYTES: Final = 1 << 18
+"""Up to here a header is unpacked without a count of its containers."""
+
 _BUILTIN_BASES: Final = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
@@ -120,8 +123,10 @@ class DataCodec:
         """
         work = WORK + (len(header) + sum(map(len, buffers))) // BYTES_PER_WORK
         reader = Reader(buffers, self._declared, work)
-        # A byte is one container at most, so of fewer bytes no count is needed.
-        counted: dict[str, Any] = {"list_hook": reader.count, "object_hook": reader.count} if len(header) > work else {}
+        # A byte is one container at most: few of them are not worth a call for each.
+        counted: dict[str, Any] = {}
+        if len(header) > UNCOUNTED_BYTES:
+            counted = {"list_hook": reader.count_list, "object_hook": reader.count_map}
         try:
             value = reader.read(
                 msgpack.unpackb(

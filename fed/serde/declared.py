@@ -93,7 +93,11 @@ class _Enum:
         self._name = qualified_name(cls)
         self._is_flag = issubclass(cls, enum.Flag)
         # A flag may keep bits that it has no name for, and takes the square of their number to look at them.
-        self._bits = max([64, *(member.value.bit_length() for member in cls)]) if issubclass(cls, enum.Flag) else 0
+        self._bits = (
+            max([64, *(member.value.bit_length() for member in cls.__members__.values())])
+            if issubclass(cls, enum.Flag)
+            else 0
+        )
 
     def write(self, writer: Writer, value: enum.Enum, room: int) -> Any:
         # A combination of flags has no name of its own in every Python. Any other member crosses by name, because

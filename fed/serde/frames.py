@@ -11,6 +11,7 @@ What is decoded refers to the buffers and is read-only, as in an object store. C
 from __future__ import annotations
 
 import datetime
+import re
 import zoneinfo
 from types import TracebackType
 from typing import Any, Final
@@ -143,7 +144,7 @@ def _read_string(reader: Reader, args: list[Any], room: int) -> Any:
 
 def _read_period(reader: Reader, args: list[Any], room: int) -> Any:
     freq, ordinals = args
-    expect([freq], str)
+    _check_frequency(freq)
     index: Any = pd.PeriodIndex
     return index.from_ordinals(read_numpy(reader, ordinals, room, "i"), freq=freq).array
 
@@ -151,6 +152,9 @@ def _read_period(reader: Reader, args: list[Any], room: int) -> Any:
 def _read_interval(reader: Reader, args: list[Any], room: int) -> Any:
     left, right, closed = args
     sides = [_read_as(pd.Index, reader, side, room) for side in (left, right)]
+    for side in sides:
+        if isinstance(side, pd.RangeIndex):
+            reader.spend(len(side) >> 3)
     return pd.arrays.IntervalArray.from_arrays(sides[0], sides[1], closed=closed)
 
 
@@ -211,7 +215,7 @@ def _write_freq(freq: Any, cls: type, count: int) -> str | None:
     if freq is None:
         return None
     name: str = freq.freqstr
-    if not isinstance(freq, pd.tseries.offsets.Tick) and count > _MAX_STEPS:
+    if not _is_constant(freq) and count > _MAX_STEPS:
         raise Refused(cls, f"it has a frequency that takes too long to check for {count} times; set freq to None")
     try:
         faithful = pd.tseries.frequencies.to_offset(name) == freq
@@ -237,15 +241,24 @@ def _check_labels(reader: Reader, labels: Any) -> None:
     Raises:
         DecodeError: To find out could take too long.
     """
+    count = len(labels)
+    if isinstance(labels, pd.RangeIndex):
+        # It has no bytes, and may be made into numbers.
+        reader.spend(count >> 3)
+        return
+    texts = _are_texts(labels)
     if _are_objects(labels):
         reader.check_keys(labels.tolist())
-    elif _are_unsorted(labels):
-        raise DecodeError(f"{len(labels)} labels are not sorted; more than {_MAX_UNSORTED} must be")
+    if not texts and _are_unsorted(labels):
+        raise DecodeError(f"{count} labels are not sorted; more than {_MAX_UNSORTED} must be")
+    if not texts:
+        # What it takes if all have one hash.
+        reader.spend(min(count, _MAX_UNSORTED) ** 2 >> 9)
 
 
 def _refuse_unsorted(labels: Any, cls: type) -> None:
     """Refuse what `_check_labels` would."""
-    if not _are_objects(labels) and _are_unsorted(labels):
+    if not _are_texts(labels) and _are_unsorted(labels):
         raise Refused(cls, f"its {len(labels)} distinct labels are not sorted; more than {_MAX_UNSORTED} must be")
 
 
@@ -253,16 +266,42 @@ def _are_objects(labels: Any) -> bool:
     return labels.dtype == object and not isinstance(labels, pd.MultiIndex)
 
 
+def _are_texts(labels: Any) -> bool:
+    """Whether the hashes of labels are random in each process."""
+    if _are_objects(labels):
+        return set(map(type, labels.tolist())) <= {str, bytes, type(None)}
+    return isinstance(labels.dtype, pd.StringDtype)
+
+
 def _are_unsorted(labels: Any) -> bool:
-    is_text = isinstance(labels.dtype, pd.StringDtype)
-    return not is_text and len(labels) > _MAX_UNSORTED and not labels.is_monotonic_increasing
+    if len(labels) <= _MAX_UNSORTED or isinstance(labels, pd.RangeIndex):
+        return False
+    try:
+        return not (labels.is_monotonic_increasing or labels.is_monotonic_decreasing)
+    except TypeError:
+        # Some cannot be compared.
+        return True
 
 
-_MAX_STEPS: Final = 1 << 17
+_MAX_STEPS: Final = 1 << 14
 """Most times of an index with a frequency that pandas can only check step by step."""
 
 _FREQUENCY_WORK: Final = 400
-"""What it takes to check a frequency, be it of a single time."""
+"""What it takes to check a frequency, and again for every step where it is checked by steps."""
+
+_FREQUENCY: Final = re.compile(r"-?[0-9]{0,9}[A-Za-z]{1,6}(?:-[A-Z0-9]{1,4}){0,4}")
+"""The names of frequencies. pandas' own grammar is larger, and takes the square of a name's length."""
+
+
+def _check_frequency(name: Any) -> None:
+    if type(name) is not str or not _FREQUENCY.fullmatch(name):
+        raise DecodeError("a frequency is not known here")
+
+
+def _is_constant(offset: Any) -> bool:
+    """Whether every step is as long as the others. A day is no `Tick` any more, and is one for whoever has no zone."""
+    return isinstance(offset, (pd.tseries.offsets.Tick, pd.tseries.offsets.Day))
+
 
 _MAX_UNSORTED: Final = 1 << 14
 """Most labels that must be unique and are not sorted."""
@@ -321,11 +360,9 @@ def _read_index(reader: Reader, args: list[Any], room: int) -> Any:
     values = _read_values(reader, tree, room)
     index: Any = pd.Index(values, dtype=values.dtype, name=name, copy=False, tupleize_cols=False)
     if freq is not None:
-        expect([freq], str)
-        reader.spend(_FREQUENCY_WORK)
+        _check_frequency(freq)
         offset = pd.tseries.frequencies.to_offset(freq)
-        if not isinstance(offset, pd.tseries.offsets.Tick) and len(index) > _MAX_STEPS:
-            raise DecodeError(f"an index of {len(index)} times has a frequency that takes too long to check")
+        reader.spend(_FREQUENCY_WORK * (1 if _is_constant(offset) else 1 + len(index)))
         index = type(index)(index, freq=offset, name=name)
     return index
 

@@ -29,7 +29,7 @@ one C-level pass over the types of a container's items decides that it is plain,
 
 from __future__ import annotations
 
-import collections
+import decimal
 import enum
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -82,14 +82,14 @@ _WELL_HASHED: Final = frozenset({type(None), bool, float, str, bytes})
 MAX_INT_BITS: Final = 1 << 19
 """Of an int. More is data, which is what bytes are for."""
 
-WORK: Final = 1 << 21
-"""What may be spent on a value, however small: about a second."""
+WORK: Final = 1 << 23
+"""What may be spent on a value, however small: some four seconds. Half a million dates are honest, and take two."""
 
 BYTES_PER_WORK: Final = 32
 """For so many bytes of a value there is one unit more, which makes a second for 64 MiB."""
 
-FEW_KEYS: Final = 16
-"""So many keys may well have one hash."""
+MAP_WORK: Final = 3
+"""What a map of msgpack takes: by its memory, of 232 bytes for the first key."""
 
 MAX_STEPS: Final = 12
 """Steps of a path that an error shows from either end."""
@@ -329,6 +329,20 @@ class Writer:
 _PIECES: Final = head(Tag.PIECES)
 
 
+def _comparing(key: Any) -> int:
+    """What it may take to find out whether a key equals another one of its hash."""
+    kind = type(key)
+    if kind is int:
+        # A decimal makes a decimal of it, which takes the square of its length.
+        return 1 + (int(key.bit_length()) >> 9) ** 2
+    if isinstance(key, tuple):
+        return 1 + sum(map(_comparing, key))
+    if kind is frozenset:
+        # All items may have one hash too.
+        return 1 + sum(map(_comparing, key)) ** 2
+    return 1 if kind in KEYS else 8 + (len(str(key)) >> 6 if kind is decimal.Decimal else 0)
+
+
 class Mark:
     """A mark as read: what to do with the rest of its array."""
 
@@ -382,13 +396,22 @@ class Reader:
         if self._work < 0:
             raise DecodeError("the value is of too many small objects for its size: send arrays instead")
 
-    def count(self, container: Any) -> Any:
-        """Spend what one more container takes; a hook for msgpack.
+    def count_list(self, container: list[Any]) -> list[Any]:
+        """Spend what one more list takes; a hook for msgpack.
 
         Raises:
             DecodeError: So much is not left.
         """
         self.spend(1)
+        return container
+
+    def count_map(self, container: dict[Any, Any]) -> dict[Any, Any]:
+        """Spend what one more map takes; a hook for msgpack.
+
+        Raises:
+            DecodeError: So much is not left.
+        """
+        self.spend(MAP_WORK)
         return container
 
     def check_keys(self, keys: Collection[Any]) -> None:
@@ -398,11 +421,17 @@ class Reader:
             DecodeError: Too many have one hash.
             TypeError: One has none.
         """
-        if len(keys) <= FEW_KEYS or set(map(type, keys)) <= _WELL_HASHED:
+        if len(keys) < 2 or set(map(type, keys)) <= _WELL_HASHED:
             return
         hashes = list(map(hash, keys))
-        if len(set(hashes)) < len(hashes):
-            self.spend(sum(count * (count - 1) // 2 for count in collections.Counter(hashes).values()))
+        if len(set(hashes)) == len(hashes):
+            return
+        groups: dict[int, list[Any]] = {}
+        for value, key in zip(hashes, keys, strict=True):
+            groups.setdefault(value, []).append(key)
+        for group in groups.values():
+            if len(group) > 1:
+                self.spend(len(group) * (len(group) - 1) // 2 * max(map(_comparing, group)))
 
     def read(self, tree: Any, room: int) -> Any:
         """The value of one tree.

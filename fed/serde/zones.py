@@ -18,7 +18,7 @@ _FIXED: Final = re.compile(r"[+-][0-9]{2}:[0-9]{2}")
 
 def is_known(name: object) -> bool:
     """Whether this is the name of a zone of the IANA database that is installed here."""
-    return type(name) is str and name in _names()
+    return type(name) is str and (name == "UTC" or name in _names())
 
 
 def is_fixed(name: str) -> bool:

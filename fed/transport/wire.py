@@ -97,13 +97,13 @@ MAX_TEXT_BYTES: Final = 256
 MAX_ACKS: Final = 4096
 MAX_PARCELS: Final = 1024
 """Of one frame."""
-MAX_BUFFERS: Final = 32_768
+MAX_BUFFERS: Final = 65_536
 """Of one object. Bounds what the descriptions of empty buffers can make a receiver allocate."""
 MAX_FRAME_BUFFERS: Final = 4096
 """Of all objects of one frame together."""
 MAX_FIELDS: Final = 1 << 16
 """Of one frame, and of the messages in it. None that respects the limits above has more."""
-SMALLEST_COUNTED: Final = 1 << 16
+SMALLEST_COUNTED: Final = 1 << 18
 """A smaller frame has no room for so many fields that it matters."""
 MAX_SEQUENCE: Final = (1 << 63) - 1
 MAX_UINT32: Final = (1 << 32) - 1

@@ -322,11 +322,14 @@ from fed.job import Job
 from tests.support.runtimes import local_runtime
 
 job = Job(Config(job="j", party="alice", addresses={"alice": Address("127.0.0.1", 1)}), local_runtime())
-stop = threading.Event()
+stop, seen = threading.Event(), threading.Event()
 
 def interrupt():
+    # One at a time: another one while the first is dealt with would end the program.
     while not stop.is_set():
+        seen.clear()
         os.kill(os.getpid(), signal.SIGINT)
+        seen.wait()
         time.sleep(0.0005)
 
 interrupts = 0
@@ -340,7 +343,9 @@ while True:
             thread.start()
         while time.monotonic() < end:
             job.failures
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         stop.set()
+        seen.set()
         break
     except KeyboardInterrupt:
         interrupts += 1
@@ -348,7 +353,7 @@ while True:
             print("leaked after", interrupts, flush=True)
             os._exit(1)
         job._lock.release()
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+        seen.set()
 thread.join()
 print("free after", interrupts > 100, flush=True)
 os._exit(0)

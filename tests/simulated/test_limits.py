@@ -42,15 +42,15 @@ def test_more_types_than_fit_into_a_greeting_are_a_mistake_of_the_program() -> N
 def test_as_many_arrays_as_may_be_arrive_and_more_are_refused(transport: Any) -> None:
     def program() -> list[int]:
         with fed.job():
-            return [fed.get(size.party("bob").remote(arrays.party("alice").remote(n))) for n in (5_000, 32_768)]
+            return [fed.get(size.party("bob").remote(arrays.party("alice").remote(n))) for n in (5_000, 65_536)]
 
-    assert simulate(program, parties=PARTIES, transport=transport)["bob"] == [5_000, 32_768]
+    assert simulate(program, parties=PARTIES, transport=transport)["bob"] == [5_000, 65_536]
 
     def too_many() -> None:
         with fed.job():
-            fed.get(size.party("bob").remote(arrays.party("alice").remote(32_769)))
+            fed.get(size.party("bob").remote(arrays.party("alice").remote(65_537)))
 
     errors = simulate(too_many, parties=PARTIES, transport=transport, check=False).errors
     for party in PARTIES:
         assert isinstance(errors[party], fed.DeliveryError)
-        assert "has 32769 buffers (arrays, large bytes), and at most 32768 may be: put some" in str(errors[party])
+        assert "has 65537 buffers (arrays, large bytes), and at most 65536 may be: put some" in str(errors[party])

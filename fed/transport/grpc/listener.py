@@ -56,7 +56,7 @@ GREETING_S: Final = 10.0
 FRAME_S: Final = 60.0
 """How long a greeting may take to come, and another frame, so that half of one does not keep a place for ever."""
 
-MAX_UNREAD_ACKS: Final = 1 << 20
+MAX_UNREAD_ACKS: Final = 1 << 18
 """A peer that never reads its acknowledgements loses its stream when this many wait for it."""
 
 
@@ -331,12 +331,13 @@ class GrpcListener(Listener):
         """The frame of a call that has one.
 
         Raises:
-            MalformedFrame: There is none, or it does not come to an end.
+            MalformedFrame: There is none.
         """
         try:
             frame = await asyncio.wait_for(context.read(), within_s)
-        except asyncio.TimeoutError as error:
-            raise MalformedFrame(f"a frame was not whole after {within_s:g} s") from error
+        except asyncio.TimeoutError:
+            # No mistake of the peer's: it may be a connection that broke.
+            await self._refuse(context, grpc.StatusCode.UNAVAILABLE, f"a frame was not whole after {within_s:g} s")
         if frame is grpc.aio.EOF:
             raise MalformedFrame("a call without a frame")
         return frame  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 
 from fed.config import TLSConfig
+from fed.core.failure import Failure, Kind
 from fed.object import ObjectId
 from fed.transport import wire
 from fed.transport.certificates import Authority, write_credentials
@@ -113,6 +114,20 @@ async def notices_of_many_texts(raw: Raw, _open: list[Any]) -> None:
         await _ignoring_refusals(raw.tell(ready + b"\x3a\x00" * MIB))
 
 
+async def failures_of_many_objects(raw: Raw, open_calls: list[Any]) -> None:
+    failure = Failure("alice/first/1", Kind.TASK, "alice", "ValueError", "task", 0)
+    for number in range(MANY):
+        ids = tuple(ObjectId(0, number * 8192 + n, 0) for n in range(wire.MAX_NOTICE_OBJECTS))
+        (frame,) = wire.encode_notice(Notice(NoticeKind.FAILURE, 0, failure, ids))
+        # Nobody answers, since no driver takes it.
+        await _leave_open(raw, open_calls, "Tell", frame)
+
+
+async def offers_that_never_fit(raw: Raw, _open: list[Any]) -> None:
+    for number in range(MANY * 20):
+        await _ignoring_refusals(raw.upload([wire.encode_offer(Offer(ObjectId(0, number, 0), 0, (1 << 40,)))]))
+
+
 async def calls_without_end(raw: Raw, open_calls: list[Any]) -> None:
     for method in ("Tell", "Greet", "Upload"):
         for _ in range(MANY):
@@ -127,6 +142,8 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     uploads_of_empty_buffers,
     uploads_that_do_not_end,
     notices_of_many_texts,
+    failures_of_many_objects,
+    offers_that_never_fit,
     calls_without_end,
 )
 

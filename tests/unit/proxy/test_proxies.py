@@ -476,6 +476,19 @@ def test_e33_who_is_greeted_when_another_one_refuses_is_greeted_on_and_told(monk
     run(test)
 
 
+def test_who_is_not_greeted_any_more_is_not_joined() -> None:
+    async def test() -> None:
+        network = MemoryNetwork()
+        sender = Sender(hello("alice"), {"bob": network.link("alice", "bob")}, DataCodec(), small_object_bytes=10)
+        connecting = asyncio.ensure_future(sender.connect(60))
+        await asyncio.sleep(0)
+        await sender.close()
+        (problem,) = await connecting
+        assert (problem.peer, problem.final) == ("bob", False)
+
+    run(test)
+
+
 def test_a_driver_that_starts_anew_is_put_off_while_the_old_run_lasts() -> None:
     async def test() -> None:
         async with federation() as fed:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import datetime
+import enum
 import sys
 import time
 import tracemalloc
+import uuid
 from fractions import Fraction
 from typing import Any
 
@@ -18,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed.serde.contract import DecodeError, Encoded, EncodeError
-from fed.serde.data import _MARKS
+from fed.serde.data import _MARKS, DataCodec
 from fed.serde.tree import MAX_ARRAY, MAX_DEPTH, MAX_INT_BITS, WORK, Tag
 from tests.support.values import CODEC, hashables, values
 
@@ -383,7 +386,7 @@ def test_a_number_is_of_a_size_that_can_be_computed_with() -> None:
 )
 def test_many_small_objects_take_no_more_than_what_they_are_allowed(one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of a second, on a machine as fast as the one where work was measured."""
-    monkeypatch.setattr("fed.serde.data.WORK", WORK // 8)
+    monkeypatch.setattr("fed.serde.data.WORK", WORK // 32)
     count = (2 << 20) // len(msgpack.packb(one))
     header = msgpack.packb(_mark(Tag.PIECES, *([one] * MAX_ARRAY for _ in range(count // MAX_ARRAY + 1))))
     began = time.thread_time()
@@ -446,5 +449,141 @@ def test_labels_that_must_be_unique_are_sorted_or_few() -> None:
             _decode(msgpack.packb(make(shuffled)[0]), make(shuffled)[1])
         assert len(_decode(msgpack.packb(make(np.sort(numbers))[0]), make(np.sort(numbers))[1]))
         assert time.thread_time() - began < 5
+    unsorted: Any = np.random.default_rng(1).permutation(20_000)
     with pytest.raises(EncodeError, match="distinct labels are not sorted"):
-        CODEC.encode(pd.Categorical.from_codes([0], categories=pd.RangeIndex(20_000, 0, -1)))
+        CODEC.encode(pd.Categorical.from_codes([0], categories=unsorted))
+    # These are as good as sorted.
+    sorted_enough: list[Any] = [
+        pd.RangeIndex(20_000, 0, -1),
+        pd.Index(np.arange(20_000, 0, -1)),
+        pd.Index([f"k{number}" for number in range(20_000)]),
+    ]
+    for categories in sorted_enough:
+        assert len(CODEC.decode(*CODEC.encode(pd.Categorical.from_codes([0], categories=categories)))) == 1
+
+
+def _plain(tree: Any) -> Any:
+    return _mark(Tag.PANDAS_INDEX, "plain", None, None, tree)
+
+
+def _range(start: int, stop: int) -> Any:
+    return _mark(Tag.PANDAS_INDEX, "range", None, start, stop, 1)
+
+
+def _codes(count: int) -> Any:
+    return _mark(Tag.NUMPY_ARRAY, "|i1", "C", False, count)
+
+
+ENDLESS = 1 << 33
+
+
+@pytest.mark.parametrize(
+    ("tree", "buffers"),
+    [
+        (_mark(Tag.PANDAS_ARRAY, "interval", _range(0, ENDLESS), _range(1, ENDLESS + 1), "right"), []),
+        (_mark(Tag.PANDAS_ARRAY, "category", _range(0, ENDLESS), _codes(1), False), [b"\0"]),
+        (_mark(Tag.PANDAS_INDEX, "multi", 1, None, _range(0, ENDLESS), _codes(1)), [b"\0"]),
+        (_plain(_mark(Tag.NUMPY_ARRAY, "<U0", "C", False, ENDLESS)), [b""]),
+        (_plain(_mark(Tag.NUMPY_ARRAY, "|S0", "C", False, ENDLESS)), [b""]),
+        (_mark(Tag.NUMPY_ARRAY, "|V0", "C", False, ENDLESS), [b""]),
+    ],
+    ids=["interval", "category", "levels", "text", "bytes", "void"],
+)
+def test_what_has_no_bytes_is_not_made_into_something_that_has(tree: Any, buffers: list[bytes]) -> None:
+    with pytest.raises(DecodeError):
+        _decode(msgpack.packb(tree), buffers)
+
+
+@pytest.mark.parametrize("name", ["1" * 4000, "D" * 4000, "REQ-" + "N-" * 1000, "1D 2D", "1.5h", ""])
+def test_the_name_of_a_frequency_is_short(name: str) -> None:
+    times = _mark(Tag.NUMPY_ARRAY, "<M8[ns]", "C", False, 0)
+    for tree in (
+        _mark(Tag.PANDAS_ARRAY, "period", name, _mark(Tag.NUMPY_ARRAY, "<i8", "C", False, 0)),
+        _mark(Tag.PANDAS_INDEX, "plain", None, name, times),
+    ):
+        with pytest.raises(DecodeError, match="frequency is not known"):
+            _decode(msgpack.packb(tree), [b""])
+
+
+@pytest.mark.parametrize("name", ["REQ-N-DEC-MON-1", "cbh", "bh"])
+def test_steps_of_a_frequency_are_counted(name: str) -> None:
+    count = 50_000
+    tree = _mark(Tag.PANDAS_INDEX, "plain", None, name, _mark(Tag.NUMPY_ARRAY, "<M8[s]", "C", False, count))
+    with pytest.raises(DecodeError, match="too many small objects"):
+        _decode(msgpack.packb(tree), [np.arange(count).tobytes()])
+
+
+def _colliding(depth: int, last: int) -> Any:
+    """Sets in sets, all of one hash at each depth, and different only in the innermost."""
+    if not depth:
+        return _wire(PRIME * (last + (1 << 10)))
+    first = [_colliding(depth - 1, number) for number in range(15)]
+    return _mark(Tag.FROZENSET, *first, _colliding(depth - 1, 15 + last))
+
+
+LONG = [_wire(PRIME * ((1 << 500_000) + number)) for number in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        _mark(Tag.SET, *LONG, *(_mark(Tag.DECIMAL, str(PRIME * number)) for number in range(1, 9))),
+        _mark(Tag.SET, *(_mark(Tag.TUPLE, *[0] * 300, number) for number in _of_one_hash(1000))),
+        _mark(Tag.SET, *(_colliding(3, last) for last in range(8))),
+    ],
+    ids=["decimals", "tuples", "sets"],
+)
+def test_a_comparison_of_keys_costs_what_it_costs(tree: Any) -> None:
+    began = time.thread_time()
+    with pytest.raises(DecodeError, match="too many small objects"):
+        _decode(msgpack.packb(tree))
+    assert time.thread_time() - began < 5
+
+
+def test_labels_that_are_objects_are_no_way_round() -> None:
+    """pandas folds a hash to 32 bits, so that of these it is the same."""
+    labels = [(number << 32) ^ number for number in np.random.default_rng(1).permutation(60_000).tolist()]
+    objects = _mark(Tag.PIECES, *(labels[start : start + MAX_ARRAY] for start in range(0, len(labels), MAX_ARRAY)))
+    index = _plain(_mark(Tag.PANDAS_ARRAY, "object", objects))
+    with pytest.raises(DecodeError, match="labels are not sorted"):
+        _decode(msgpack.packb(_mark(Tag.PANDAS_ARRAY, "category", index, _codes(1), False)), [b"\0"])
+
+
+class Wide(enum.IntFlag):
+    A = 1
+    MASK = (1 << 100) - 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [datetime.date.fromordinal(700_000 + number % 1000) for number in range(300_000)],
+        list(np.zeros(200_000)),
+        [(number, number) for number in range(500_000)],
+        [uuid.UUID(int=number) for number in range(200_000)],
+        pd.date_range("1700-01-01", periods=140_000, freq="D", unit="s"),
+        pd.date_range("2000-01-01", periods=10_000, freq="B"),
+        pd.date_range("2000-01-01", periods=10, freq="QE-DEC"),
+        pd.period_range("2000-01", periods=10, freq="2M"),
+        {(-1, 0), (-2, 0), (-1, -1), (-2, -2), (-1, -2), (-2, -1)},
+        {number: str(number) for number in range(100_000)},
+        pa.array([1], pa.timestamp("us", tz="UTC")),
+        Wide.MASK,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_honest_crosses(value: Any) -> None:
+    codec = DataCodec([Wide])
+    arrived = codec.decode(*codec.encode(value))
+    assert type(arrived) is type(value)
+    if hasattr(value, "__len__"):
+        assert len(arrived) == len(value)
+    else:
+        assert arrived == value
+    assert getattr(arrived, "freq", None) == getattr(value, "freq", None)
+
+
+@pytest.mark.parametrize("zone", ["utc", "Z", "UTC+1"])
+def test_a_zone_that_the_receiver_would_refuse_is_refused_by_the_sender(zone: str) -> None:
+    with pytest.raises(EncodeError, match="not of the IANA database"):
+        CODEC.encode(pa.array([1], pa.timestamp("us", tz=zone)))

@@ -270,7 +270,7 @@ def test_who_connects_and_says_nothing_is_not_waited_for(
     credentials: Mapping[str, TLSConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert dict(calls.SERVER_OPTIONS)["grpc.server_handshake_timeout_ms"] <= 10_000
-    sooner = [*calls.SERVER_OPTIONS, ("grpc.server_handshake_timeout_ms", 300)]
+    sooner = list({**dict(calls.SERVER_OPTIONS), "grpc.server_handshake_timeout_ms": 300}.items())
     monkeypatch.setattr(listener, "SERVER_OPTIONS", sooner)
 
     async def scenario() -> None:
