@@ -246,19 +246,19 @@ def _check_labels(reader: Reader, labels: Any) -> None:
         # It has no bytes, and may be made into numbers.
         reader.spend(count >> 3)
         return
-    texts = _are_texts(labels)
     if _are_objects(labels):
         reader.check_keys(labels.tolist())
-    if not texts and _are_unsorted(labels):
+    if _are_safe(labels):
+        return
+    if count > _MAX_UNSORTED:
         raise DecodeError(f"{count} labels are not sorted; more than {_MAX_UNSORTED} must be")
-    if not texts:
-        # What it takes if all have one hash.
-        reader.spend(min(count, _MAX_UNSORTED) ** 2 >> 9)
+    # What it takes if all have one hash.
+    reader.spend(count**2 >> 9)
 
 
 def _refuse_unsorted(labels: Any, cls: type) -> None:
     """Refuse what `_check_labels` would."""
-    if not _are_texts(labels) and _are_unsorted(labels):
+    if len(labels) > _MAX_UNSORTED and not _are_safe(labels):
         raise Refused(cls, f"its {len(labels)} distinct labels are not sorted; more than {_MAX_UNSORTED} must be")
 
 
@@ -266,21 +266,17 @@ def _are_objects(labels: Any) -> bool:
     return labels.dtype == object and not isinstance(labels, pd.MultiIndex)
 
 
-def _are_texts(labels: Any) -> bool:
-    """Whether the hashes of labels are random in each process."""
-    if _are_objects(labels):
-        return set(map(type, labels.tolist())) <= {str, bytes, type(None)}
-    return isinstance(labels.dtype, pd.StringDtype)
-
-
-def _are_unsorted(labels: Any) -> bool:
-    if len(labels) <= _MAX_UNSORTED or isinstance(labels, pd.RangeIndex):
-        return False
+def _are_safe(labels: Any) -> bool:
+    """Whether labels are sorted, or their hashes are random in each process."""
+    if isinstance(labels, pd.RangeIndex) or isinstance(labels.dtype, pd.StringDtype):
+        return True
+    if _are_objects(labels) and set(map(type, labels.tolist())) <= {str, bytes, type(None)}:
+        return True
     try:
-        return not (labels.is_monotonic_increasing or labels.is_monotonic_decreasing)
+        return bool(labels.is_monotonic_increasing or labels.is_monotonic_decreasing)
     except TypeError:
         # Some cannot be compared.
-        return True
+        return False
 
 
 _MAX_STEPS: Final = 1 << 14

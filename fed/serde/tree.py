@@ -83,7 +83,7 @@ MAX_INT_BITS: Final = 1 << 19
 """Of an int. More is data, which is what bytes are for."""
 
 WORK: Final = 1 << 23
-"""What may be spent on a value, however small: some four seconds. Half a million dates are honest, and take two."""
+"""What may be spent on a value, however small: some five seconds. Half a million dates are honest, and take one."""
 
 BYTES_PER_WORK: Final = 32
 """For so many bytes of a value there is one unit more, which makes a second for 64 MiB."""

@@ -8,8 +8,8 @@ Laws:
    could not be sent would be a hang [E25]. The texts of a journal are cut too, because a call is known by its
    beginning. Writing anything else over a limit is a `MalformedFrame` as well.
 3. What is written here is read here, whatever the text in it: `read(write(x)) == x` up to the cuts of law 2.
-4. Reading a frame takes memory and time in proportion to a constant: its size is limited by its kind, and a frame of
-   which more could be made than its limits allow is counted before it is parsed.
+4. What reading a frame takes is bounded, in memory and time: its size is limited by its kind, and a frame of which more
+   could be made than its limits allow is counted before it is parsed.
 
 A name is at most 128 bytes of UTF-8 and never empty. A failure is at most 4 KiB when encoded [E25, E44].
 """
@@ -55,8 +55,8 @@ __all__ = [
     "MAX_FRAME_BUFFERS",
     "MAX_FRAME_BYTES",
     "MAX_NOTICE_OBJECTS",
-    "MAX_PARCELS",
     "MAX_NOTICE_TEXTS",
+    "MAX_PARCELS",
     "MAX_REASON_BYTES",
     "MAX_TEXT_BYTES",
     "MalformedFrame",

@@ -549,6 +549,9 @@ def test_labels_that_are_objects_are_no_way_round() -> None:
         _decode(msgpack.packb(_mark(Tag.PANDAS_ARRAY, "category", index, _codes(1), False)), [b"\0"])
 
 
+SORTED: Any = np.arange(20_000) * 3
+
+
 class Wide(enum.IntFlag):
     A = 1
     MASK = (1 << 100) - 1
@@ -567,6 +570,8 @@ class Wide(enum.IntFlag):
         pd.period_range("2000-01", periods=10, freq="2M"),
         {(-1, 0), (-2, 0), (-1, -1), (-2, -2), (-1, -2), (-2, -1)},
         {number: str(number) for number in range(100_000)},
+        pd.DataFrame({n: pd.Categorical.from_codes([0], categories=pd.RangeIndex(20_000)) for n in range(40)}),
+        pd.DataFrame({n: pd.Categorical.from_codes([0], categories=pd.Index(SORTED)) for n in range(40)}),
         pa.array([1], pa.timestamp("us", tz="UTC")),
         Wide.MASK,
     ],
