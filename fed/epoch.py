@@ -70,6 +70,10 @@ class Desk(Protocol):
         """Make the record of something that went wrong here. With the lock."""
         ...
 
+    def believed(self, failure: Failure) -> Failure:
+        """What this party makes of a record that a peer told. With the lock."""
+        ...
+
     def learn(self, failure: Failure, *, cause: BaseException | None = None, ends_job: bool | None = None) -> None:
         """A failure is known. With the lock."""
         ...
@@ -621,8 +625,9 @@ class Epoch:
                     self._unconfirmed.append(Key(entry.party, entry.id))
                     self._arrived.setdefault(entry.party, IdSet()).add(entry.id)
                 else:
-                    self._finish(self._fail(entry, failure, None))
-                    self._learn_inherited(failure)
+                    believed = self._desk.believed(failure)
+                    self._finish(self._fail(entry, believed, None))
+                    self._learn_inherited(believed)
             if self._unconfirmed:
                 self._desk.confirm()
             self._lock.notify_all()
@@ -739,12 +744,14 @@ class Epoch:
     def _failure_of(self, task: _Task, outcome: Outcome) -> tuple[Failure, BaseException | None]:
         """The failure of a task: that of an argument where that is why, else a new one, which everybody is told."""
         fault = outcome.fault or Fault(Kind.INTERNAL, "Unknown")
-        inherited = fault.inherited or next((entry.failure for entry in task.uses if entry.failure is not None), None)
+        inherited = next((entry.failure for entry in task.uses if entry.failure is not None), None)
+        if inherited is None and fault.inherited is not None:
+            inherited = self._desk.believed(fault.inherited)
         if inherited is not None:
             cause = next((entry.cause for entry in task.uses if entry.failure is not None), None)
             # This may be the first that is heard of it, and whoever is woken by it must find it known [E13].
             self._learn_inherited(inherited)
-            return inherited.relayed(self._party), cause
+            return inherited, cause
         failure = self._desk.new_failure(fault, task.label, task.sequence)
         cause = outcome.error
         if cause is not None and fault.traceback and cause.__cause__ is None and cause.__traceback__ is None:

@@ -605,6 +605,10 @@ class Job:
         """See `fed.epoch.Desk.new_failure`."""
         return self._coordinator.new_failure(fault, label, sequence)
 
+    def believed(self, failure: Failure) -> Failure:
+        """See `fed.epoch.Desk.believed`."""
+        return self._coordinator.believed(failure)
+
     def learn(self, failure: Failure, *, cause: BaseException | None = None, ends_job: bool | None = None) -> None:
         """See `fed.epoch.Desk.learn`."""
         latched = self._life.latched
@@ -738,13 +742,15 @@ class Job:
         if event.kind is PeerEventKind.NOTICE and event.notice is not None:
             latched = self._life.latched
             notice, epoch = event.notice, self._running()
+            if notice.failure is not None:
+                notice = dataclasses.replace(notice, failure=self.believed(notice.failure))
             if notice.kind in _QUESTIONS:
                 if notice.epoch == epoch.number:
                     self._handle_question(event.peer, notice)
                 return
             if notice.kind is NoticeKind.FAILURE and notice.failure is not None and notice.epoch == epoch.number:
                 epoch.note_missing(event.peer, notice.objects, notice.failure)
-            self._carry_out(self._coordinator.heard(event.peer, event.notice))
+            self._carry_out(self._coordinator.heard(event.peer, notice))
             if self._life.latched and not latched:
                 self._root_cause = None
         elif event.kind is PeerEventKind.GREETED:

@@ -24,6 +24,7 @@ from fed.errors import (
     RemoteError,
     TaskError,
 )
+from fed.text import indented
 
 __all__ = ["RemoteTraceback", "aborted", "error_of", "init_error", "pointer", "sentence"]
 
@@ -67,7 +68,7 @@ def error_of(
         exceptions: Declared classes; the error is an instance of the one that bears the failure's type name.
     """
     error_class: type[FailureError] = _CLASSES.get(failure.kind, TaskError)
-    if error_class is TaskError and failure.src_party != party:
+    if error_class is TaskError and (failure.src_party != party or failure.hops):
         error_class = RemoteError
     text = sentence(failure, party)
     for declared in exceptions:
@@ -151,7 +152,7 @@ _LEAVING: Final[Mapping[str, str]] = {
 def _where(failure: Failure) -> str:
     """The task and its party."""
     named = f"task {failure.task}" if failure.task else "a task"
-    return f"{named} at {_party(failure)}{_via(failure)}"
+    return f"{named} at {_source(failure)}"
 
 
 def _of_task(failure: Failure) -> str:
@@ -162,14 +163,15 @@ def _party(failure: Failure) -> str:
     return f"party {failure.src_party!r}"
 
 
-def _via(failure: Failure) -> str:
-    return f" (via {', '.join(failure.hops)})" if failure.hops else ""
+def _source(failure: Failure) -> str:
+    """The party, and who says so if that is not the party itself."""
+    return f"{_party(failure)}{failure.hearsay}"
 
 
 def _told(failure: Failure, otherwise: str = "") -> str:
     """What is known of the reason, after a colon."""
     texts = [text for text in (failure.detail, failure.message) if text] or [otherwise]
-    return "".join(f": {text}" for text in texts if text)
+    return "".join(f": {indented(text)}" for text in texts if text)
 
 
 def _of_ray(failure: Failure, happened: str, otherwise: str) -> str:
@@ -214,55 +216,66 @@ def _delivery(failure: Failure, party: str) -> str:
         otherwise = (
             f"a {failure.type_name} may not cross, return plain data or declare the class with fed.init(types=[...])"
         )
-    return f"could not deliver {result}{whose}{_via(failure)}{_told(failure, otherwise)}"
+    return f"could not deliver {result}{whose}{failure.hearsay}{_told(failure, otherwise)}"
 
 
 def _egress_denied(failure: Failure, party: str) -> str:
     result = f"the result of {failure.task}" if failure.task else "a value"
     whose = "this party" if failure.src_party == party else _party(failure)
-    return f"the policy of {whose} keeps {result} in{_told(failure)}"
+    return f"the policy of {whose}{failure.hearsay} keeps {result} in{_told(failure)}"
 
 
-def _party_lost(failure: Failure, _: str) -> str:
+def _observed(failure: Failure, party: str) -> str:
+    """Who says so of the failure's party, unless that is the reader."""
+    return "" if failure.reporter == party else failure.hearsay
+
+
+def _found(failure: Failure) -> str:
+    """Who says so, where it is said of several parties."""
+    return f" (found by {_source(failure)})"
+
+
+def _party_lost(failure: Failure, party: str) -> str:
     reason = _told(failure, "nothing was heard of it for longer than its lease")
-    return f"{_party(failure)} was lost{reason}; see whether its program still runs and can be reached"
+    lost = f"{_party(failure)} was lost{_observed(failure, party)}"
+    return f"{lost}{reason}; see whether its program still runs and can be reached"
 
 
-def _party_left(failure: Failure, _: str) -> str:
+def _party_left(failure: Failure, party: str) -> str:
     known = failure.detail or failure.message or "its program was over while others still waited for it"
     # Some who note it say when it was, others why.
     when = f" {known}" if known.startswith("before ") else f" before the end: {known}"
-    return f"{_party(failure)} left{when}; every party must run the same program"
+    return f"{_party(failure)} left{when}{_observed(failure, party)}; every party must run the same program"
 
 
 def _driver(failure: Failure, _: str) -> str:
     leaving = _LEAVING.get(failure.type_name)
     if leaving is not None:
         code = f" ({failure.message})" if failure.message else ""
-        return f"{_party(failure)} left before the end: {leaving}{code}"
-    return f"{_party(failure)} left: its driver raised {failure.type_name}{_told(failure)}"
+        return f"{_source(failure)} left before the end: {leaving}{code}"
+    return f"{_source(failure)} left: its driver raised {failure.type_name}{_told(failure)}"
 
 
 def _diverged(failure: Failure, _: str) -> str:
     known = failure.detail or f"{_party(failure)} made a call that the others did not make"
-    return f"{known}: every party must run the same program"
+    return f"{known}{_found(failure)}: every party must run the same program"
 
 
 def _deadlock(failure: Failure, _: str) -> str:
-    return f"deadlock, every party waits and nothing runs{_told(failure)}"
+    return f"deadlock, every party waits and nothing runs{_found(failure)}{_told(failure)}"
 
 
 def _timeout(failure: Failure, _: str) -> str:
-    return f"a time limit ran out{_of_task(failure)} at {_party(failure)}{_told(failure)}"
+    return f"a time limit ran out{_of_task(failure)} at {_source(failure)}{_told(failure)}"
 
 
 def _init(failure: Failure, _: str) -> str:
-    return f"the job could not start: the start of {_party(failure)} failed with {failure.type_name}{_told(failure)}"
+    return f"the job could not start: the start of {_source(failure)} failed with {failure.type_name}{_told(failure)}"
 
 
 def _internal(failure: Failure, _: str) -> str:
     return (
-        f"a fault of fed itself, {failure.type_name}{_of_task(failure)} at {_party(failure)}{_told(failure)}; "
+        f"a fault of fed itself, {failure.type_name}{_of_task(failure)} at {_source(failure)}{_told(failure)}; "
         "please report it, with the logs of all parties"
     )
 

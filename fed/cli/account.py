@@ -20,10 +20,9 @@ from fed.errors import FailureError, FedError, JobAborted, RemoteError
 from fed.raising import RemoteTraceback, pointer, sentence
 from fed.runtime.body import text_of
 
-__all__ = ["Account", "account_of", "entry", "printable"]
+__all__ = ["Account", "account_of", "entry"]
 
 _PACKAGE: Final = str(Path(__file__).parents[1]) + os.sep
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +62,20 @@ def account_of(error: FedError, party: str, place: str = "", log: Path | None = 
         first, *rest = text.splitlines() or [""]
         # What has many lines is as a rule Ray's. The log has all of it; of programs that differ it has no more.
         logged = log is not None and failure.kind is not Kind.DIVERGED
-        below = [f"fed: log: {log}"] if logged else [f"    {line}" for line in rest]
+        # These are indented already.
+        below = [f"fed: log: {log}"] if logged else [line for line in rest if line.strip()]
         return Account(shown, (f"fed: error: {first.rstrip(' :')} [{tags}]", *below))
     exposed = failure.traceback or (failure.message if "\n" in failure.message else "")
     # One line names the failure. What the message has beyond its first line is shown below.
-    text, *_ = printable(str(error) if refused else sentence(failure, party)).splitlines() or [""]
+    text, *_ = (str(error) if refused else sentence(failure, party)).splitlines() or [""]
     lines = [f"fed: error: {text} [{tags}]"]
     if exposed:
         name = "traceback" if failure.traceback else "message"
         cut = ", cut" if failure.truncated else ""
         lines.append(f"fed: {name} from party {failure.src_party!r}{cut}:")
-        lines += [f"    {line}" for line in printable(exposed).splitlines()]
+        lines += [f"    {line}" for line in exposed.splitlines()]
     where = pointer(failure, party)
-    return Account("", (*lines, *([f"fed: {printable(where)}"] if where else [])))
+    return Account("", (*lines, *([f"fed: {where}"] if where else [])))
 
 
 def entry(error: BaseException, error_id: str = "") -> str:
@@ -89,26 +89,21 @@ def entry(error: BaseException, error_id: str = "") -> str:
     if not isinstance(failure, Failure):
         named = f"failure {error_id}: " if error_id else ""
         return named + f"{type(error).__name__}: {text_of(error)}\n{_full(error)}"
-    lines = [f"failure {failure.error_id} [{failure.kind.value}]: {printable(sentence(failure))}"]
+    lines = [f"failure {failure.error_id} [{failure.kind.value}]: {sentence(failure)}"]
     if failure.cause_types:
-        lines.append(f"raised from: {', '.join(map(printable, failure.cause_types))}")
+        lines.append(f"raised from: {', '.join(failure.cause_types)}")
     cause = _origin(error).__cause__
     if cause is not None:
         lines.append(_full(cause))
     elif failure.traceback:
-        lines.append(printable(failure.traceback))
+        lines.append(failure.traceback)
     elif failure.message and failure.message not in lines[0]:
-        lines.append(printable(failure.message))
+        lines.append(failure.message)
     if failure.kind in (Kind.WORKER_CRASHED, Kind.OUT_OF_MEMORY, Kind.ACTOR_DIED) and not isinstance(
         error, RemoteError
     ):
         lines.append(f"What the worker wrote is in Ray's own logs, as a rule in {_ray_logs()}")
     return "\n".join(line.rstrip("\n") for line in lines)
-
-
-def printable(text: str) -> str:
-    """Text of unknown origin, with the characters that would control a terminal made visible."""
-    return text.translate(_CONTROL)
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -10,6 +10,7 @@ Times are in UTC, so that the logs of parties in different places can be laid si
 from __future__ import annotations
 
 import copy
+import errno
 import logging
 import os
 import platform
@@ -27,6 +28,7 @@ from typing import Final
 from fed.cli.account import entry
 from fed.cli.status import report_of
 from fed.errors import FailureError
+from fed.text import indented
 
 __all__ = ["LogFile", "log_directory"]
 
@@ -78,7 +80,7 @@ class LogFile(RotatingFileHandler):
         super().__init__(
             self.path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8", errors="backslashreplace"
         )
-        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(process)d %(levelname)s %(name)s: %(message)s")
+        formatter = _Indented("%(asctime)s.%(msecs)03dZ %(process)d %(levelname)s %(name)s: %(message)s")
         formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
@@ -140,13 +142,29 @@ class LogFile(RotatingFileHandler):
         return TextIOWrapper(raw, encoding=self.encoding, errors=self.errors)
 
 
+class _Indented(logging.Formatter):
+    """One record, whose further lines cannot be taken for records."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As the standard library does, indented from the second line on."""
+        return indented(super().format(record))
+
+
 def _open_privately(path: str, flags: int) -> int:
     # Not to wait for a reader, should somebody have put a pipe there.
-    descriptor = os.open(path, flags | os.O_NONBLOCK, OWNER_ONLY)
+    # Nor to follow a link, which somebody may have planted to have another file of this user's written to.
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, OWNER_ONLY)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(f"{path} is a symbolic link: remove it") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path} is not a file")
-        # Fails for a file of another user, who could read what is written to it.
+        if status.st_uid != os.geteuid():
+            raise OSError(f"{path} belongs to another user, who could read what is written to it")
         os.fchmod(descriptor, OWNER_ONLY)
     except OSError:
         os.close(descriptor)

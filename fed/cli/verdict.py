@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fed.cli.account import printable
 from fed.cli.status import Report
 from fed.core.failure import Kind
+from fed.text import plain
 
 __all__ = ["Row", "Verdict"]
 
@@ -214,5 +214,5 @@ def _silent(code: int) -> str:
 
 
 def _first_line(text: str) -> str:
-    line = next(iter(printable(text).strip().splitlines()), "")
+    line = next(iter(plain(text, lines=True).strip().splitlines()), "")
     return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"

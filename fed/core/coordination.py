@@ -199,6 +199,17 @@ class Coordinator:
             sequence=sequence,
         )
 
+    def believed(self, failure: Failure) -> Failure:
+        """What this party makes of a record that its receiver has: its own failures it knows better than any peer."""
+        if failure.origin != self.party or not failure.hops:
+            return failure
+        own = self.book.find(failure.error_id)
+        if own is not None:
+            return own
+        # Who began it cannot be told from here: the others may have believed somebody, and passed it on.
+        told = f"failure {failure.error_id}{failure.hearsay} is none that party {self.party!r} knows of"
+        return self.new_failure(Fault(Kind.DIVERGED, "DivergenceError", detail=told))
+
     def learn(self, failure: Failure, *, ends_job: bool | None = None) -> list[Instruction]:
         """A failure is known, of this party or of another one.
 
@@ -216,7 +227,7 @@ class Coordinator:
         self.book.vote(self.party, failure)
         for peer in self._ends:
             self.life.finished(peer)
-        told = self._tell_all(NoticeKind.LATCHED, failure=failure.relayed(self.party))
+        told = self._tell_all(NoticeKind.LATCHED, failure=failure)
         return [*told, Latched(), *self._settle_if_complete()]
 
     def out_of_time(self) -> list[Instruction]:

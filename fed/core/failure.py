@@ -9,16 +9,20 @@ Laws (rules of `rep/0002-error-model.md` in brackets):
 3. Text leaves the party only where its exposure allows it (`Failure.redacted`) [E02].
 4. Of several roots the same one wins in every party, whatever order they arrive in: `Failure.rank` is a total
    order over failures [E29].
+5. A record is believed only from the party that made it. Of another party's it says who reported it, and it never
+   replaces what that party itself has said (`Failure.told_by`, `FailureBook.record`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
-__all__ = ["Exposure", "Failure", "FailureBook", "Fault", "Kind", "Poison", "first_root"]
+from fed.text import cut, cut_head, indented, plain
+
+__all__ = ["Exposure", "Failure", "FailureBook", "Fault", "ForgedFailure", "Kind", "Poison", "first_root"]
 
 MAX_KNOWN: Final = 10_000
 """Failures that are kept at once; with `on_error="isolate"` there is no end to them."""
@@ -70,6 +74,14 @@ _SYMMETRIC: Final = frozenset(
 )
 
 
+OBSERVED: Final = frozenset({Kind.PARTY_LOST, Kind.PARTY_LEFT})
+"""What a party finds out about another one, and says of it. Of anything else only the party itself can know."""
+
+
+class ForgedFailure(ValueError):
+    """A record that no honest party passes on: it speaks for a party that it does not come from."""
+
+
 class Exposure(enum.IntEnum):
     """How much of an error a party lets a peer see. Each level includes the ones before it."""
 
@@ -106,14 +118,14 @@ class Failure:
     """One thing that went wrong: the record that crosses the wire.
 
     Attributes:
-        error_id: Unique name: origin party, incarnation and a counter.
+        error_id: Unique name: the party that made the record, its incarnation and a counter.
         kind: The category.
-        src_party: The party where it happened.
+        src_party: The party where it happened. Another one than made the record only where that observed a peer's end.
         type_name: Name of the exception's class, without its module.
         task: Sequence number and function name, for example ``#12 train``; empty where no task is at fault.
         sequence: The task's sequence number; -1 where no task is at fault. Orders simultaneous roots.
         cause_types: Names of the classes it was raised from, nearest first; at most 8.
-        hops: Parties that passed it on, in order; at most 16.
+        hops: Parties that passed it on, in order; at most 16. Empty if the party that made the record told it itself.
         detail: What this library itself says about it. Holds names of parties and calls, numbers and options, never
             a value or a text of the user's, and so goes to everybody.
         message: The exception's text, only where exposed.
@@ -140,12 +152,12 @@ class Failure:
 
         The text is kept: `redacted` removes it from whatever is sent to somebody who may not see it.
         """
-        type_name, cut_type = _cut(fault.type_name, MAX_NAME_BYTES)
-        task_name, cut_task = _cut(task, MAX_NAME_BYTES)
-        detail, cut_detail = _cut(fault.detail, MAX_DETAIL_BYTES)
-        message, cut_message = _cut(fault.message, MAX_MESSAGE_BYTES)
-        trace, cut_trace = _cut_head(fault.traceback, MAX_TRACEBACK_BYTES)
-        causes = [_cut(name, MAX_NAME_BYTES) for name in fault.cause_types[:MAX_CAUSES]]
+        type_name, cut_type = cut(plain(fault.type_name), MAX_NAME_BYTES)
+        task_name, cut_task = cut(plain(task), MAX_NAME_BYTES)
+        detail, cut_detail = cut(plain(fault.detail), MAX_DETAIL_BYTES)
+        message, cut_message = cut(plain(fault.message, lines=True), MAX_MESSAGE_BYTES)
+        trace, cut_trace = cut_head(plain(fault.traceback, lines=True), MAX_TRACEBACK_BYTES)
+        causes = [cut(plain(name), MAX_NAME_BYTES) for name in fault.cause_types[:MAX_CAUSES]]
         return cls(
             error_id=error_id,
             kind=fault.kind,
@@ -163,7 +175,7 @@ class Failure:
             or cut_message
             or cut_trace
             or len(fault.cause_types) > MAX_CAUSES
-            or any(cut for _, cut in causes),
+            or any(cut_cause for _, cut_cause in causes),
         )
 
     @property
@@ -174,13 +186,44 @@ class Failure:
         """
         return (self.sequence if self.sequence >= 0 else 1 << 62, self.src_party, self.error_id)
 
+    @property
+    def origin(self) -> str:
+        """The party that made the record."""
+        return self.error_id.partition("/")[0]
+
+    @property
+    def reporter(self) -> str:
+        """Who says so, where that is not the party itself that it happened in; else empty."""
+        if self.hops:
+            return self.hops[-1]
+        return self.origin if self.origin != self.src_party else ""
+
+    def told_by(self, peer: str, parties: Collection[str]) -> Failure:
+        """The record as it is to be believed when a peer tells it.
+
+        Args:
+            peer: Who tells it, as the transport has proven.
+            parties: All parties of the job.
+
+        Raises:
+            ForgedFailure: It names a party that is not of the job, or the peer made it in the name of another one.
+        """
+        for party in (self.origin, self.src_party, *self.hops):
+            if party not in parties:
+                raise ForgedFailure(f"failure {self.error_id!r} names {party!r}, which is not a party of the job")
+        if self.origin != peer:
+            return self.relayed(peer)
+        if self.src_party != peer and self.kind not in OBSERVED:
+            raise ForgedFailure(f"failure {self.error_id!r} speaks for party {self.src_party!r}")
+        return dataclasses.replace(self, hops=()) if self.hops else self
+
     def relayed(self, party: str) -> Failure:
         """The same failure as seen through `party`, which passes it on."""
-        if party == self.src_party or party in self.hops:
+        if party == self.origin or self.hops[-1:] == (party,):
             return self
-        if len(self.hops) >= MAX_HOPS:
-            return dataclasses.replace(self, truncated=True)
-        return dataclasses.replace(self, hops=(*self.hops, party))
+        # Who reports it must be told, whatever else has to go.
+        kept = self.hops[: MAX_HOPS - 1]
+        return dataclasses.replace(self, hops=(*kept, party), truncated=self.truncated or kept != self.hops)
 
     def redacted(self, exposure: Exposure) -> Failure:
         """The part of the record that somebody with this exposure may see."""
@@ -192,9 +235,14 @@ class Failure:
 
     def __str__(self) -> str:
         where = f" in task {self.task}" if self.task else ""
-        via = f" (via {', '.join(self.hops)})" if self.hops else ""
-        text = "".join(f": {one}" for one in (self.detail, self.message) if one)
-        return f"{self.type_name}{where} at party {self.src_party!r}{via}{text}"
+        text = "".join(f": {indented(one)}" for one in (self.detail, self.message) if one)
+        return f"{self.type_name}{where} at party {self.src_party!r}{self.hearsay}{text}"
+
+    @property
+    def hearsay(self) -> str:
+        """Who says so, in brackets after a space, where that is not the party itself that it happened in."""
+        chain = self.hops or ((self.reporter,) if self.reporter else ())
+        return f" (reported by {' via '.join(reversed(chain))})" if chain else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,22 +256,6 @@ class Poison:
     """
 
     failure: Failure
-
-
-def _cut(text: str, max_bytes: int) -> tuple[str, bool]:
-    """Cut to at most `max_bytes` of valid UTF-8; lone surrogates are replaced, since UTF-8 cannot hold them."""
-    raw = text.encode("utf-8", "replace")
-    if len(raw) <= max_bytes:
-        return raw.decode("utf-8"), False
-    return raw[:max_bytes].decode("utf-8", "ignore"), True
-
-
-def _cut_head(text: str, max_bytes: int) -> tuple[str, bool]:
-    """As `_cut`, but keeps the end: the last lines of a traceback say the most."""
-    raw = text.encode("utf-8", "replace")
-    if len(raw) <= max_bytes:
-        return raw.decode("utf-8"), False
-    return raw[-max_bytes:].decode("utf-8", "ignore"), True
 
 
 def first_root(failures: Iterable[Failure]) -> Failure:
@@ -251,16 +283,14 @@ class FailureBook:
 
     def __init__(self) -> None:
         self._known: dict[str, Failure] = {}
-        self._votes: dict[str, Failure] = {}
+        self._votes: dict[str, str] = {}
         self._root: Failure | None = None
         self.forgotten = 0
 
     @property
     def root(self) -> Failure | None:
         """The root once settled; before, the one that leads; None while nobody has voted."""
-        if self._root is None and self._votes:
-            return self._richest(first_root(self._votes.values()))
-        return self._root
+        return self._leading() if self._root is None and self._votes else self._root
 
     @property
     def settled(self) -> bool:
@@ -281,13 +311,13 @@ class FailureBook:
         """Learn of a failure. Returns whether it was news."""
         known = self._known.get(failure.error_id)
         if known is not None:
-            # Whoever passes a failure on may not pass its text on: the source's own record says more.
-            if (failure.message, failure.traceback) > (known.message, known.traceback):
+            # The party that made it says what is true of it, and may tell more of it than those who pass it on.
+            if known.hops and not failure.hops:
                 self._known[failure.error_id] = failure
             return False
         self._known[failure.error_id] = failure
         if len(self._known) > MAX_KNOWN:
-            voted = {vote.error_id for vote in self._votes.values()}
+            voted = frozenset(self._votes.values())
             oldest = next(error_id for error_id in self._known if error_id not in voted)
             del self._known[oldest]
             self.forgotten += 1
@@ -296,7 +326,11 @@ class FailureBook:
     def vote(self, party: str, failure: Failure) -> None:
         """A party's vote; only its first one counts."""
         self.record(failure)
-        self._votes.setdefault(party, failure)
+        self._votes.setdefault(party, failure.error_id)
+
+    def find(self, error_id: str) -> Failure | None:
+        """What is known of a failure."""
+        return self._known.get(error_id)
 
     def settle(self) -> Failure:
         """Make the root final, and return it. Idempotent.
@@ -307,7 +341,7 @@ class FailureBook:
         if self._root is None:
             if not self._votes:
                 raise ValueError("nobody has voted for a root")
-            self._root = self._richest(first_root(self._votes.values()))
+            self._root = self._leading()
         return self._root
 
     def validate(self) -> None:
@@ -318,11 +352,11 @@ class FailureBook:
         """
         if len(self._known) > MAX_KNOWN:
             raise RuntimeError(f"{len(self._known)} failures are kept")
-        for vote in self._votes.values():
-            if vote.error_id not in self._known:
-                raise RuntimeError(f"{vote.error_id} was voted for and is not known")
-        if self._root is not None and self._root.error_id not in {vote.error_id for vote in self._votes.values()}:
+        for error_id in self._votes.values():
+            if error_id not in self._known:
+                raise RuntimeError(f"{error_id} was voted for and is not known")
+        if self._root is not None and self._root.error_id not in self._votes.values():
             raise RuntimeError("nobody voted for the root")
 
-    def _richest(self, failure: Failure) -> Failure:
-        return self._known.get(failure.error_id, failure)
+    def _leading(self) -> Failure:
+        return first_root(self._known[error_id] for error_id in self._votes.values())

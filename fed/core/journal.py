@@ -20,6 +20,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from fed.text import cut, plain
+
 __all__ = ["SEGMENT", "Difference", "Journal"]
 
 DEPTH: Final = 65_536
@@ -149,8 +151,11 @@ class Journal:
         """
         for number, theirs in enumerate(texts, start=first):
             place = number - self._first
-            if 0 <= place < len(self._calls) and self._calls[place][0] != theirs:
-                return Difference(number, self._calls[place][0], theirs)
+            if 0 <= place < len(self._calls):
+                # As the texts of others are, where they come in.
+                mine, _ = cut(plain(self._calls[place][0]), MAX_TEXT_BYTES)
+                if mine != theirs:
+                    return Difference(number, mine, theirs)
         return None
 
     def validate(self) -> None:

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-from fed.core.failure import Failure, Fault, Kind, Poison
+from fed.core.failure import Failure, Fault, ForgedFailure, Kind, Poison
 from fed.core.liveness import Health, Liveness
 from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
 from fed.errors import ConfigError
@@ -63,8 +63,8 @@ _RECEIPTS: Final = {
     Reply.DELIVERED: Receipt.DELIVERED,
     Reply.DEFERRED: Receipt.DEFERRED,
     Reply.WANTED: Receipt.WANTED,
-    Reply.REFUSED: Receipt.REFUSED,
-    Reply.CROWDED: Receipt.REFUSED,
+    Reply.REFUSED: Receipt.TOO_LARGE,
+    Reply.CROWDED: Receipt.CROWDED,
 }
 
 
@@ -196,6 +196,8 @@ class Receiver:
         self._local_failures = 0
         self._closed = False
         self._incarnations: dict[str, str] = {}
+        # Of whom a forged record has been logged, which is said once.
+        self._forgers: set[str] = set()
         self._begun = False
         # Whether this has taken the place of a receiver that was killed, and has not been told what that one knew.
         self._ignorant = False
@@ -453,9 +455,19 @@ class Receiver:
 
         Waits end here and not where the driver handles the event, because a failure and a goodbye arrive here in the
         order in which they were told. After a goodbye without a failure nothing ends: what the peer had sent may
-        still be on its way, and whether it left too early is for the driver to judge.
+        still be on its way, and whether it left too early is for the driver to judge. What speaks for a party that
+        it does not come from is dropped.
         """
         self._heard(peer)
+        if notice.failure is not None:
+            try:
+                believed = notice.failure.told_by(peer, self._hello.parties)
+            except ForgedFailure as error:
+                if peer not in self._forgers:
+                    self._forgers.add(peer)
+                    logger.error("party %r told a failure that nobody believes: %s", peer, error)
+                return None
+            notice = dataclasses.replace(notice, failure=believed)
         if self._liveness.health(peer) is Health.LOST:
             # A connection from before may have outlived the silence. Who is not believed any more is to find that out:
             # it will greet again, and be told [E41].
@@ -524,12 +536,8 @@ class Receiver:
             ticket, payload, failure = arrival.resolution
             _resolve(ticket, payload if payload is not None else failure)
         if arrival.reply is not None:
-            reason = ""
-            if arrival.reply is Reply.REFUSED:
-                reason = f"it is larger than party {self._hello.party!r} accepts ({self._max_object_bytes} bytes)"
-            elif arrival.reply is Reply.CROWDED:
-                reason = f"party {self._hello.party!r} holds too many objects that nobody has asked for"
-            self._acknowledge(key.peer, [Ack(key.id, _RECEIPTS[arrival.reply], reason)])
+            limit = self._max_object_bytes or 0 if arrival.reply is Reply.REFUSED else 0
+            self._acknowledge(key.peer, [Ack(key.id, _RECEIPTS[arrival.reply], limit)])
 
     def _acknowledge(self, peer: str, acks: Sequence[Ack]) -> None:
         send = self._acks.get(peer)

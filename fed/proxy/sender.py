@@ -732,8 +732,12 @@ class _Peer:
                         self.outbox.deferred(ack.id)
                     elif ack.receipt is Receipt.WANTED:
                         flush = self.outbox.wanted(ack.id) or flush
+                    elif ack.receipt is Receipt.TOO_LARGE:
+                        limit = f"party {self.link.peer!r} accepts ({ack.limit} bytes)"
+                        self._refused(ack.id, detail=f"it is larger than {limit}")
                     else:
-                        self._refused(ack.id, detail=ack.reason)
+                        holds = "holds too many objects that nobody has asked for"
+                        self._refused(ack.id, detail=f"party {self.link.peer!r} {holds}")
                 if flush:
                     self.flush()
         except TransportError:

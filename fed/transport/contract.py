@@ -154,16 +154,24 @@ class Receipt(enum.Enum):
     """Not kept, for lack of room while nobody waits for it: the sender keeps it until it is WANTED."""
     WANTED = "WANTED"
     """Somebody waits for it now: send it again."""
-    REFUSED = "REFUSED"
-    """Will never be accepted; `Ack.reason` says why."""
+    TOO_LARGE = "TOO_LARGE"
+    """Will never be accepted: the consumer takes no object of more bytes than `Ack.limit`."""
+    CROWDED = "CROWDED"
+    """Will never be accepted: the consumer holds too many objects that nobody there has asked for."""
 
 
 class Ack(NamedTuple):
-    """A receipt for one object."""
+    """A receipt for one object. It has no text: what a sender says of a refusal is its own sentence.
+
+    Attributes:
+        id: The object's name.
+        receipt: What became of it.
+        limit: For TOO_LARGE: how many bytes one may have.
+    """
 
     id: ObjectId
     receipt: Receipt
-    reason: str = ""
+    limit: int = 0
 
 
 class Verdict(enum.Enum):

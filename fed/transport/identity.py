@@ -20,6 +20,7 @@ import functools
 import re
 import socket
 import ssl
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,6 +37,7 @@ __all__ = [
     "Credentials",
     "ServerCertificate",
     "check_own_credentials",
+    "exposed_key",
     "load_credentials",
     "party_of_certificate",
     "prove",
@@ -139,6 +141,19 @@ def check_own_credentials(party: str, tls: TLSConfig) -> None:
             f"tls.cert: {tls.cert} was not issued by the authority in {tls.ca} (tls.ca): give the authority that all "
             "parties of the job share, and a certificate issued by it"
         )
+
+
+def exposed_key(tls: TLSConfig) -> str:
+    """A sentence if other users of this machine may read the private key, or replace it; else empty.
+
+    A group may be meant to: it is how some systems hand a key to a service.
+    """
+    mode = stat.S_IMODE(tls.key.stat().st_mode)
+    if not mode & stat.S_IRWXO:
+        return ""
+    return (
+        f"tls.key: {tls.key} is open to every user of this machine (mode {mode:04o}): chmod o-rwx it, and renew the key"
+    )
 
 
 def _read(option: str, path: Path) -> bytes:

@@ -4,11 +4,14 @@ Laws:
 
 1. Reading is strict. What is missing, unknown or over its limit is a `MalformedFrame`; nothing is coerced, and
    nothing read is interpreted beyond its framing.
-2. Writing a `Failure`, an `Ack` or a refusal cannot fail: their text is cut to its limit, since an error that
-   could not be sent would be a hang [E25]. The texts of a journal are cut too, because a call is known by its
-   beginning. Writing anything else over a limit is a `MalformedFrame` as well.
-3. What is written here is read here, whatever the text in it: `read(write(x)) == x` up to the cuts of law 2.
-4. What reading a frame takes is bounded, in memory and time: its size is limited by its kind, and a frame of which more
+2. Writing a `Failure` or a refusal cannot fail: their text is cut to its limit, since an error that could not be
+   sent would be a hang [E25]. The texts of a journal are cut too, because a call is known by its beginning. Writing
+   anything else over a limit is a `MalformedFrame` as well.
+3. What is written here is read here, whatever the text in it: `read(write(x)) == x` up to the cuts of law 2 and the
+   escapes of law 4.
+4. Text that is read can be shown: what would control a terminal or hide in a line has become a visible escape. A name,
+   which others are compared with, has none of that, or its frame is refused.
+5. What reading a frame takes is bounded, in memory and time: its size is limited by its kind, and a frame of which more
    could be made than its limits allow is counted before it is parsed.
 
 A name is at most 128 bytes of UTF-8 and never empty. A failure is at most 4 KiB when encoded [E25, E44].
@@ -34,6 +37,7 @@ from fed.core.failure import (
 )
 from fed.core.stall import MAX_SHOWN, Standing, Wait
 from fed.object import ObjectId
+from fed.text import cut, is_plain, plain
 from fed.transport.contract import (
     BUFFER_BYTES,
     MAX_GREETING_BYTES,
@@ -148,7 +152,8 @@ _RECEIPTS: Final[Mapping[Receipt, int]] = {
     Receipt.DELIVERED: pb.RECEIPT_DELIVERED,
     Receipt.DEFERRED: pb.RECEIPT_DEFERRED,
     Receipt.WANTED: pb.RECEIPT_WANTED,
-    Receipt.REFUSED: pb.RECEIPT_REFUSED,
+    Receipt.TOO_LARGE: pb.RECEIPT_TOO_LARGE,
+    Receipt.CROWDED: pb.RECEIPT_CROWDED,
 }
 _VERDICTS: Final[Mapping[Verdict, int]] = {
     Verdict.ADMIT: pb.VERDICT_ADMIT,
@@ -185,6 +190,9 @@ _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
     NoticeKind.ASK: frozenset({"calls"}),
     NoticeKind.STANDING: frozenset({"calls"}),
 }
+
+_OF_LINES: Final = frozenset({"message", "traceback"})
+"""Texts of a failure that may have several lines."""
 
 _M = TypeVar("_M", bound=Message)
 _E = TypeVar("_E")
@@ -250,7 +258,7 @@ def encode_welcome(hello: Hello) -> bytes:
 
 def encode_refusal(reason: str) -> bytes:
     """The answer to a greeting that is not. Total."""
-    text, _ = _fit(reason, MAX_REASON_BYTES)
+    text, _ = cut(reason, MAX_REASON_BYTES)
     return pb.Greeting(refusal=pb.Refusal(reason=text or "no reason given")).SerializeToString()
 
 
@@ -265,7 +273,7 @@ def decode_greeting(data: bytes) -> Hello | str:
     if answer == "welcome":
         return _read_hello(greeting.welcome)
     if answer == "refusal":
-        return _text(greeting.refusal.reason, "reason of a refusal", MAX_REASON_BYTES, empty=False)
+        return _shown(greeting.refusal.reason, "reason of a refusal", MAX_REASON_BYTES, empty=False)
     raise MalformedFrame("a greeting was answered with neither a welcome nor a refusal")
 
 
@@ -304,7 +312,7 @@ def _read_hello(message: pb.Hello) -> Hello:
         parties=_names(message.parties, "party in a greeting", MAX_PARTIES),
         types=_names(message.types, "type in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
         exceptions=_names(message.exceptions, "exception in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
-        expects=_text(message.expects, "expected incarnation in a greeting", MAX_NAME_BYTES),
+        expects=_name(message.expects, "expected incarnation in a greeting") if message.expects else "",
     )
 
 
@@ -355,9 +363,9 @@ def _failure(failure: Failure) -> pb.Failure:
         ("message", failure.message, MAX_MESSAGE_BYTES),
         ("traceback", failure.traceback, MAX_TRACEBACK_BYTES),
     ):
-        fitting, cut = _fit(text, limit)
+        fitting, cut_field = cut(plain(text, lines=field in _OF_LINES), limit)
         setattr(message, field, fitting)
-        truncated |= cut
+        truncated |= cut_field
     if failure.sequence >= 0:
         message.sequence = min(failure.sequence, MAX_SEQUENCE)
     for repeated, names in (
@@ -365,9 +373,9 @@ def _failure(failure: Failure) -> pb.Failure:
         (message.hops, failure.hops[:MAX_HOPS]),
     ):
         for name in names:
-            fitting, cut = _fit(name or UNNAMED, MAX_NAME_BYTES)
+            fitting, cut_name = cut(plain(name) or UNNAMED, MAX_NAME_BYTES)
             repeated.append(fitting)
-            truncated |= cut
+            truncated |= cut_name
     message.truncated = truncated
     # The limits of the fields add up to somewhat more than that of the whole; what says least goes first.
     for field in ("traceback", "cause_types", "message", "hops"):
@@ -387,14 +395,14 @@ def _read_failure(message: pb.Failure) -> Failure:
         error_id=_name(message.error_id, "error_id of a failure"),
         kind=_member(_KIND_OF, message.kind, "kind of a failure"),
         src_party=_name(message.src_party, "src_party of a failure"),
-        type_name=_name(message.type_name, "type_name of a failure"),
-        task=_text(message.task, "task of a failure", MAX_NAME_BYTES),
+        type_name=_shown(message.type_name, "type_name of a failure", MAX_NAME_BYTES, empty=False),
+        task=_shown(message.task, "task of a failure", MAX_NAME_BYTES),
         sequence=message.sequence if message.HasField("sequence") else -1,
-        cause_types=_names(message.cause_types, "cause of a failure", MAX_CAUSES),
+        cause_types=_many_shown(message.cause_types, "cause of a failure", MAX_CAUSES, empty=False),
         hops=_names(message.hops, "hop of a failure", MAX_HOPS),
-        detail=_text(message.detail, "detail of a failure", MAX_DETAIL_BYTES),
-        message=_text(message.message, "message of a failure", MAX_MESSAGE_BYTES),
-        traceback=_text(message.traceback, "traceback of a failure", MAX_TRACEBACK_BYTES),
+        detail=_shown(message.detail, "detail of a failure", MAX_DETAIL_BYTES),
+        message=_shown(message.message, "message of a failure", MAX_MESSAGE_BYTES, lines=True),
+        traceback=_shown(message.traceback, "traceback of a failure", MAX_TRACEBACK_BYTES, lines=True),
         truncated=message.truncated,
     )
 
@@ -424,7 +432,7 @@ def _notice(notice: Notice) -> pb.Notice:
     message.calls = _in_range(notice.calls, MAX_SEQUENCE, "number of calls in a notice")
     message.digest = _in_range(notice.digest, MAX_UINT64, "digest in a notice")
     for text in notice.texts:
-        fitting, _ = _fit(text, MAX_TEXT_BYTES)
+        fitting, _ = cut(text, MAX_TEXT_BYTES)
         message.texts.append(fitting)
     if notice.standing is not None:
         message.standing.CopyFrom(_standing(notice.standing))
@@ -446,7 +454,7 @@ def _read_notice(message: pb.Notice) -> Notice:
         objects=tuple(_read_id(object_id) for object_id in message.objects),
         calls=_in_range(message.calls, MAX_SEQUENCE, "number of calls in a notice"),
         digest=message.digest,
-        texts=tuple(_text(text, "text of a notice", MAX_TEXT_BYTES) for text in message.texts),
+        texts=tuple(_shown(text, "text of a notice", MAX_TEXT_BYTES) for text in message.texts),
         standing=_read_standing(message.standing) if message.HasField("standing") else None,
     )
 
@@ -455,9 +463,9 @@ def _standing(standing: Standing) -> pb.Standing:
     message = pb.Standing(idle=standing.idle)
     for name in ("moves", "running", "in_flight", "waiting"):
         setattr(message, name, _in_range(getattr(standing, name), MAX_SEQUENCE, f"{name} of a standing"))
-    message.tasks.extend(_fit(task, MAX_NAME_BYTES)[0] for task in standing.tasks[:MAX_SHOWN])
+    message.tasks.extend(cut(task, MAX_NAME_BYTES)[0] for task in standing.tasks[:MAX_SHOWN])
     for wait in standing.waits[:MAX_SHOWN]:
-        who, what, party = (_fit(text, MAX_NAME_BYTES)[0] for text in wait)
+        who, what, party = (cut(text, MAX_NAME_BYTES)[0] for text in wait)
         message.waits.add(who=who, what=what, party=party)
     return message
 
@@ -471,10 +479,9 @@ def _read_standing(message: pb.Standing) -> Standing:
         running=_in_range(message.running, MAX_SEQUENCE, "running of a standing"),
         in_flight=_in_range(message.in_flight, MAX_SEQUENCE, "in_flight of a standing"),
         waiting=_in_range(message.waiting, MAX_SEQUENCE, "waiting of a standing"),
-        tasks=tuple(_text(task, "task of a standing", MAX_NAME_BYTES) for task in message.tasks),
+        tasks=_many_shown(message.tasks, "task of a standing", MAX_SHOWN),
         waits=tuple(
-            Wait(*(_text(text, "wait of a standing", MAX_NAME_BYTES) for text in (one.who, one.what, one.party)))
-            for one in message.waits
+            Wait(*_many_shown((one.who, one.what, one.party), "wait of a standing", 3)) for one in message.waits
         ),
     )
 
@@ -536,15 +543,14 @@ def encode_acks(acks: Iterable[Ack]) -> bytes:
     """At most `MAX_ACKS` acknowledgements in one frame.
 
     Raises:
-        MalformedFrame: A name is out of range. Reasons are cut, never refused.
+        MalformedFrame: A name or a limit is out of range.
     """
     frame = pb.Acks()
     for ack in acks:
         message = frame.acks.add()
         _write_id(message.id, ack.id)
         message.receipt = _RECEIPTS[ack.receipt]  # type: ignore[assignment]
-        if ack.reason:
-            message.reason, _ = _fit(ack.reason, MAX_REASON_BYTES)
+        message.limit = _in_range(ack.limit, MAX_UINT64, "limit in an acknowledgement")
     return frame.SerializeToString()
 
 
@@ -562,8 +568,7 @@ def decode_acks(data: bytes) -> list[Ack]:
         if not message.HasField("id"):
             raise MalformedFrame("an acknowledgement lacks the name of its object")
         receipt = _member(_RECEIPT_OF, message.receipt, "receipt")
-        reason = _text(message.reason, "reason of an acknowledgement", MAX_REASON_BYTES)
-        acks.append(Ack(_read_id(message.id), receipt, reason))
+        acks.append(Ack(_read_id(message.id), receipt, message.limit))
     return acks
 
 
@@ -659,28 +664,38 @@ def _member(members: Mapping[int, _E], number: Any, what: str) -> _E:
     return member
 
 
-def _name(text: str, what: str) -> str:
-    return _text(text, what, MAX_NAME_BYTES, empty=False)
+def _name(text: str, what: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """What others are compared with: nothing in it may be invisible."""
+    if not text:
+        raise MalformedFrame(f"{what} is missing")
+    _check_length(text, what, max_bytes)
+    if not is_plain(text):
+        raise MalformedFrame(f"{what} has characters that cannot be shown: {cut(plain(text), MAX_NAME_BYTES)[0]}")
+    return text
 
 
 def _names(names: Sequence[str], what: str, most: int, max_bytes: int = MAX_NAME_BYTES) -> tuple[str, ...]:
     if len(names) > most:
         raise MalformedFrame(f"{what}: {len(names)} are over the limit of {most}")
-    return tuple(_text(name, what, max_bytes, empty=False) for name in names)
+    return tuple(_name(name, what, max_bytes) for name in names)
 
 
-def _text(text: str, what: str, max_bytes: int, *, empty: bool = True) -> str:
+def _many_shown(texts: Sequence[str], what: str, most: int, *, empty: bool = True) -> tuple[str, ...]:
+    if len(texts) > most:
+        raise MalformedFrame(f"{what}: {len(texts)} are over the limit of {most}")
+    return tuple(_shown(text, what, MAX_NAME_BYTES, empty=empty) for text in texts)
+
+
+def _shown(text: str, what: str, max_bytes: int, *, lines: bool = False, empty: bool = True) -> str:
+    """Text for people: plain, and cut anew, since an escape takes more room than what it stands for."""
     if not text and not empty:
         raise MalformedFrame(f"{what} is missing")
+    _check_length(text, what, max_bytes)
+    shown, _ = cut(plain(text, lines=lines), max_bytes)
+    return shown
+
+
+def _check_length(text: str, what: str, max_bytes: int) -> None:
     # A character is one to four bytes, so most texts need not be encoded to be measured.
     if len(text) * 4 > max_bytes and len(text.encode()) > max_bytes:
         raise MalformedFrame(f"{what} is longer than {max_bytes} bytes")
-    return text
-
-
-def _fit(text: str, max_bytes: int) -> tuple[str, bool]:
-    """As much of the text as fits, in valid UTF-8, and whether it had to be cut."""
-    raw = text.encode("utf-8", "replace")
-    if len(raw) <= max_bytes:
-        return raw.decode(), False
-    return raw[:max_bytes].decode("utf-8", "ignore"), True

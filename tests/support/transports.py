@@ -325,7 +325,7 @@ def test_acks_arrive_in_order_and_whole(make_world: MakeWorld) -> None:
         async with make_world().opened() as world:
             link = await world.connected()
             sent = [Ack(ObjectId(1, number, 2), receipt) for number in range(200) for receipt in Receipt]
-            sent.append(Ack(ObjectId(1, 1, 1), Receipt.REFUSED, "larger than max_object_bytes (größer)"))
+            sent.append(Ack(ObjectId(1, 1, 1), Receipt.TOO_LARGE, 1 << 40))
             for at in range(0, len(sent), 7):
                 world.handler.acknowledge(sent[at : at + 7])
             assert await collect(link.acks(), len(sent)) == sent

@@ -49,14 +49,14 @@ def content(received: Parcel) -> tuple[ObjectId, bytes, tuple[bytes, ...]]:
     return received.id, received.header, tuple(bytes(buffer) for buffer in received.buffers)
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
+def run(scenario: Coroutine[Any, Any, None], limit_s: float = LIMIT_S) -> None:
     """Run a scenario, and make sure that it leaves no task behind.
 
     gRPC ends a call of its own accord a moment after it was cancelled, in a task that it shows to nobody.
     """
 
     async def bounded() -> None:
-        await asyncio.wait_for(scenario, LIMIT_S)
+        await asyncio.wait_for(scenario, limit_s)
         if left := asyncio.all_tasks() - {asyncio.current_task()}:
             _, left = await asyncio.wait(left, timeout=LIMIT_S)
         assert not left, f"tasks left behind: {left}"

@@ -28,8 +28,8 @@ CANARY = "canary-4711"
 
 
 def failure(kind: Kind, **fields: Any) -> Failure:
-    given = {"type_name": "ValueError", "task": "#3 train", "sequence": 3, **fields}
-    return Failure(error_id=ERROR_ID, kind=kind, src_party="alice", **given)
+    given = {"error_id": ERROR_ID, "type_name": "ValueError", "task": "#3 train", "sequence": 3, **fields}
+    return Failure(kind=kind, src_party="alice", **given)
 
 
 def withheld(kind: Kind, **fields: Any) -> Failure:
@@ -39,7 +39,7 @@ def withheld(kind: Kind, **fields: Any) -> Failure:
 
 SENTENCES = [
     (Kind.TASK, {}, "ValueError in task #3 train at party 'alice'"),
-    (Kind.TASK, {"hops": ("bob",)}, "ValueError in task #3 train at party 'alice' (via bob)"),
+    (Kind.TASK, {"hops": ("bob",)}, "ValueError in task #3 train at party 'alice' (reported by bob)"),
     (Kind.CANCELLED, {}, "task #3 train at party 'alice' was cancelled"),
     (Kind.CANCELLED, {"detail": "by fed.cancel"}, "task #3 train at party 'alice' was cancelled: by fed.cancel"),
     (
@@ -50,7 +50,7 @@ SENTENCES = [
     (
         Kind.WORKER_CRASHED,
         {"detail": "exit code 9, 4 attempts", "hops": ("bob",)},
-        "the worker of task #3 train at party 'alice' (via bob) died: exit code 9, 4 attempts",
+        "the worker of task #3 train at party 'alice' (reported by bob) died: exit code 9, 4 attempts",
     ),
     (
         Kind.OUT_OF_MEMORY,
@@ -96,6 +96,12 @@ SENTENCES = [
         "and can be reached",
     ),
     (
+        Kind.PARTY_LOST,
+        {"task": "", "error_id": "carol/1/1"},
+        "party 'alice' was lost (reported by carol): nothing was heard of it for longer than its lease; see whether "
+        "its program still runs and can be reached",
+    ),
+    (
         Kind.PARTY_LEFT,
         {"task": ""},
         "party 'alice' left before the end: its program was over while others still waited for it; every party must "
@@ -125,17 +131,20 @@ SENTENCES = [
     (
         Kind.DIVERGED,
         {"detail": "call #7: party 'alice' made a, party 'bob' made b"},
-        "call #7: party 'alice' made a, party 'bob' made b: every party must run the same program",
+        "call #7: party 'alice' made a, party 'bob' made b (found by party 'alice'): every party must run the same "
+        "program",
     ),
     (
         Kind.DIVERGED,
         {},
-        "party 'alice' made a call that the others did not make: every party must run the same program",
+        "party 'alice' made a call that the others did not make (found by party 'alice'): every party must run the "
+        "same program",
     ),
     (
         Kind.DEADLOCK,
         {"detail": "alice waits for bob, bob waits for alice"},
-        "deadlock, every party waits and nothing runs: alice waits for bob, bob waits for alice",
+        "deadlock, every party waits and nothing runs (found by party 'alice'): alice waits for bob, bob waits for "
+        "alice",
     ),
     (
         Kind.TIMEOUT,

@@ -9,6 +9,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from fed.text import cut, plain
 from fed.transport.contract import PeerRefused, PeerUnreachable, PeerUntrusted, TransportError
 from fed.transport.wire import MAX_FRAME_BYTES, MalformedFrame
 
@@ -70,6 +71,9 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     # Else the environment's http_proxy would carry the channels, but not the connection that proves the identity.
     ("grpc.enable_http_proxy", 0),
 )
+
+MAX_DETAILS_BYTES: Final = 2048
+"""Of what the other end says of a status."""
 
 _UNREACHABLE: Final = frozenset(
     {
@@ -139,4 +143,5 @@ def status_error(code: Any, details: str | None, where: str) -> TransportError:
         details: What the other end, or gRPC, says about it.
         where: Names the peer and its address, to begin a sentence with.
     """
-    return _ERRORS.get(code, PeerUnreachable)(f"{where}: {details or code.name}")
+    said, _ = cut(plain(details or ""), MAX_DETAILS_BYTES)
+    return _ERRORS.get(code, PeerUnreachable)(f"{where}: {said or code.name}")

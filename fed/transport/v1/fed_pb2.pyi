@@ -46,7 +46,8 @@ class Receipt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RECEIPT_DELIVERED: _ClassVar[Receipt]
     RECEIPT_DEFERRED: _ClassVar[Receipt]
     RECEIPT_WANTED: _ClassVar[Receipt]
-    RECEIPT_REFUSED: _ClassVar[Receipt]
+    RECEIPT_TOO_LARGE: _ClassVar[Receipt]
+    RECEIPT_CROWDED: _ClassVar[Receipt]
 
 class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -85,7 +86,8 @@ RECEIPT_UNSPECIFIED: Receipt
 RECEIPT_DELIVERED: Receipt
 RECEIPT_DEFERRED: Receipt
 RECEIPT_WANTED: Receipt
-RECEIPT_REFUSED: Receipt
+RECEIPT_TOO_LARGE: Receipt
+RECEIPT_CROWDED: Receipt
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_ADMIT: Verdict
 VERDICT_DECLINE: Verdict
@@ -235,14 +237,14 @@ class Parcels(_message.Message):
     def __init__(self, parcels: _Optional[_Iterable[_Union[Parcel, _Mapping]]] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("id", "receipt", "reason")
+    __slots__ = ("id", "receipt", "limit")
     ID_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     id: ObjectId
     receipt: Receipt
-    reason: str
-    def __init__(self, id: _Optional[_Union[ObjectId, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    limit: int
+    def __init__(self, id: _Optional[_Union[ObjectId, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, str]] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class Acks(_message.Message):
     __slots__ = ("acks",)

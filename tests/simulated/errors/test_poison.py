@@ -15,6 +15,7 @@ from fed.core.failure import Failure, Kind, Poison
 from fed.core.notice import Notice, NoticeKind
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
+from fed.place import current_job
 from fed.proxy.receiver import Receiver
 from fed.serde.data import DataCodec
 from fed.testing import FaultPlan
@@ -198,6 +199,10 @@ def test_e12_every_read_of_an_object_that_was_raced_for_tells_the_same(seed: int
         raced.set()
 
     def program() -> Any:
+        if fed.party() == "alice":
+            # Or she would say that it is none of hers.
+            with current_job()._lock:
+                current_job().learn(failure)
         one = identity.party("alice").remote("value")
         consumer = consume.party("bob").remote(one)
         seen = [outcome_of(one)]

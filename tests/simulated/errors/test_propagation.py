@@ -518,7 +518,7 @@ def test_e32_an_actor_in_a_party_relayed_by_others_is_named_with_each_layer() ->
     outcome = returned(run(program, parties=PARTIES, on_error="isolate"))
     assert [found[0] for found in outcome["dave"]] == [(), ("bob",), ("bob", "carol")]
     assert {found[1:3] for found in outcome["dave"]} == {("#1 Nested.method", ("OSError", "KeyError"))}
-    assert outcome["dave"][2][3] == "ValueError in task #1 Nested.method at party 'alice' (via bob, carol)"
+    assert outcome["dave"][2][3] == "ValueError in task #1 Nested.method at party 'alice' (reported by carol via bob)"
     # Bob and carol have it from the party that was asked, too.
     assert [found[0] for found in outcome["carol"]][:2] == [(), ("bob",)]
 

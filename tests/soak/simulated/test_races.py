@@ -82,8 +82,8 @@ def test_e29_parties_that_fail_at_the_same_moment_agree_on_the_root(count: int, 
         for party, job in played.jobs.items():
             known = {failure.error_id: failure for failure in job.failures}
             votes = job._coordinator.book._votes
-            assert {vote.error_id for vote in votes.values()} <= set(known)
-            assert known[root].rank == min(vote.rank for vote in votes.values())
+            assert set(votes.values()) <= set(known)
+            assert known[root].rank == min(known[vote].rank for vote in votes.values())
             own = [failure for failure in known.values() if failure.src_party == party]
             assert len(own) == 1, f"{party} knows {known}"
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 import fed.raising
-from fed.cli.account import account_of, entry, printable
+from fed.cli.account import account_of, entry
 from fed.core.failure import Exposure, Failure, Kind
 from fed.errors import ConfigError, JobAborted, RemoteError, TaskError
 from fed.raising import RemoteTraceback, aborted, error_of, pointer
+from fed.transport.wire import decode_failure, encode_failure
 
 CANARY = "canary-4711"
 WORKERS = f"Traceback (most recent call last):\n  File 'train.py', line 9, in train\nValueError: {CANARY}\n"
@@ -61,7 +62,8 @@ def test_an_exposed_traceback_is_shown_below_as_the_other_partys() -> None:
 
 
 def test_an_exposed_message_of_many_lines_is_shown_below() -> None:
-    error = error_of(failure(message="first\nsecond\x1b[2J", traceback="", truncated=True), "bob")
+    sent = failure(message="first\nsecond\x1b[2J", traceback="", truncated=True)
+    error = error_of(decode_failure(encode_failure(sent)), "bob")
     assert account_of(error, "bob").lines[1:] == (
         "fed: message from party 'alice', cut:",
         "    first",
@@ -71,9 +73,11 @@ def test_an_exposed_message_of_many_lines_is_shown_below() -> None:
 
 
 def test_text_of_a_peer_cannot_redraw_the_terminal() -> None:
-    error = error_of(failure(type_name="E\x1b]0;x\x07\r", task="#3 \x9b2J", message="", traceback=""), "bob")
-    assert account_of(error, "bob").lines[0].startswith("fed: error: E\\x1b]0;x\\x07\\x0d in task #3 \\x9b2J at party")
-    assert printable("tab\tand\nline stay, caf\u00e9 too") == "tab\tand\nline stay, caf\u00e9 too"
+    sent = failure(type_name="E\x1b]0;x\x07\r", task="#3 \x9b2J", message="one\nfed: joined", traceback="")
+    error = error_of(decode_failure(encode_failure(sent)), "bob")
+    first, _, *below = account_of(error, "bob").lines
+    assert first.startswith("fed: error: E\\x1b]0;x\\x07\\r in task #3 \\x9b2J at party")
+    assert "    fed: joined" in below
 
 
 def test_rays_own_error_is_not_shown_at_the_source_either(tmp_path: Path) -> None:

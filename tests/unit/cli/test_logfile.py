@@ -90,6 +90,28 @@ def test_what_is_no_file_is_refused(make: Callable[[Path], object], tmp_path: Pa
     assert stat.S_IMODE(Path("/dev/null").stat().st_mode) == before
 
 
+def test_a_link_is_not_followed_to_a_file_of_the_users(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("as it was")
+    (tmp_path / "alice.log").symlink_to(other)
+    with pytest.raises(OSError, match="is a symbolic link: remove it"):
+        LogFile(tmp_path, "alice")
+    assert other.read_text() == "as it was"
+
+
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "alice.log").write_text("")
+    monkeypatch.setattr(os, "geteuid", lambda: (tmp_path / "alice.log").stat().st_uid + 1)
+    with pytest.raises(OSError, match="belongs to another user"):
+        LogFile(tmp_path, "alice")
+
+
+def test_no_line_of_a_record_can_pass_for_another_record(tmp_path: Path, opened: Open) -> None:
+    log = opened(tmp_path, "alice")
+    logging.getLogger("fed").error("one\n2026-01-01T00:00:00.000Z 1 INFO fed: every party has joined")
+    assert "\n    2026-01-01" in log.path.read_text()
+
+
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
@@ -130,7 +152,7 @@ def test_a_failure_is_told_in_full_and_once(tmp_path: Path, opened: Open) -> Non
 def test_a_record_of_another_exception_is_written_as_it_is(tmp_path: Path, opened: Open) -> None:
     log = opened(tmp_path, "alice")
     logging.getLogger("fed").error("the failure handler raised", exc_info=KeyError("canary"))
-    assert log.path.read_text().endswith(" the failure handler raised\nKeyError: 'canary'\n")
+    assert log.path.read_text().endswith(" the failure handler raised\n    KeyError: 'canary'\n")
 
 
 @pytest.mark.parametrize("detail", [{"type": "OSError"}, {"root": "OSError at party 'alice'"}])

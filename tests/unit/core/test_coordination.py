@@ -361,6 +361,6 @@ def test_the_source_of_a_failure_says_more_of_it_than_who_passes_it_on() -> None
     federation = quiet()
     told = dataclasses.replace(failure(federation, "alice", 0), message="text")
     bob = federation.parties["bob"]
-    bob.hear("carol", Notice(NoticeKind.LATCHED, 0, told.redacted(Exposure.TYPE)))
+    bob.hear("carol", Notice(NoticeKind.LATCHED, 0, told.redacted(Exposure.TYPE).relayed("carol")))
     bob.hear("alice", Notice(NoticeKind.LATCHED, 0, told))
     assert bob.core.book.root == told

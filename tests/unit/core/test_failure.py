@@ -13,9 +13,11 @@ from fed.core.failure import (
     Failure,
     FailureBook,
     Fault,
+    ForgedFailure,
     Kind,
     first_root,
 )
+from fed.text import plain
 
 
 def failure(sequence: int = 3, party: str = "alice", number: int = 1, **fields: object) -> Failure:
@@ -57,12 +59,13 @@ def test_e25_a_record_is_bounded_and_valid_whatever_the_exception_held(
     assert encoded_bytes(one) <= 4096
     assert len(one.cause_types) <= MAX_CAUSES
     whole = (one.type_name, one.cause_types, one.message, one.traceback, one.task)
-    assert one.truncated or whole == (name, tuple(causes), message, trace, task)
+    shown = (plain(name), tuple(map(plain, causes)), plain(message, lines=True), plain(trace, lines=True), plain(task))
+    assert one.truncated or whole == shown
 
 
 def test_e25_lone_surrogates_do_not_break_the_record() -> None:
     one = Failure.of_fault(Fault(Kind.TASK, "E", message="\ud800"), error_id="a", party="p", task="", sequence=0)
-    assert one.message == "?"
+    assert one.message == "\\ud800"
 
 
 def test_a_long_traceback_keeps_its_end() -> None:
@@ -79,10 +82,63 @@ def test_e02_redaction_removes_exactly_what_is_not_exposed() -> None:
     assert one.redacted(Exposure.TRACE) == one
 
 
-def test_hops_name_each_party_once_in_order_and_not_the_source() -> None:
-    one = failure().relayed("alice").relayed("bob").relayed("carol").relayed("bob")
+def test_hops_name_the_parties_on_the_way_in_order_and_not_the_source() -> None:
+    one = failure().relayed("alice").relayed("bob").relayed("bob").relayed("carol")
     assert one.hops == ("bob", "carol")
     assert one.error_id == failure().error_id
+
+
+PARTIES = ("alice", "bob", "carol")
+
+
+def test_a_record_is_believed_from_the_party_that_made_it() -> None:
+    assert failure().told_by("alice", PARTIES) == failure()
+    # It had it from itself, whatever it says.
+    assert failure(hops=("bob",)).told_by("alice", PARTIES) == failure()
+
+
+def test_of_another_partys_record_it_is_said_who_reported_it() -> None:
+    told = failure().told_by("bob", PARTIES)
+    assert (told.hops, told.reporter) == (("bob",), "bob")
+    assert "at party 'alice' (reported by bob)" in str(told)
+    again = told.told_by("carol", PARTIES)
+    assert (again.hops, again.reporter) == (("bob", "carol"), "carol")
+    assert "at party 'alice' (reported by carol via bob)" in str(again)
+    # Nor does it hide who told it by filling the list.
+    assert failure(hops=("bob", "carol") * 8).told_by("bob", PARTIES).reporter == "bob"
+
+
+def test_that_a_peer_is_gone_is_the_word_of_the_party_that_says_so() -> None:
+    lost = failure(kind=Kind.PARTY_LOST, src_party="carol")
+    assert lost.told_by("alice", PARTIES).reporter == "alice"
+    assert lost.told_by("carol", PARTIES).reporter == "carol"
+    assert failure().reporter == ""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.PARTY_LOST, Kind.PARTY_LEFT)])
+def test_nobody_speaks_for_another_party(kind: Kind) -> None:
+    with pytest.raises(ForgedFailure, match="speaks for party 'bob'"):
+        failure(kind=kind, src_party="bob").told_by("alice", PARTIES)
+
+
+@pytest.mark.parametrize(
+    "forged", [{"error_id": "dave/x/1"}, {"error_id": ""}, {"src_party": "dave"}, {"hops": ("x",)}]
+)
+def test_a_record_names_parties_of_the_job_only(forged: dict[str, object]) -> None:
+    with pytest.raises(ForgedFailure, match="not a party of the job"):
+        failure(**forged).told_by("alice", PARTIES)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_party_says_of_its_failure_counts_whoever_spoke_first(first: int) -> None:
+    true = failure(5)
+    forged = failure(0, type_name="Forged", message="lies").told_by("bob", PARTIES)
+    book = FailureBook()
+    for party, one in [("alice", true), ("bob", forged)][:: 1 if first else -1]:
+        book.vote(party, one)
+        book.validate()
+    assert book.settle() == true
+    assert book.find(true.error_id) == true
 
 
 def test_hops_are_bounded_and_the_cut_is_flagged() -> None:
@@ -94,7 +150,11 @@ def test_hops_are_bounded_and_the_cut_is_flagged() -> None:
 
 
 def test_the_sentence_names_type_task_party_and_way() -> None:
-    assert str(failure(message="", hops=("bob",))) == "ValueError in task #3 train at party 'alice' (via bob)"
+    assert str(failure(message="", hops=("bob",))) == "ValueError in task #3 train at party 'alice' (reported by bob)"
+
+
+def test_further_lines_of_a_message_are_indented() -> None:
+    assert str(failure(message="one\nfed: joined")).endswith(": one\n    fed: joined")
 
 
 def test_a_failure_survives_pickling_within_its_party() -> None:

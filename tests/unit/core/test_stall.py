@@ -12,6 +12,7 @@ from fed.core.stall import MAX_INTERVAL_S, Due, Stall, Standing, Wait, account, 
 STALL_S = 10.0
 STUCK = Standing(moves=3, idle=True, waiting=1, waits=(Wait("fed.get", "#1 make", "bob"),))
 FREE = Standing(moves=9, idle=True)
+OWN = Standing(moves=7, idle=True, waiting=1, waits=(Wait("#2 total", "#1 make", "bob"),))
 
 
 def test_e36_a_wait_is_asked_about_first_and_reported_then_at_ever_longer_intervals() -> None:
@@ -36,7 +37,7 @@ def test_e36_whatever_moves_ends_the_wait() -> None:
     assert stall.look(14, 2) is Due.ASK
 
 
-def proven(first: dict[str, Standing], second: dict[str, Standing], own: Standing = FREE) -> bool:
+def proven(first: dict[str, Standing], second: dict[str, Standing], own: Standing = OWN) -> bool:
     """Whether two rounds with these answers prove a deadlock, for a party that stands still itself."""
     stall = Stall("alice", STALL_S)
     for answers in (first, second):
@@ -59,7 +60,7 @@ def test_e37_two_rounds_in_which_nobody_moves_prove_a_deadlock() -> None:
 )
 @pytest.mark.parametrize("where", ["alice", "bob", "carol"])
 def test_e37_anything_that_may_still_move_keeps_it_from_being_one(change: dict[str, int], where: str) -> None:
-    standings = {"alice": FREE, "bob": STUCK, "carol": FREE}
+    standings = {"alice": OWN, "bob": STUCK, "carol": FREE}
     standings[where] = dataclasses.replace(standings[where], **change)  # type: ignore[arg-type]
     own = standings.pop("alice")
     assert not proven(standings, standings, own)
@@ -71,7 +72,12 @@ def test_e37_what_moved_between_the_rounds_keeps_it_from_being_one() -> None:
 
 
 def test_e37_where_nobody_waits_there_is_no_deadlock() -> None:
-    assert not proven({"bob": FREE, "carol": FREE}, {"bob": FREE, "carol": FREE})
+    assert not proven({"bob": FREE, "carol": FREE}, {"bob": FREE, "carol": FREE}, FREE)
+
+
+def test_that_another_party_waits_is_no_proof_for_one_that_does_not() -> None:
+    assert not proven({"bob": STUCK, "carol": STUCK}, {"bob": STUCK, "carol": STUCK}, FREE)
+    assert proven({"bob": FREE, "carol": FREE}, {"bob": FREE, "carol": FREE}, OWN)
 
 
 def test_e37_one_round_and_incomplete_rounds_prove_nothing() -> None:
@@ -79,28 +85,28 @@ def test_e37_one_round_and_incomplete_rounds_prove_nothing() -> None:
     assert not proven({"bob": STUCK}, both)
     assert not proven(both, {"bob": STUCK})
     stall = Stall("alice", STALL_S)
-    number = stall.ask(["bob"], FREE)
+    number = stall.ask(["bob"], OWN)
     stall.answered("bob", number, STUCK)
-    assert stall.deadlock(FREE) is None
+    assert stall.deadlock(OWN) is None
 
 
 def test_e37_answers_of_another_round_or_of_one_who_was_not_asked_count_for_nothing() -> None:
     stall = Stall("alice", STALL_S)
-    stall.answered("bob", stall.ask(["bob"], FREE), STUCK)
+    stall.answered("bob", stall.ask(["bob"], OWN), STUCK)
     old = stall.round
-    stall.ask(["bob"], FREE)
+    stall.ask(["bob"], OWN)
     stall.answered("bob", old, STUCK)
     stall.answered("mallory", stall.round, STUCK)
     assert stall.answers == {}
-    assert stall.deadlock(FREE) is None
+    assert stall.deadlock(OWN) is None
 
 
 def test_e37_what_this_party_did_between_the_rounds_counts_too() -> None:
     stall = Stall("alice", STALL_S)
-    stall.answered("bob", stall.ask(["bob"], FREE), STUCK)
-    stall.answered("bob", stall.ask(["bob"], FREE), STUCK)
-    assert stall.deadlock(dataclasses.replace(FREE, moves=10)) is None
-    assert stall.deadlock(FREE) is not None
+    stall.answered("bob", stall.ask(["bob"], OWN), STUCK)
+    stall.answered("bob", stall.ask(["bob"], OWN), STUCK)
+    assert stall.deadlock(dataclasses.replace(OWN, moves=10)) is None
+    assert stall.deadlock(OWN) is not None
 
 
 class Model:
@@ -188,6 +194,14 @@ def test_e37_the_graph_as_a_line_and_as_a_diagram() -> None:
         '    n0["alice: fed.get"] --> n1["bob: #2 total"]',
         '    n1 --> n2["carol: #1 make"]',
     ]
+
+
+def test_what_a_party_says_of_itself_cannot_pass_for_the_words_of_another() -> None:
+    forged = Standing(1, True, waiting=1, waits=(Wait("x", "y; bob: fed.get", "z"),), tasks=("a; bob runs b",))
+    assert graph({"alice": forged}) == "alice: x waits for y, bob. fed.get of z"
+    assert "mallory runs a, bob runs b" in account(
+        OWN, ["mallory"], {"mallory": dataclasses.replace(forged, running=1)}
+    )
 
 
 def test_e36_a_line_says_who_waits_for_what_and_what_the_others_last_said() -> None:

@@ -23,7 +23,7 @@ from fed.errors import ConfigError
 from fed.transport.certificates import Authority, Credentials
 from fed.transport.contract import AddressInUse, Notice, NoticeKind, PeerUnreachable, PeerUntrusted
 from fed.transport.grpc import GrpcLink, GrpcListener
-from fed.transport.identity import check_own_credentials, party_of_certificate
+from fed.transport.identity import check_own_credentials, exposed_key, party_of_certificate
 from tests.support.worlds import LIMIT_S, PARTIES, Recorder, free_address, hello, run
 
 LONG_AGO = datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc)
@@ -104,6 +104,20 @@ def complaint(party: str, tls: TLSConfig) -> str:
 
 def test_good_credentials_are_good(good: TLSConfig) -> None:
     check_own_credentials("alice", good)
+
+
+@pytest.mark.parametrize(
+    ("mode", "exposed"), [(0o600, False), (0o640, False), (0o604, True), (0o666, True), (0o602, True)]
+)
+def test_a_key_that_every_user_may_open_is_named(mode: int, exposed: bool, tmp_path: Path) -> None:
+    root = Authority()
+    tls = written(tmp_path, root.pem, root.issue("alice"))
+    tls.key.chmod(mode)
+    assert exposed_key(tls) == (
+        f"tls.key: {tls.key} is open to every user of this machine (mode {mode:04o}): chmod o-rwx it, and renew the key"
+        if exposed
+        else ""
+    )
 
 
 @pytest.mark.parametrize("option", ["ca", "cert", "key"])

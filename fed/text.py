@@ -1,0 +1,69 @@
+"""Text of unknown origin: how much of it is kept, and how it is shown.
+
+What a peer or a user's exception says is shown on terminals and written to logs. There a control character moves the
+cursor or forges a line, and one that has no width, or that turns the direction of writing, hides what is read. So text
+is made plain once, where it comes in: whatever is neither printable nor wanted is replaced by the escape that
+Python's `repr` would show.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["cut", "cut_head", "indented", "is_plain", "plain"]
+
+_LINES: Final = "\n\t"
+
+# Letters and marks for Unicode, and so for `str.isprintable`, but drawn as nothing: its Default_Ignorable_Code_Points.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+
+
+def is_plain(text: str) -> bool:
+    """Whether text shows what it is: every character is printable, and takes room."""
+    return text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None)
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """The text with escapes in place of what would control a terminal, or not be seen. Doing it twice changes nothing.
+
+    Args:
+        text: Any text.
+        lines: Whether it may have several lines; if so, ends of lines and tabs stay.
+    """
+    if is_plain(text):
+        return text
+    keep = _LINES if lines else ""
+    return "".join([one if one in keep or is_plain(one) else _escape(one) for one in text])
+
+
+def indented(text: str) -> str:
+    """Text of several lines in which no line but the first can be taken for one of somebody else's."""
+    return text.replace("\n", "\n    ")
+
+
+def cut(text: str, max_bytes: int) -> tuple[str, bool]:
+    """As much of a text as fits, in valid UTF-8, and whether it had to be cut. Lone surrogates are replaced. Total."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= max_bytes:
+        return raw.decode("utf-8"), False
+    return raw[:max_bytes].decode("utf-8", "ignore"), True
+
+
+def cut_head(text: str, max_bytes: int) -> tuple[str, bool]:
+    """As `cut`, but keeps the end: the last lines of a traceback say the most."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= max_bytes:
+        return raw.decode("utf-8"), False
+    return raw[-max_bytes:].decode("utf-8", "ignore"), True
+
+
+def _escape(one: str) -> str:
+    code = ord(one)
+    if one in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[one]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

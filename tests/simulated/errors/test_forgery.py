@@ -1,0 +1,128 @@
+"""A member lies about failures: nobody is blamed by it, and it is named wherever only it says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+import fed
+from fed.core.failure import Failure, Kind
+from fed.core.notice import Notice, NoticeKind
+from fed.job import Job
+from fed.place import current_job
+from tests.support.failing import fail, identity, returned, run
+
+PARTIES = ("alice", "bob", "mallory")
+FORGED = Failure("bob/feed/1", Kind.TASK, "bob", "Forged", "#0 stolen", 0, message="lies", traceback="lies")
+
+
+def tell(failure: Failure) -> bool:
+    """Mallory says it to all."""
+    job = current_job()
+    if fed.party() == "mallory":
+        with job._lock:
+            for peer in job.config.peers:
+                job.tell(peer, Notice(NoticeKind.LATCHED, 0, failure))
+    return True
+
+
+def until_it_fails() -> Any:
+    """A program that ends only when the job has failed, and how to run it."""
+    failed = threading.Event()
+
+    @fed.remote
+    def held() -> bool:
+        return failed.wait(20)
+
+    return lambda: fed.get(identity.party("bob").remote(held.party("mallory").remote())), lambda _: failed.set()
+
+
+def test_a_failure_that_never_was_is_reported_by_whoever_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What mallory sends is not looked at on her side.
+    monkeypatch.setattr(Job, "_exposed", lambda self, notice, peer: notice)
+
+    wait, failed = until_it_fails()
+    errors = run(lambda: (tell(FORGED), wait()), parties=PARTIES, failure_handler=failed).errors
+    told = errors["alice"]
+    assert isinstance(told, fed.RemoteError)
+    assert "at party 'bob' (reported by mallory)" in str(told)
+    # The accused knows its own failures.
+    accused = errors["bob"]
+    assert isinstance(accused, fed.DivergenceError)
+    # By her, or by alice, who had it from her.
+    assert "failure bob/feed/1 (reported by " in str(accused)
+    assert "mallory) is none that party 'bob' knows of (found by party 'bob')" in str(accused)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        dataclasses.replace(FORGED, error_id="mallory/1/1"),
+        dataclasses.replace(FORGED, error_id="eve/1/1"),
+        dataclasses.replace(FORGED, hops=("eve",)),
+    ],
+    ids=["in another's name", "from nobody", "by nobody"],
+)
+def test_a_record_that_no_honest_party_passes_on_changes_nothing(
+    forged: Failure, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "fed")
+
+    def program() -> Any:
+        tell(forged)
+        values = [fed.get(identity.party("alice").remote(identity.party("bob").remote(step))) for step in range(20)]
+        return values, len(fed.errors())
+
+    assert returned(run(program, parties=PARTIES)) == dict.fromkeys(PARTIES, (list(range(20)), 0))
+    refused = [record.getMessage() for record in caplog.records if "nobody believes" in record.getMessage()]
+    assert sorted(refused)[0].startswith("party 'mallory' told a failure that nobody believes: failure")
+    # Each of the others says it once.
+    assert len(refused) == 2
+
+
+def test_what_the_source_says_stands_whatever_a_member_says_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Job._exposed
+
+    def exposed(self: Job, notice: Notice, peer: str) -> Notice:
+        notice = original(self, notice, peer)
+        if self.party == "mallory" and notice.failure is not None:
+            lies = dataclasses.replace(FORGED, error_id=notice.failure.error_id)
+            return dataclasses.replace(notice, failure=lies)
+        return notice
+
+    monkeypatch.setattr(Job, "_exposed", exposed)
+    errors = run(lambda: fed.get(fail.party("bob").remote()), parties=PARTIES).errors
+    for party in ("alice", "bob"):
+        error = errors[party]
+        assert isinstance(error, fed.TaskError)
+        assert (error.type_name, error.failure.hops, error.failure.task) == ("ValueError", (), "#0 fail")
+
+
+def test_an_object_that_failed_by_a_member_alone_is_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mallory's task fails, and she says that bob's did."""
+    original = Job._exposed
+
+    def exposed(self: Job, notice: Notice, peer: str) -> Notice:
+        notice = original(self, notice, peer)
+        if self.party == "mallory" and notice.failure is not None:
+            return dataclasses.replace(notice, failure=FORGED)
+        return notice
+
+    monkeypatch.setattr(Job, "_exposed", exposed)
+
+    told = run(lambda: fed.get(identity.party("alice").remote(fail.party("mallory").remote())), parties=PARTIES).errors
+    assert "at party 'bob' (reported by mallory" in str(told["alice"])
+    assert "is none that party 'bob' knows of" in str(told["bob"])
+
+
+def test_a_deadlock_names_who_says_so() -> None:
+    said = Failure("mallory/1/1", Kind.DEADLOCK, "mallory", "DeadlockError", detail="alice: everything waits")
+
+    wait, failed = until_it_fails()
+    error = run(lambda: (tell(said), wait()), parties=PARTIES, failure_handler=failed).errors["alice"]
+    assert isinstance(error, fed.DeadlockError)
+    assert "(found by party 'mallory')" in str(error)

@@ -1,0 +1,54 @@
+"""Text of unknown origin is made plain: nothing in it moves the cursor, forges a line or hides."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fed.text import cut, cut_head, indented, is_plain, plain
+
+anything = st.text(st.characters())
+
+
+@given(anything, st.booleans())
+def test_what_is_plain_has_no_character_that_controls_or_hides(text: str, lines: bool) -> None:
+    shown = plain(text, lines=lines)
+    for one in shown:
+        assert unicodedata.category(one)[0] not in "CZ" or one == " " or (lines and one in "\n\t")
+    assert plain(shown, lines=lines) == shown
+    assert is_plain(plain(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
+        ("\x9b2J\x85", "\\x9b2J\\x85"),
+        ("a\r\nfed: every party has joined", "a\\r\\nfed: every party has joined"),
+        ("user\u202egnp.exe", "user\\u202egnp.exe"),
+        ("zero\u200bwidth\ufeff\u2060\u00ad", "zero\\u200bwidth\\ufeff\\u2060\\xad"),
+        ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
+        ("\u3164\u115f\u034f\ufe0f", "\\u3164\\u115f\\u034f\\ufe0f"),
+        ("tag \U000e0041", "tag \\U000e0041"),
+        ("\udc80", "\\udc80"),
+        ("café, 数据, déjà vu", "café, 数据, déjà vu"),
+    ],
+)
+def test_escapes_show_what_was_there(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+def test_ends_of_lines_stay_where_there_may_be_several() -> None:
+    assert plain("one\n\ttwo\r\x0b", lines=True) == "one\n\ttwo\\r\\x0b"
+    assert indented("one\ntwo\n") == "one\n    two\n    "
+
+
+@given(anything, st.integers(4, 40))
+def test_a_cut_text_fits_and_is_valid(text: str, most: int) -> None:
+    for cutting in (cut, cut_head):
+        kept, shorter = cutting(text, most)
+        assert len(kept.encode()) <= most
+        assert shorter or kept == text.encode("utf-8", "replace").decode()
