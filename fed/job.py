@@ -387,18 +387,19 @@ class Job:
             raise init_error(self._disagreed)
         outcome = connected[0] if connected else None
         problems = outcome.value if outcome is not None and outcome.fault is None else None
-        if problems:
-            final = any(problem.final for problem in problems)
-            self._refused = final
-            raise init_error(
-                {problem.peer: problem.reason for problem in problems if problem.final or not final},
-                None if final else self.config.init_timeout_s,
-            )
+        refusals = {problem.peer: problem.reason for problem in problems or () if problem.final}
+        if refusals:
+            self._refused = True
+            raise init_error(refusals)
         failed = self._init_failure()
         if failed is not None:
-            raise init_error({failed.src_party: f"its own start failed ({failed.type_name}); its output says why"})
+            reason = f"its own start failed ({failed.type_name}){failed.hearsay}; its output says why"
+            raise init_error({failed.src_party: reason})
         if self._life.quitters:
             raise init_error(dict.fromkeys(self._life.quitters, "it left before the job started"))
+        if problems:
+            # Last: who has told why it leaves is not greeted any more, and that is no reason.
+            raise init_error({problem.peer: problem.reason for problem in problems}, self.config.init_timeout_s)
         if problems is None:
             fault = outcome.fault if outcome is not None else None
             raise InitError(f"the sender proxy did not start: {fault.message if fault else 'no answer'}")

@@ -102,7 +102,10 @@ def entry(error: BaseException, error_id: str = "") -> str:
     if failure.kind in (Kind.WORKER_CRASHED, Kind.OUT_OF_MEMORY, Kind.ACTOR_DIED) and not isinstance(
         error, RemoteError
     ):
-        lines.append(f"What the worker wrote is in Ray's own logs, as a rule in {_ray_logs()}")
+        lines.append(
+            f"What the worker wrote is in Ray's own logs, as a rule in {_ray_logs()}; those of a cluster that was "
+            "started for this run alone are removed at its end, unless RAY_TMPDIR names a directory"
+        )
     return "\n".join(line.rstrip("\n") for line in lines)
 
 

@@ -4,7 +4,8 @@ One cluster is one trust domain: whoever has its token can run code in it. A sim
 parties, which is why it is no substitute for the real thing, where each party has its own.
 
 Ray's ports listen on every interface of the machine, whatever address the cluster goes by. The token, made anew
-for each cluster, is what keeps others out.
+for each cluster, is what keeps others out. Its files, sockets and logs lie where only this user can reach them: Ray's
+own choice is a directory that every user of the machine may write to.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
@@ -22,7 +25,7 @@ from typing import Any
 
 from fed.errors import InitError, UsageError
 
-__all__ = ["LocalCluster", "first_line", "init_ray", "prepare_environment"]
+__all__ = ["LocalCluster", "PrivateDirectory", "first_line", "init_ray", "prepare_environment"]
 
 _QUIET: Mapping[str, str] = MappingProxyType(
     {
@@ -34,6 +37,43 @@ _QUIET: Mapping[str, str] = MappingProxyType(
     }
 )
 _TOKEN_BYTES = 32
+_DIRECTORY_VARIABLE = "RAY_TMPDIR"
+_REMOVALS = 20
+"""A worker that is just ending may write a file while they are removed."""
+
+
+class PrivateDirectory:
+    """Where a cluster of this process's own keeps its sockets and logs, with mode 0700, as long as it runs.
+
+    Without effect where `RAY_TMPDIR` is set: then that is the place, and is left as it is.
+    """
+
+    def __init__(self) -> None:
+        self._path: str | None = None
+
+    def make(self) -> None:
+        """Make it, and have Ray and the processes started from here use it."""
+        if _DIRECTORY_VARIABLE not in os.environ:
+            # Sockets lie below it, and their names have a limit: not in a directory of many letters.
+            parent = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else None  # noqa: S108 - a random name, mode 0700
+            os.environ[_DIRECTORY_VARIABLE] = self._path = tempfile.mkdtemp(prefix="fed-ray-", dir=parent)
+
+    def remove(self) -> None:
+        """Remove it, after the cluster has ended. Does nothing if it was not made."""
+        path, self._path = self._path, None
+        if path is None:
+            return
+        del os.environ[_DIRECTORY_VARIABLE]
+        for attempt in range(_REMOVALS):
+            try:
+                shutil.rmtree(path)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if attempt == _REMOVALS - 1:
+                    logging.getLogger("fed").warning("the directory of Ray's files cannot be removed: %s", error)
+            else:
+                return
 
 
 class LocalCluster:
@@ -52,6 +92,7 @@ class LocalCluster:
     def __init__(self, *, num_cpus: int | None = None) -> None:
         self._num_cpus = num_cpus
         self._address: str | None = None
+        self._directory = PrivateDirectory()
 
     @property
     def address(self) -> str:
@@ -96,11 +137,13 @@ class LocalCluster:
 
         if ray.is_initialized():
             raise UsageError("this process already uses a Ray cluster: a local one can only be started without it")
+        self._directory.make()
         try:
             init_ray(address="local", num_cpus=self._num_cpus, include_dashboard=False, log_to_driver=False)
             self._address = str(ray.get_runtime_context().gcs_address)
         except BaseException as error:
             ray.shutdown()
+            self._directory.remove()
             if isinstance(error, Exception):
                 raise InitError(f"the local Ray cluster did not start: {first_line(error)}") from error
             raise
@@ -119,6 +162,7 @@ class LocalCluster:
         import ray
 
         ray.shutdown()
+        self._directory.remove()
 
     def __del__(self) -> None:
         if self._address is not None:

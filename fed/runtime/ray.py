@@ -28,7 +28,7 @@ from fed.proxy.receiver import Handled, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
-from fed.runtime.cluster import first_line, init_ray
+from fed.runtime.cluster import PrivateDirectory, first_line, init_ray
 from fed.runtime.contract import (
     ActorBody,
     Body,
@@ -78,6 +78,7 @@ class RayRuntime(Runtime):
         self._config = config
         self._hello = hello
         self._owns_cluster = False
+        self._directory = PrivateDirectory()
         self._proxies: _RayProxies | None = None
         # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
         self._exports: dict[Any, Any] = {}
@@ -151,10 +152,15 @@ class RayRuntime(Runtime):
         if self._owns_cluster:
             self._owns_cluster = False
             ray.shutdown()
+            self._directory.remove()
 
     def _init_ray(self) -> None:
         address = self._config.ray_address or "local"
         local = {"include_dashboard": False} if address == "local" else {}
+        # Also if it fails: then there is a directory to remove.
+        self._owns_cluster = True
+        if address == "local":
+            self._directory.make()
         try:
             _check_reachable(address)
             init_ray(
@@ -166,7 +172,6 @@ class RayRuntime(Runtime):
             raise ConfigError(
                 f"cannot use the Ray cluster at {address!r} (option ray_address): {first_line(error)}"
             ) from error
-        self._owns_cluster = True
 
     def _check_placement(self) -> None:
         wanted = self._config.ray_proxy_resources

@@ -170,7 +170,7 @@ def test_the_log_names_the_run_and_holds_what_the_terminal_is_spared(tmp_path: P
     assert f"---- job script, party alice: {tmp_path / 'script.py'}, fedray " in text
     assert "INFO fed.job: quiet\n" in text
     assert "WARNING fed.job: careful\n" in text
-    assert "ERROR fed.cli: OSError: disk full\nTraceback" in text
+    assert "ERROR fed.cli: OSError: disk full\n    Traceback" in text
 
 
 @pytest.mark.parametrize(
