@@ -394,6 +394,9 @@ class Job:
         failed = self._init_failure()
         if failed is not None:
             reason = f"its own start failed ({failed.type_name}){failed.hearsay}; its output says why"
+            if failed.src_party == self.party:
+                # What others tell of it.
+                reason = failed.detail or failed.message
             raise init_error({failed.src_party: reason})
         if self._life.quitters:
             raise init_error(dict.fromkeys(self._life.quitters, "it left before the job started"))
@@ -640,6 +643,8 @@ class Job:
         """See `fed.epoch.Desk.raise_failure`."""
         with self._lock:
             self._unread.pop(failure.error_id, None)
+            # The party itself may have told of it since.
+            failure = self.believed(failure)
         raise error_of(failure, self.party, cause, self.config.exceptions)
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
@@ -743,14 +748,12 @@ class Job:
         if event.kind is PeerEventKind.NOTICE and event.notice is not None:
             latched = self._life.latched
             notice, epoch = event.notice, self._running()
-            if notice.failure is not None:
-                notice = dataclasses.replace(notice, failure=self.believed(notice.failure))
             if notice.kind in _QUESTIONS:
                 if notice.epoch == epoch.number:
                     self._handle_question(event.peer, notice)
                 return
             if notice.kind is NoticeKind.FAILURE and notice.failure is not None and notice.epoch == epoch.number:
-                epoch.note_missing(event.peer, notice.objects, notice.failure)
+                epoch.note_missing(event.peer, notice.objects, self.believed(notice.failure))
             self._carry_out(self._coordinator.heard(event.peer, notice))
             if self._life.latched and not latched:
                 self._root_cause = None
@@ -930,7 +933,8 @@ class Job:
         failure = notice.failure
         if failure is None:
             return notice
-        exposure = self._exposure.get(peer, Exposure.TYPE) if failure.src_party == self.party else Exposure.TYPE
+        own = failure.origin == failure.src_party == self.party
+        exposure = self._exposure.get(peer, Exposure.TYPE) if own else Exposure.TYPE
         return dataclasses.replace(notice, failure=failure.redacted(exposure))
 
     def _thread_failed(self, error: Exception) -> None:

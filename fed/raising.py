@@ -111,7 +111,9 @@ def sentence(failure: Failure, party: str = "") -> str:
         failure: The record.
         party: Who reads it; left out, the sentence fits every reader.
     """
-    return _SENTENCES[failure.kind](failure, party)
+    # Its own failures it has at first hand.
+    denied = f"; party {party!r} has no record of it" if failure.hops and failure.origin == party else ""
+    return _SENTENCES[failure.kind](failure, party) + denied
 
 
 def pointer(failure: Failure, party: str) -> str:
@@ -120,7 +122,7 @@ def pointer(failure: Failure, party: str) -> str:
     It names the party and the entry in its log, never a path: how a party's disk is laid out is nobody else's matter.
     """
     withheld = _withheld(failure)
-    if failure.src_party == party or not withheld:
+    if failure.src_party == party or failure.hops or not withheld:
         return ""
     return f"{withheld} in the log of party {failure.src_party!r} under {failure.error_id}"
 
@@ -230,11 +232,6 @@ def _observed(failure: Failure, party: str) -> str:
     return "" if failure.reporter == party else failure.hearsay
 
 
-def _found(failure: Failure) -> str:
-    """Who says so, where it is said of several parties."""
-    return f" (found by {_source(failure)})"
-
-
 def _party_lost(failure: Failure, party: str) -> str:
     reason = _told(failure, "nothing was heard of it for longer than its lease")
     lost = f"{_party(failure)} was lost{_observed(failure, party)}"
@@ -245,7 +242,7 @@ def _party_left(failure: Failure, party: str) -> str:
     known = failure.detail or failure.message or "its program was over while others still waited for it"
     # Some who note it say when it was, others why.
     when = f" {known}" if known.startswith("before ") else f" before the end: {known}"
-    return f"{_party(failure)} left{when}{_observed(failure, party)}; every party must run the same program"
+    return f"{_party(failure)} left{_observed(failure, party)}{when}; every party must run the same program"
 
 
 def _driver(failure: Failure, _: str) -> str:
@@ -257,12 +254,12 @@ def _driver(failure: Failure, _: str) -> str:
 
 
 def _diverged(failure: Failure, _: str) -> str:
-    known = failure.detail or f"{_party(failure)} made a call that the others did not make"
-    return f"{known}{_found(failure)}: every party must run the same program"
+    found = failure.detail or "it made a call that the others did not make"
+    return f"{_source(failure)} found that {found}: every party must run the same program"
 
 
 def _deadlock(failure: Failure, _: str) -> str:
-    return f"deadlock, every party waits and nothing runs{_found(failure)}{_told(failure)}"
+    return f"deadlock, every party waits and nothing runs (found by {_source(failure)}){_told(failure)}"
 
 
 def _timeout(failure: Failure, _: str) -> str:

@@ -13,16 +13,17 @@ from typing import Final
 
 __all__ = ["cut", "cut_head", "indented", "is_plain", "plain"]
 
-_LINES: Final = "\n\t"
+_MAX_CACHED: Final = 4096
 
-# Letters and marks for Unicode, and so for `str.isprintable`, but drawn as nothing: its Default_Ignorable_Code_Points.
+# Letters and marks for Unicode, and so for `str.isprintable`, but drawn as nothing: its Default_Ignorable_Code_Points,
+# and the empty pattern of Braille.
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 
 
 def is_plain(text: str) -> bool:
-    """Whether text shows what it is: every character is printable, and takes room."""
+    """Whether text shows what it is: every character is printable, and none is drawn as nothing."""
     return text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None)
 
 
@@ -35,8 +36,21 @@ def plain(text: str, *, lines: bool = False) -> str:
     """
     if is_plain(text):
         return text
-    keep = _LINES if lines else ""
-    return "".join([one if one in keep or is_plain(one) else _escape(one) for one in text])
+    return text.translate(_WITH_LINES if lines else _IN_ONE_LINE)
+
+
+class _Escapes(dict[int, str]):
+    """For `str.translate`: what each character becomes. Looked up once for each, as far as there are not too many."""
+
+    def __init__(self, keep: str) -> None:
+        super().__init__((ord(one), one) for one in keep)
+
+    def __missing__(self, code: int) -> str:
+        one = chr(code)
+        shown = one if is_plain(one) else _escape(one)
+        if len(self) < _MAX_CACHED:
+            self[code] = shown
+        return shown
 
 
 def indented(text: str) -> str:
@@ -67,3 +81,7 @@ def _escape(one: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_IN_ONE_LINE: Final = _Escapes("")
+_WITH_LINES: Final = _Escapes("\n\t")

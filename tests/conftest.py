@@ -12,6 +12,7 @@ from typing import Final
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -22,6 +23,10 @@ from tests.support.eventually import eventually  # noqa: E402
 from tests.support.profile import PROFILE, SEED  # noqa: E402
 
 pytest_plugins = ["tests.support.fixtures"]
+
+# How long an example takes says something of the machine only, and what is drawn may be large.
+settings.register_profile("fed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fed")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in the background of a shell, and would be in every process that a test starts.

@@ -40,6 +40,7 @@ from fed.cli.status import (
 )
 from fed.config import DEFAULT_JOB_VARIABLE
 from fed.errors import ConfigError, FedError, InitError, UsageError
+from fed.text import plain
 
 __all__ = ["main"]
 
@@ -181,7 +182,8 @@ def _leave_job(error: BaseException | None) -> None:
 def _report(error: FedError, script: str, outlets: _Outlets) -> int:
     path = outlets.log.path if outlets.log is not None else None
     account = account_of(error, outlets.party, _place(error, script), path)
-    sys.stderr.write(account.traceback + "".join(f"{line}\n" for line in account.lines))
+    # A user's exception may quote what a peer sent.
+    sys.stderr.write(plain(account.traceback, lines=True) + "".join(f"{line}\n" for line in account.lines))
     outlets.died(error, text=str(error), traceback=bool(account.traceback))
     if outlets.log is not None:
         outlets.log.tell(error)

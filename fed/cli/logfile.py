@@ -28,7 +28,7 @@ from typing import Final
 from fed.cli.account import entry
 from fed.cli.status import report_of
 from fed.errors import FailureError
-from fed.text import indented
+from fed.text import indented, plain
 
 __all__ = ["LogFile", "log_directory"]
 
@@ -146,8 +146,8 @@ class _Indented(logging.Formatter):
     """One record, whose further lines cannot be taken for records."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As the standard library does, indented from the second line on."""
-        return indented(super().format(record))
+        """As the standard library does, plain, and indented from the second line on."""
+        return indented(plain(super().format(record), lines=True))
 
 
 def _open_privately(path: str, flags: int) -> int:

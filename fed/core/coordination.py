@@ -138,6 +138,8 @@ class Coordinator:
         self._failure_count = 0
         self.life = Lifecycle(self._peers)
         self._ready = False
+        # What this party says of failures of its own that never were.
+        self._denial: Failure | None = None
         self.book = FailureBook()
         self.journal = Journal(self._peers)
         self._early: dict[str, list[Notice]] = {peer: [] for peer in self._peers}
@@ -201,14 +203,27 @@ class Coordinator:
 
     def believed(self, failure: Failure) -> Failure:
         """What this party makes of a record that its receiver has: its own failures it knows better than any peer."""
+        known = self.book.find(failure.error_id)
+        if failure.hops and known is not None and not known.hops:
+            return known
         if failure.origin != self.party or not failure.hops:
             return failure
-        own = self.book.find(failure.error_id)
-        if own is not None:
-            return own
+        # Passed on as its own it would be true for all others. One finding does for all such claims.
+        if self._denial is None:
+            self._denial = self._denial_of(failure)
+        return self._denial
+
+    def _denial_of(self, failure: Failure) -> Failure:
+        claim = f"failure {failure.error_id}{failure.hearsay}"
+        if not failure.error_id.startswith(f"{self.party}/{self._incarnation}/") and self.life.state is State.JOINING:
+            # Of an earlier start: who heard of it may still be about to leave because of it.
+            return self.new_failure(Fault(Kind.INIT, failure.type_name, detail=f"{claim} is one of an earlier start"))
+        if self.book.forgotten:
+            # It may be one of those.
+            return self.new_failure(Fault(Kind.TASK, failure.type_name, detail=f"{claim} is known here no more"))
         # Who began it cannot be told from here: the others may have believed somebody, and passed it on.
-        told = f"failure {failure.error_id}{failure.hearsay} is none that party {self.party!r} knows of"
-        return self.new_failure(Fault(Kind.DIVERGED, "DivergenceError", detail=told))
+        detail = f"{claim} is none that party {self.party!r} knows of"
+        return self.new_failure(Fault(Kind.DIVERGED, "DivergenceError", detail=detail))
 
     def learn(self, failure: Failure, *, ends_job: bool | None = None) -> list[Instruction]:
         """A failure is known, of this party or of another one.
@@ -227,7 +242,7 @@ class Coordinator:
         self.book.vote(self.party, failure)
         for peer in self._ends:
             self.life.finished(peer)
-        told = self._tell_all(NoticeKind.LATCHED, failure=failure)
+        told = self._tell_all(NoticeKind.LATCHED, failure=self.book.find(failure.error_id) or failure)
         return [*told, Latched(), *self._settle_if_complete()]
 
     def out_of_time(self) -> list[Instruction]:
@@ -264,10 +279,11 @@ class Coordinator:
             self.stale_notices += 1
             return []
         if kind is NoticeKind.LATCHED and notice.failure is not None:
+            # It counts as it was told, since the others count it so; what it makes this party do is another matter.
             self.book.vote(peer, notice.failure)
-            return [*self.learn(notice.failure, ends_job=True), *self._settle_if_complete()]
+            return [*self.learn(self.believed(notice.failure), ends_job=True), *self._settle_if_complete()]
         if kind is NoticeKind.FAILURE and notice.failure is not None:
-            return self.learn(notice.failure)
+            return self.learn(self.believed(notice.failure))
         if kind is NoticeKind.RESET:
             self.life.asks_for_reset(peer)
             self._asks[peer] = Ask(notice.calls, notice.digest)
@@ -347,7 +363,10 @@ class Coordinator:
         To those who have left as well: they may wait to hear that nobody needs them any more.
         """
         if self.life.latched:
-            notice = Notice(NoticeKind.GOODBYE, self.epoch, self.book.root)
+            root = self.book.root
+            # What others have told of this party must not come from itself.
+            told = self._denial if root is not None and root.hops and root.origin == self.party else root
+            notice = Notice(NoticeKind.GOODBYE, self.epoch, told or root)
         else:
             calls, digest = self.journal.calls, self.journal.digest
             notice = Notice(NoticeKind.GOODBYE, self.epoch, calls=calls, digest=digest)
@@ -382,7 +401,7 @@ class Coordinator:
                 return []
             self._ends[peer] = notice.calls
             return [Gone(peer, None), *self._hear_progress(peer, notice), *self._compare_ends()]
-        failure = notice.failure
+        failure = None if notice.failure is None else self.believed(notice.failure)
         if failure is None or past:
             # It left over something that is history here, and must not come back as news [E30].
             fault = Fault(Kind.PARTY_LEFT, "PartyLeftError", detail="before it could begin the epoch after a reset")
@@ -441,7 +460,7 @@ class Coordinator:
         leavers = [party for party, text in calls.items() if text == EXIT]
         kind, name = (Kind.PARTY_LEFT, "PartyLeftError") if leavers else (Kind.DIVERGED, "DivergenceError")
         # In the order of the names, so that both parties say the same, whoever finds it.
-        said = ", ".join(f"party {party!r} called {calls[party]}" for party in sorted(calls))
+        said = ", ".join(f"party {party!r} called {_quoted(calls[party])}" for party in sorted(calls))
         fault = Fault(kind, name, detail=f"call #{difference.call} differs: {said}")
         failure = self.new_failure(fault, sequence=difference.call)
         # Whoever finds it says who it was.
@@ -459,6 +478,7 @@ class Coordinator:
         self.epoch += 1
         self._informed.clear()
         self.life.switched()
+        self._denial = None
         self.book = FailureBook()
         self.journal = Journal(self._peers)
         self._asks.clear()
@@ -470,3 +490,8 @@ class Coordinator:
         for peer, notice in early:
             found += self.heard(peer, notice)
         return found
+
+
+def _quoted(call: str) -> str:
+    """What a party says that it called, so that it cannot pass for what somebody else is said to have called."""
+    return "`" + call.replace("`", "'") + "`"

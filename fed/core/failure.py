@@ -211,10 +211,11 @@ class Failure:
         for party in (self.origin, self.src_party, *self.hops):
             if party not in parties:
                 raise ForgedFailure(f"failure {self.error_id!r} names {party!r}, which is not a party of the job")
-        if self.origin != peer:
-            return self.relayed(peer)
-        if self.src_party != peer and self.kind not in OBSERVED:
+        if self.src_party != self.origin and self.kind not in OBSERVED:
             raise ForgedFailure(f"failure {self.error_id!r} speaks for party {self.src_party!r}")
+        if self.origin != peer:
+            # Whoever passes it on may not pass its text on: what there is, is the peer's own.
+            return self.redacted(Exposure.TYPE).relayed(peer)
         return dataclasses.replace(self, hops=()) if self.hops else self
 
     def relayed(self, party: str) -> Failure:

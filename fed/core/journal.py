@@ -153,7 +153,7 @@ class Journal:
             place = number - self._first
             if 0 <= place < len(self._calls):
                 # As the texts of others are, where they come in.
-                mine, _ = cut(plain(self._calls[place][0]), MAX_TEXT_BYTES)
+                mine, _ = cut(plain(cut(self._calls[place][0], MAX_TEXT_BYTES)[0]), MAX_TEXT_BYTES)
                 if mine != theirs:
                     return Difference(number, mine, theirs)
         return None

@@ -17,7 +17,7 @@ Laws:
    could have changed it. (The double counting of F. Mattern, *Algorithms for distributed termination detection*, 1987.)
 3. One task that runs, one result on its way or one driver outside fed keeps it from being called a deadlock.
 4. A party calls a deadlock only what it waits in itself: that somebody else waits, it would have from that one alone.
-5. Whatever the others answer, a `Standing` is bounded, and what a party says of its waits is shown as its word.
+5. Whatever the others answer, a `Standing` is bounded.
 
 All times are seconds on one monotonic clock, which the caller reads.
 """
@@ -185,7 +185,7 @@ def graph(standings: Mapping[str, Standing]) -> str:
     """Who waits for whom, in a line."""
     parts = []
     for party, standing in sorted(standings.items()):
-        waits = [f"{_word(one.who)} waits for {_word(one.what)} of {_word(one.party)}" for one in standing.waits]
+        waits = [f"{one.who} waits for {one.what} of {one.party}" for one in standing.waits]
         parts.append(f"{party}: {_and_more(waits, standing.waiting)}" if waits else f"{party} waits for nothing")
     return "; ".join(parts)
 
@@ -221,19 +221,14 @@ def account(own: Standing, asked: Collection[str], answers: Mapping[str, Standin
 def _doing(standing: Standing) -> str:
     parts = []
     if standing.running:
-        parts.append(f"runs {_and_more([_word(task) for task in standing.tasks], standing.running)}")
+        parts.append(f"runs {_and_more(standing.tasks, standing.running)}")
     if standing.in_flight:
         parts.append(f"sends {standing.in_flight} objects")
     if not standing.idle:
         parts.append("computes in its driver")
     if not parts and standing.waits:
-        parts += [f"waits for {_word(one.what)} of {_word(one.party)}" for one in standing.waits[:1]]
+        parts += [f"waits for {one.what} of {one.party}" for one in standing.waits[:1]]
     return " and ".join(parts) if parts else "waits for nothing"
-
-
-def _word(text: str) -> str:
-    """What a party says, without the signs that part it from what the next one says."""
-    return text.replace(";", ",").replace(":", ".")
 
 
 def _and_more(texts: Collection[str], count: int) -> str:

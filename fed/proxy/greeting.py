@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from fed.transport.contract import Hello
 
 __all__ = ["disagreement"]
+
+MAX_NAMED: Final = 5
 
 
 def disagreement(mine: Hello, theirs: Hello) -> str | None:
@@ -31,12 +34,16 @@ def disagreement(mine: Hello, theirs: Hello) -> str | None:
         ("declared exceptions", mine.exceptions, theirs.exceptions),
     ):
         if ours != others:
-            return (
-                f"different {what}: party {theirs.party!r} has {_names(others)}, party {mine.party!r} has "
-                f"{_names(ours)}; give all parties the same ones"
-            )
+            more = _more(theirs.party, others, mine.party, ours), _more(mine.party, ours, theirs.party, others)
+            return f"different {what}: {'; '.join(filter(None, more))}; give all parties the same ones"
     return None
 
 
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none"
+def _more(party: str, names: Sequence[str], other: str, others: Sequence[str]) -> str:
+    """What one has and the other has not, a few of it and quoted: one of them is a peer, and may name anything."""
+    known = frozenset(others)
+    more = [name for name in names if name not in known]
+    if not more:
+        return ""
+    rest = f" and {len(more) - MAX_NAMED} more" if len(more) > MAX_NAMED else ""
+    return f"party {party!r} has {', '.join(map(repr, more[:MAX_NAMED]))}{rest}, which party {other!r} lacks"

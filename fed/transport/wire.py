@@ -8,9 +8,10 @@ Laws:
    sent would be a hang [E25]. The texts of a journal are cut too, because a call is known by its beginning. Writing
    anything else over a limit is a `MalformedFrame` as well.
 3. What is written here is read here, whatever the text in it: `read(write(x)) == x` up to the cuts of law 2 and the
-   escapes of law 4.
-4. Text that is read can be shown: what would control a terminal or hide in a line has become a visible escape. A name,
-   which others are compared with, has none of that, or its frame is refused.
+   signs that law 4 replaces.
+4. Text that is read can be shown: what would control a terminal or hide in a line has become a visible escape, and
+   what is shown within a sentence of ours, the name of a class or a task, has no signs of a sentence. A name that
+   others are compared with has nothing of the first kind, or its frame is refused.
 5. What reading a frame takes is bounded, in memory and time: its size is limited by its kind, and a frame of which more
    could be made than its limits allow is counted before it is parsed.
 
@@ -193,6 +194,8 @@ _MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
 
 _OF_LINES: Final = frozenset({"message", "traceback"})
 """Texts of a failure that may have several lines."""
+
+_OF_SENTENCES: Final = str.maketrans(dict.fromkeys("\"'`:;,()", "_"))
 
 _M = TypeVar("_M", bound=Message)
 _E = TypeVar("_E")
@@ -395,10 +398,10 @@ def _read_failure(message: pb.Failure) -> Failure:
         error_id=_name(message.error_id, "error_id of a failure"),
         kind=_member(_KIND_OF, message.kind, "kind of a failure"),
         src_party=_name(message.src_party, "src_party of a failure"),
-        type_name=_shown(message.type_name, "type_name of a failure", MAX_NAME_BYTES, empty=False),
-        task=_shown(message.task, "task of a failure", MAX_NAME_BYTES),
+        type_name=_label(message.type_name, "type_name of a failure", empty=False),
+        task=_label(message.task, "task of a failure"),
         sequence=message.sequence if message.HasField("sequence") else -1,
-        cause_types=_many_shown(message.cause_types, "cause of a failure", MAX_CAUSES, empty=False),
+        cause_types=_labels(message.cause_types, "cause of a failure", MAX_CAUSES, empty=False),
         hops=_names(message.hops, "hop of a failure", MAX_HOPS),
         detail=_shown(message.detail, "detail of a failure", MAX_DETAIL_BYTES),
         message=_shown(message.message, "message of a failure", MAX_MESSAGE_BYTES, lines=True),
@@ -479,10 +482,8 @@ def _read_standing(message: pb.Standing) -> Standing:
         running=_in_range(message.running, MAX_SEQUENCE, "running of a standing"),
         in_flight=_in_range(message.in_flight, MAX_SEQUENCE, "in_flight of a standing"),
         waiting=_in_range(message.waiting, MAX_SEQUENCE, "waiting of a standing"),
-        tasks=_many_shown(message.tasks, "task of a standing", MAX_SHOWN),
-        waits=tuple(
-            Wait(*_many_shown((one.who, one.what, one.party), "wait of a standing", 3)) for one in message.waits
-        ),
+        tasks=_labels(message.tasks, "task of a standing", MAX_SHOWN),
+        waits=tuple(Wait(*_labels((one.who, one.what, one.party), "wait of a standing", 3)) for one in message.waits),
     )
 
 
@@ -680,10 +681,15 @@ def _names(names: Sequence[str], what: str, most: int, max_bytes: int = MAX_NAME
     return tuple(_name(name, what, max_bytes) for name in names)
 
 
-def _many_shown(texts: Sequence[str], what: str, most: int, *, empty: bool = True) -> tuple[str, ...]:
+def _labels(texts: Sequence[str], what: str, most: int, *, empty: bool = True) -> tuple[str, ...]:
     if len(texts) > most:
         raise MalformedFrame(f"{what}: {len(texts)} are over the limit of {most}")
-    return tuple(_shown(text, what, MAX_NAME_BYTES, empty=empty) for text in texts)
+    return tuple(_label(text, what, empty=empty) for text in texts)
+
+
+def _label(text: str, what: str, *, empty: bool = True) -> str:
+    """The name of a class or a task, as part of a sentence of ours: without what would go on with that sentence."""
+    return _shown(text, what, MAX_NAME_BYTES, empty=empty).translate(_OF_SENTENCES)
 
 
 def _shown(text: str, what: str, max_bytes: int, *, lines: bool = False, empty: bool = True) -> str:

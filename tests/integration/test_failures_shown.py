@@ -37,6 +37,8 @@ VARYING = (
     (re.compile(r"(?<![\w.])/(?:[^\s/]+/)+"), ".../"),
     (re.compile(r"\b(alice|bob)/[0-9a-f]{16}/"), r"\1/.../"),
     (re.compile(r"\b127\.0\.0\.1:\d+"), "127.0.0.1:..."),
+    # Either of two may come to it first.
+    (re.compile(r"party '(alice|bob)' found that"), "party 'alice' found that"),
 )
 """Directories, the middle of a failure's id, ports."""
 

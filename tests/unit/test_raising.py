@@ -131,14 +131,13 @@ SENTENCES = [
     (
         Kind.DIVERGED,
         {"detail": "call #7: party 'alice' made a, party 'bob' made b"},
-        "call #7: party 'alice' made a, party 'bob' made b (found by party 'alice'): every party must run the same "
+        "party 'alice' found that call #7: party 'alice' made a, party 'bob' made b: every party must run the same "
         "program",
     ),
     (
         Kind.DIVERGED,
         {},
-        "party 'alice' made a call that the others did not make (found by party 'alice'): every party must run the "
-        "same program",
+        "party 'alice' found that it made a call that the others did not make: every party must run the same program",
     ),
     (
         Kind.DEADLOCK,

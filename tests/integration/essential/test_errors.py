@@ -130,8 +130,8 @@ def test_e43_programs_that_differ_are_told_where(four: Host, what: str, calls: M
     handled_once(answers)
     source = next(iter(calls))
     said = re.compile(
-        rf"call #2 differs: (?=.*party '{source}' called {re.escape(calls[source])})"
-        rf"(?=.*party '(?!{source})\w+' called {re.escape(calls['others'])}).*: every party must run the same program"
+        rf"party '\w+' found that call #2 differs: (?=.*party '{source}' called `{re.escape(calls[source])})"
+        rf"(?=.*party '(?!{source})\w+' called `{re.escape(calls['others'])}).*: every party must run the same program"
     )
     for answer in answers.values():
         # Raised once as itself, in a fed call; before that a driver outside may have been interrupted.

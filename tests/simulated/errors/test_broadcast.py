@@ -460,4 +460,4 @@ def test_e10_a_driver_that_exits_early_does_not_leave_the_others_waiting() -> No
     for party in PARTIES:
         error = errors[party]
         assert isinstance(error, fed.PartyLeftError)
-        assert "party 'alice' called sys.exit()" in str(error)
+        assert "party 'alice' called `sys.exit()`" in str(error)

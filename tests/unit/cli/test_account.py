@@ -76,7 +76,7 @@ def test_text_of_a_peer_cannot_redraw_the_terminal() -> None:
     sent = failure(type_name="E\x1b]0;x\x07\r", task="#3 \x9b2J", message="one\nfed: joined", traceback="")
     error = error_of(decode_failure(encode_failure(sent)), "bob")
     first, _, *below = account_of(error, "bob").lines
-    assert first.startswith("fed: error: E\\x1b]0;x\\x07\\r in task #3 \\x9b2J at party")
+    assert first.startswith("fed: error: E\\x1b]0_x\\x07\\r in task #3 \\x9b2J at party")
     assert "    fed: joined" in below
 
 

@@ -248,7 +248,8 @@ def test_e43_the_first_call_that_differs_is_named_by_everyone(
         assert (root.kind, root.sequence) == (kind, call)
         assert kind is not Kind.PARTY_LEFT or root.src_party == "bob"
         assert (
-            root.detail == f"call #{call} differs: party 'alice' called {alice[call]}, party 'bob' called {bob[call]}"
+            root.detail
+            == f"call #{call} differs: party 'alice' called `{alice[call]}`, party 'bob' called `{bob[call]}`"
         )
 
 

@@ -196,14 +196,6 @@ def test_e37_the_graph_as_a_line_and_as_a_diagram() -> None:
     ]
 
 
-def test_what_a_party_says_of_itself_cannot_pass_for_the_words_of_another() -> None:
-    forged = Standing(1, True, waiting=1, waits=(Wait("x", "y; bob: fed.get", "z"),), tasks=("a; bob runs b",))
-    assert graph({"alice": forged}) == "alice: x waits for y, bob. fed.get of z"
-    assert "mallory runs a, bob runs b" in account(
-        OWN, ["mallory"], {"mallory": dataclasses.replace(forged, running=1)}
-    )
-
-
 def test_e36_a_line_says_who_waits_for_what_and_what_the_others_last_said() -> None:
     answers = {
         "bob": Standing(4, False, running=9, in_flight=2, tasks=("#2 total",)),

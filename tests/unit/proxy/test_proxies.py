@@ -598,9 +598,13 @@ def test_e44_what_a_peer_tells_costs_no_more_than_a_limit_while_the_driver_is_bu
     [
         ({"protocol": 3}, "incompatible protocol version: party 'bob' speaks 3"),
         ({"job": "other"}, "different job names: party 'bob' runs 'other', party 'alice' runs 'job'"),
-        ({"parties": ("alice", "bob")}, "different parties: party 'bob' has alice, bob, party 'alice' has alice, bob"),
-        ({"types": ("m.T",)}, "different declared types: party 'bob' has m.T, party 'alice' has none"),
-        ({"exceptions": ("E",)}, "different declared exceptions: party 'bob' has E, party 'alice' has none"),
+        ({"parties": ("alice", "bob")}, "different parties: party 'alice' has 'carol', which party 'bob' lacks; give"),
+        ({"types": ("m.T",)}, "different declared types: party 'bob' has 'm.T', which party 'alice' lacks"),
+        ({"exceptions": ("E",)}, "different declared exceptions: party 'bob' has 'E', which party 'alice' lacks"),
+        (
+            {"types": tuple(f"m.T{number}" for number in range(7))},
+            "has 'm.T0', 'm.T1', 'm.T2', 'm.T3', 'm.T4' and 2 more, which party 'alice' lacks; give all",
+        ),
     ],
 )
 def test_what_parties_disagree_on_is_named_with_both_sides(change: dict[str, Any], words: str) -> None:

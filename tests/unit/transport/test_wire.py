@@ -28,6 +28,7 @@ FAILURE = Failure(
 anything = st.text(st.characters(), max_size=300)
 # What is read is plain: at most ten characters for each of these.
 names = st.text(min_size=1, max_size=12).map(plain)
+labels = names.map(lambda text: wire._label(text, "label"))
 shown = st.text(max_size=12).map(plain)
 of_lines = st.text(max_size=50).map(lambda text: plain(text, lines=True))
 epochs = st.integers(0, (1 << 32) - 1)
@@ -39,17 +40,17 @@ failures = st.builds(
     error_id=names,
     kind=st.sampled_from(Kind),
     src_party=names,
-    type_name=names,
-    task=shown,
+    type_name=labels,
+    task=labels,
     sequence=st.integers(-1, (1 << 63) - 1),
-    cause_types=st.lists(names, max_size=MAX_CAUSES).map(tuple),
+    cause_types=st.lists(labels, max_size=MAX_CAUSES).map(tuple),
     hops=st.lists(names, max_size=MAX_HOPS).map(tuple),
     detail=shown,
     message=of_lines,
     traceback=of_lines,
     truncated=st.booleans(),
 )
-waits = st.builds(Wait, names, names, names)
+waits = st.builds(Wait, labels, labels, labels)
 standings = st.builds(
     Standing,
     moves=numbers,
@@ -57,7 +58,7 @@ standings = st.builds(
     running=numbers,
     in_flight=numbers,
     waiting=numbers,
-    tasks=st.lists(names, max_size=MAX_SHOWN).map(tuple),
+    tasks=st.lists(labels, max_size=MAX_SHOWN).map(tuple),
     waits=st.lists(waits, max_size=MAX_SHOWN).map(tuple),
 )
 notices = st.one_of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -20,12 +19,10 @@ from fed.transport.contract import Ack, Notice, NoticeKind, Receipt
 from fed.transport.grpc.calls import MAX_DETAILS_BYTES, status_error
 from fed.transport.v1 import fed_pb2 as pb
 from fed.transport.wire import MalformedFrame
+from tests.support.hostile import HOSTILE, MARK, NAMES, assert_shown, places, put
 from tests.support.profile import times
 from tests.support.worlds import hello
 
-HOSTILE: Final = (
-    "\x1b[2J\x1b]0;x\x07\x9b\r\n\t\x00\x7f\x85\u200b\u200f\u202e\u2066\u2028\u2029\ufeff\u3164\ufe0f\U000e0041"
-)
 FAILURE: Final = Failure("alice/1/0", Kind.TASK, "alice", "E", "#3 f", 3, ("K",), ("bob",), "detail", "text", "trace")
 STANDING: Final = Standing(1, True, 1, 1, 1, ("#1 f",), (Wait("#1 f", "#0 g", "bob"),))
 ID: Final = ObjectId(0, 1, 0)
@@ -46,17 +43,6 @@ FRAMES: Final[list[tuple[type[Message], bytes, Callable[[bytes], object]]]] = [
 ]
 
 
-def places(message: Message) -> Iterator[tuple[Message, FieldDescriptor, int | None]]:
-    """Every text in a message and in those inside of it: where it is, and its index if it is one of several."""
-    for field, value in message.ListFields():
-        several = not isinstance(value, str | Message)
-        if field.type == FieldDescriptor.TYPE_STRING:
-            yield from ((message, field, index) for index in range(len(value))) if several else [(message, field, None)]
-        elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            for inner in value if several else [value]:
-                yield from places(inner)
-
-
 def texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Every text in a value, with the name of the attribute that has it."""
     if isinstance(value, str):
@@ -69,46 +55,28 @@ def texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from texts(one, name)
 
 
-def put(frame_type: type[Message], frame: bytes, place: int, text: str) -> bytes:
-    message = frame_type.FromString(frame)
-    inner, field, index = list(places(message))[place]
-    if index is None:
-        setattr(inner, field.name, text)
-    else:
-        getattr(inner, field.name)[index] = text
-    return message.SerializeToString()
-
-
-def check(text: str, *, lines: bool = False) -> None:
-    for one in text:
-        assert unicodedata.category(one)[0] not in "CZ" or one == " " or (lines and one in "\n\t"), ascii(text)
-        assert one not in HOSTILE or (lines and one in "\n\t") or (one.isascii() and one.isprintable()), ascii(text)
-
-
 def test_hostile_text_is_shown_as_escapes_or_refused_in_every_field() -> None:
     fields, refused = set(), set()
     chosen = random.Random(0)
     for frame_type, frame, decode in FRAMES:
-        for place in range(len(list(places(frame_type.FromString(frame))))):
-            _, field, _ = list(places(frame_type.FromString(frame)))[place]
+        for number, (_, field, _) in enumerate(places(frame_type.FromString(frame))):
             fields.add(field.full_name)
             for round_ in range(times(20, 100, 1000)):
-                text = "mark" + HOSTILE if not round_ else "mark" + "".join(chosen.choices(HOSTILE + "ab \n", k=12))
+                message = frame_type.FromString(frame)
+                text = HOSTILE if not round_ else "".join(chosen.choices(HOSTILE + "ab \n", k=12))
+                put(list(places(message))[number], MARK + text)
                 try:
-                    read = decode(put(frame_type, frame, place, text))
+                    read = decode(message.SerializeToString())
                 except MalformedFrame as error:
                     refused.add(field.name)
-                    check(str(error))
+                    assert_shown(str(error))
                     continue
                 found = list(texts(read))
-                assert any("mark" in one for _, one in found)
+                assert any(MARK in one for _, one in found)
                 for name, one in found:
-                    check(one, lines=name in ("message", "traceback"))
+                    assert_shown(one, lines=name in ("message", "traceback"))
     # Names are compared with others: they are refused. Everything else is shown.
-    assert refused == {
-        *("version", "job", "party", "incarnation", "parties", "types", "exceptions", "expects"),
-        *("error_id", "src_party", "hops"),
-    }
+    assert refused == NAMES
     known = {
         f"{message.full_name}.{field.name}"
         for message in pb.DESCRIPTOR.message_types_by_name.values()
@@ -129,5 +97,5 @@ def test_an_escaped_text_keeps_to_its_limit() -> None:
 
 def test_what_a_status_says_can_be_shown() -> None:
     error = status_error(grpc.StatusCode.INVALID_ARGUMENT, HOSTILE + "x" * 2_000_000, "party 'bob' at host:1")
-    check(str(error))
+    assert_shown(str(error))
     assert len(str(error)) < MAX_DETAILS_BYTES + 100
