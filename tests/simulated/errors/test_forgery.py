@@ -50,10 +50,10 @@ def test_a_failure_that_never_was_is_reported_by_whoever_says_so(monkeypatch: py
     known: dict[str, tuple[Failure, ...]] = {}
 
     def program() -> Any:
-        # Before that, it would be taken for what became of an earlier start of bob's.
-        fed.get(identity.party("bob").remote(0))
-        tell(FORGED)
         try:
+            # Before that, it would be taken for what became of an earlier start of bob's.
+            fed.get(identity.party("bob").remote(0))
+            tell(FORGED)
             wait()
         finally:
             known[fed.party()] = fed.errors()
