@@ -218,7 +218,7 @@ class Coordinator:
         if not failure.error_id.startswith(f"{self.party}/{self._incarnation}/") and self.life.state is State.JOINING:
             # Of an earlier start: who heard of it may still be about to leave because of it.
             return self.new_failure(Fault(Kind.INIT, failure.type_name, detail=f"{claim} is one of an earlier start"))
-        if self.book.forgotten:
+        if self.book.forgotten[self.party]:
             # It may be one of those.
             return self.new_failure(Fault(Kind.TASK, failure.type_name, detail=f"{claim} is known here no more"))
         # Who began it cannot be told from here: the others may have believed somebody, and passed it on.

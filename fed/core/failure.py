@@ -15,6 +15,7 @@ Laws (rules of `rep/0002-error-model.md` in brackets):
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
 from collections.abc import Collection, Iterable
@@ -192,6 +193,11 @@ class Failure:
         return self.error_id.partition("/")[0]
 
     @property
+    def teller(self) -> str:
+        """The party that this one has it from."""
+        return self.hops[-1] if self.hops else self.origin
+
+    @property
     def reporter(self) -> str:
         """Who says so, where that is not the party itself that it happened in; else empty."""
         if self.hops:
@@ -277,16 +283,21 @@ class FailureBook:
 
     Each party votes once: for the failure that latched it. As every vote reaches every party, and of all votes the
     one of lowest rank wins, all parties settle on the same root [E29]. The rest is kept, up to a limit beyond which
-    the oldest are forgotten; those that were voted for stay.
+    the oldest are forgotten of the party that has told most, so that nobody's records are crowded out by another
+    party; those that were voted for stay.
+
+    Attributes:
+        forgotten: How many records there were of each party that are known no more.
     """
 
-    __slots__ = ("_known", "_root", "_votes", "forgotten")
+    __slots__ = ("_known", "_root", "_told", "_votes", "forgotten")
 
     def __init__(self) -> None:
         self._known: dict[str, Failure] = {}
+        self._told: collections.Counter[str] = collections.Counter()
         self._votes: dict[str, str] = {}
         self._root: Failure | None = None
-        self.forgotten = 0
+        self.forgotten: collections.Counter[str] = collections.Counter()
 
     @property
     def root(self) -> Failure | None:
@@ -314,15 +325,29 @@ class FailureBook:
         if known is not None:
             # The party that made it says what is true of it, and may tell more of it than those who pass it on.
             if known.hops and not failure.hops:
-                self._known[failure.error_id] = failure
+                self._told[known.teller] -= 1
+                self._keep(failure)
             return False
-        self._known[failure.error_id] = failure
+        self._keep(failure)
         if len(self._known) > MAX_KNOWN:
-            voted = frozenset(self._votes.values())
-            oldest = next(error_id for error_id in self._known if error_id not in voted)
-            del self._known[oldest]
-            self.forgotten += 1
+            self._forget_one()
         return True
+
+    def _keep(self, failure: Failure) -> None:
+        self._known[failure.error_id] = failure
+        self._told[failure.teller] += 1
+
+    def _forget_one(self) -> None:
+        voted = frozenset(self._votes.values())
+        teller, oldest = next(
+            (teller, one.error_id)
+            for teller, _ in self._told.most_common()
+            for one in self._known.values()
+            if one.teller == teller and one.error_id not in voted
+        )
+        del self._known[oldest]
+        self._told[teller] -= 1
+        self.forgotten[teller] += 1
 
     def vote(self, party: str, failure: Failure) -> None:
         """A party's vote; only its first one counts."""
@@ -353,6 +378,8 @@ class FailureBook:
         """
         if len(self._known) > MAX_KNOWN:
             raise RuntimeError(f"{len(self._known)} failures are kept")
+        if +self._told != collections.Counter(one.teller for one in self._known.values()):
+            raise RuntimeError("who has told how many failures is miscounted")
         for error_id in self._votes.values():
             if error_id not in self._known:
                 raise RuntimeError(f"{error_id} was voted for and is not known")

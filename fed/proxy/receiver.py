@@ -557,7 +557,8 @@ class Receiver:
         self._local_failures += 1
         failure = Failure.of_fault(
             fault,
-            error_id=f"{self._hello.party}/{self._hello.incarnation}/r{self._local_failures}",
+            # Another one than any that this receiver had told before it was killed.
+            error_id=f"{self._hello.party}/{self._hello.incarnation}/r{self._life}-{self._local_failures}",
             party=self._hello.party,
             task="",
             sequence=key.id.sequence,

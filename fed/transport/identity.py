@@ -31,6 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fed.config import PARTY_NAME, Address, TLSConfig
 from fed.errors import ConfigError
+from fed.text import cut
 from fed.transport.contract import PeerAbsent, PeerUnreachable, PeerUntrusted
 
 __all__ = [
@@ -43,6 +44,9 @@ __all__ = [
     "prove",
     "reach",
 ]
+
+MAX_SHOWN_BYTES: Final = 200
+"""Of the names in a certificate, within an error."""
 
 ASK_AGAIN_S: Final = 0.5
 """How long nobody may answer until another connection is begun beside those that wait."""
@@ -237,9 +241,9 @@ def _party_of(cert: x509.Certificate) -> str:
     if not names:
         raise ValueError(f"names no party (it has no SAN URI {_SCHEME}<party>)")
     if len(names) > 1:
-        raise ValueError(f"names several parties: {', '.join(map(repr, names))}")
+        raise ValueError(f"names several parties: {_shown(', '.join(map(repr, names)))}")
     if not PARTY_NAME.fullmatch(names[0]):
-        raise ValueError(f"names {names[0]!r}, which cannot be a party's name")
+        raise ValueError(f"names {_shown(repr(names[0]))}, which cannot be a party's name")
     return names[0]
 
 
@@ -468,6 +472,12 @@ def _why_we_are_refused(party: str, peer: str, address: Address, tls: TLSConfig)
         f"{where} refused this party's certificate {tls.cert}: that party's tls.ca does not hold the authority that "
         "issued it, or its clock is wrong: all parties of a job need certificates of one authority"
     )
+
+
+def _shown(text: str) -> str:
+    """As much of it as an error has room for; an authority may put any number of names into a certificate."""
+    kept, was_cut = cut(text, MAX_SHOWN_BYTES)
+    return f"{kept} ..." if was_cut else kept
 
 
 def _brief(error: Exception) -> str:

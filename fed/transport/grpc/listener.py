@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -89,7 +90,7 @@ class GrpcListener(Listener):
         self._handler: Handler | None = None
         self._incarnations: dict[str, str] = {}
         self._streams: dict[str, _Incoming] = {}
-        # Who makes it, of those that end with the stream of that peer.
+        # Who makes it, of those that end with the stream of that peer, as long as they are to go on.
         self._calls: dict[asyncio.Task[Any], str] = {}
         self._turns: dict[tuple[str, str], asyncio.Semaphore] = {}
         self._blocks = Blocks()
@@ -203,20 +204,20 @@ class GrpcListener(Listener):
     async def _tell(self, _requests: object, context: Any) -> bytes:
         handler = self._enter()
         peer, _ = await self._admit(context)
-        await self._join(context, peer)
-        try:
-            async with self._turn("tell", peer, MAX_TELLS):
-                request = await self._read_one(context)
-            notice = wire.decode_notice(request)
-        except MalformedFrame as error:
-            await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        taken = handler.on_notice(peer, notice)
-        if taken is not None:
-            # Not awaited itself: a call that was cancelled could not be told from a notice that nobody will take.
-            await asyncio.wait({taken})
-            if taken.cancelled():
-                await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "the notice was not taken")
-        return b""
+        async with self._ending_with_the_stream(context, peer):
+            try:
+                async with self._turn("tell", peer, MAX_TELLS):
+                    request = await self._read_one(context)
+                notice = wire.decode_notice(request)
+            except MalformedFrame as error:
+                await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            taken = handler.on_notice(peer, notice)
+            if taken is not None:
+                # Not awaited itself: a call that was cancelled could not be told from a notice that nobody will take.
+                await asyncio.wait({taken})
+                if taken.cancelled():
+                    await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "the notice was not taken")
+            return b""
 
     async def _exchange(self, _requests: object, context: Any) -> None:
         handler = self._enter()
@@ -225,6 +226,7 @@ class GrpcListener(Listener):
         # A link opens a stream before anything else: what is under way belongs to a connection that broke.
         for task, caller in tuple(self._calls.items()):
             if caller == peer:
+                self._calls[task] = ""
                 task.cancel()
         stream = self._streams[peer] = _Incoming(context)
         reading = asyncio.create_task(self._read_parcels(handler, peer, context, stream))
@@ -261,8 +263,7 @@ class GrpcListener(Listener):
     async def _upload(self, _requests: object, context: Any) -> bytes:
         handler = self._enter()
         peer, incarnation = await self._admit(context)
-        await self._join(context, peer)
-        async with self._turn("upload", peer, MAX_UPLOADS):
+        async with self._ending_with_the_stream(context, peer), self._turn("upload", peer, MAX_UPLOADS):
             return await self._take_upload(handler, peer, incarnation, context)
 
     async def _take_upload(self, handler: Handler, peer: str, incarnation: str, context: Any) -> bytes:
@@ -310,15 +311,24 @@ class GrpcListener(Listener):
         task.add_done_callback(self._calls.pop)
         return self._handler
 
-    async def _join(self, context: Any, peer: str) -> None:
+    @contextlib.asynccontextmanager
+    async def _ending_with_the_stream(self, context: Any, peer: str) -> AsyncIterator[None]:
         """Be one of the calls of a peer that end with its stream."""
         task = asyncio.current_task()
-        if task is not None:
-            self._calls[task] = peer
+        if task is None:
+            raise RuntimeError("a call is served outside of a task")
+        self._calls[task] = peer
         if list(self._calls.values()).count(peer) > MAX_CALLS:
             await self._refuse(
                 context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {MAX_CALLS} calls of {peer!r} at once"
             )
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._calls[task] == peer:
+                raise
+            # Whose handler is cancelled, gRPC leaves the caller without an answer.
+            await context.abort(grpc.StatusCode.ABORTED, "the stream that this call came with has ended")
 
     def _turn(self, what: str, party: str, most: int) -> asyncio.Semaphore:
         """What to hold while a frame of a party is read."""
@@ -377,6 +387,10 @@ class GrpcListener(Listener):
 
     async def _refuse(self, context: Any, code: Any, details: str) -> NoReturn:
         self._count(refused=1)
+        task = asyncio.current_task()
+        if task in self._calls:
+            # It has its answer, which nothing is to break off.
+            self._calls[task] = ""
         _LOG.debug("refused %s: %s", context.peer(), details)
         await context.abort(code, details)
         raise RuntimeError("an aborted call goes on")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from fed.transport import wire
 from fed.transport.certificates import Authority, write_credentials
 from fed.transport.contract import Notice, NoticeKind, Parcel
 from fed.transport.grpc.calls import SERVICE
+from fed.transport.grpc.listener import MAX_UNREAD_ACKS
 from fed.transport.v1 import fed_pb2 as pb
 from fed.transport.wire import Offer
 from tests.support.attackers import Raw
@@ -87,6 +89,16 @@ async def frames_of_full_parcels(raw: Raw, _open: list[Any]) -> None:
         await _ignoring_refusals(raw.exchange(wire.encode_parcels(parcels)))
 
 
+async def answers_that_nobody_reads(raw: Raw, open_calls: list[Any]) -> None:
+    call = raw.channel.stream_stream(f"/{SERVICE}/Exchange")(metadata=raw.metadata)
+    open_calls.append(call)
+    # What does not fit is declined at once. More than are kept.
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
+        for first in range(0, 2 * MAX_UNREAD_ACKS, wire.MAX_PARCELS):
+            objects = [Parcel(ObjectId(0, first + number, 0), b"", ()) for number in range(wire.MAX_PARCELS)]
+            await asyncio.wait_for(call.write(wire.encode_parcels(objects)), LIMIT_S)
+
+
 async def objects_of_empty_buffers(raw: Raw, _open: list[Any]) -> None:
     for number in range(MANY):
         buffers = (memoryview(b""),) * wire.MAX_FRAME_BUFFERS
@@ -110,6 +122,9 @@ async def notices_of_many_texts(raw: Raw, _open: list[Any]) -> None:
     for number in range(MANY):
         await _ignoring_refusals(raw.tell(frame))
         await _ignoring_refusals(raw.tell(b"\x22\x00" * (wire.MAX_FRAME_BYTES // 2)))
+        # Each character of which is shown as four.
+        controls = pb.Notice(kind=pb.NOTICE_KIND_JOURNAL, epoch=0, texts=["\x1b" * 1000] * wire.MAX_NOTICE_TEXTS)
+        await _ignoring_refusals(raw.tell(controls.SerializeToString()))
         ready = pb.Notice(kind=pb.NOTICE_KIND_READY, epoch=number).SerializeToString()
         await _ignoring_refusals(raw.tell(ready + b"\x3a\x00" * MIB))
 
@@ -138,6 +153,7 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     greetings_of_names,
     frames_of_empty_parcels,
     frames_of_full_parcels,
+    answers_that_nobody_reads,
     objects_of_empty_buffers,
     uploads_of_empty_buffers,
     uploads_that_do_not_end,

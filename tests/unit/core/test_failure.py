@@ -207,9 +207,38 @@ def test_the_failures_that_are_kept_are_bounded_and_those_voted_for_stay() -> No
     for number in range(1, MAX_KNOWN + 10):
         book.record(failure(number, number=number))
     book.validate()
-    assert (len(book.all), book.forgotten) == (MAX_KNOWN, 10)
+    assert (len(book.all), book.forgotten) == (MAX_KNOWN, {"alice": 10})
     assert book.root == failure(0, number=0)
     assert book.all[-1].sequence == MAX_KNOWN + 9
+
+
+def test_a_party_that_tells_many_failures_has_only_its_own_forgotten() -> None:
+    book = FailureBook()
+    theirs = [failure(number, party="bob", number=number) for number in range(50)]
+    for one in theirs:
+        book.record(one)
+    for number in range(MAX_KNOWN):
+        book.record(failure(number, party=("carol", "alice", "bob")[number % 3], number=1000 + number).relayed("carol"))
+    # What another one tells itself is no longer carol's.
+    last = next(one for one in reversed(book.all) if one.origin == "bob")
+    book.record(dataclasses.replace(last, hops=()))
+    book.record(failure(0, party="carol", number=1))
+    book.validate()
+    assert [book.find(one.error_id) for one in theirs] == theirs
+    assert book.find(last.error_id) == dataclasses.replace(last, hops=())
+    assert book.forgotten == {"carol": 51}
+
+
+def test_what_was_voted_for_stays_also_of_the_one_that_told_most() -> None:
+    book = FailureBook()
+    mine = [failure(number, number=number) for number in range(3)]
+    for number, one in enumerate(mine):
+        book.vote(f"party{number}", one)
+    for number in range(MAX_KNOWN - 2):
+        book.record(failure(number, party=f"other{number // 2}", number=number))
+    book.validate()
+    assert [book.find(one.error_id) for one in mine] == mine
+    assert book.forgotten == {"other0": 1}
 
 
 def test_symmetric_kinds_are_those_that_every_party_sees_alike() -> None:

@@ -281,6 +281,28 @@ def test_what_is_larger_than_the_consumer_accepts_is_undelivered(nbytes: int) ->
     run(test)
 
 
+def test_what_a_receiver_finds_has_another_name_than_what_the_killed_one_had_found() -> None:
+    async def found() -> str:
+        async with federation() as fed:
+            fed.codec.encode = lambda value: Encoded(b"\xc1", ())  # type: ignore[method-assign]
+            pushing = fed.push(1, 1)
+            (failure,) = (await fed.receivers["bob"].receive([fed.key(1)])).failures
+            fed.receivers["bob"].confirm([fed.key(1)])
+            await pushing
+            assert failure is not None
+            return failure.error_id
+
+    names: list[str] = []
+
+    async def test() -> None:
+        names.append(await found())
+
+    run(test)
+    run(test)
+    assert len(set(names)) == 2, names
+    assert all(name.startswith("bob/") for name in names)
+
+
 def test_bytes_that_do_not_decode_poison_their_object_and_no_other() -> None:
     async def test() -> None:
         async with federation() as fed:

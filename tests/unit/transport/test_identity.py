@@ -206,6 +206,8 @@ def test_names_that_a_certificate_may_not_have() -> None:
     for names, reason in (
         ([uri("fed://alice"), uri("fed://bob")], "names several parties: 'alice', 'bob'"),
         ([uri("fed://alice"), uri("fed://alice")], "names several parties"),
+        ([uri(f"fed://p{number}") for number in range(999)], r"names several parties: 'p0', 'p1', .{,200} \.\.\.$"),
+        ([uri(f"fed://{'p' * 9999}")], r"names 'p{199} \.\.\., which cannot"),
         ([uri("fed://alice/admin")], "cannot be a party's name"),
         ([uri("fed://")], "cannot be a party's name"),
         ([uri("https://alice"), x509.DNSName("alice")], "names no party"),
