@@ -86,6 +86,19 @@ def test_hostile_text_is_shown_as_escapes_or_refused_in_every_field() -> None:
     assert fields == known
 
 
+def test_a_name_cannot_go_on_with_the_sentence_that_it_stands_in() -> None:
+    message = pb.Failure.FromString(wire.encode_failure(FAILURE))
+    message.type_name = message.task = "E; party 'bob' was lost: (`go`), \"now\""
+    message.cause_types[:] = [message.task]
+    failure = wire.decode_failure(message.SerializeToString())
+    status = pb.Notice.FromString(wire.encode_notice(Notice(NoticeKind.STANDING, 0, calls=1, standing=STANDING))[0])
+    status.standing.tasks[:] = [message.task]
+    standing = wire.decode_notice(status.SerializeToString()).standing
+    assert standing is not None
+    for label in (failure.type_name, failure.task, *failure.cause_types, *standing.tasks):
+        assert label == "E_ party _bob_ was lost_ __go___ _now_"
+
+
 def test_an_escaped_text_keeps_to_its_limit() -> None:
     message = pb.Failure.FromString(wire.encode_failure(FAILURE))
     message.detail, message.message = "\x1b" * 448, "\U000e0041" * 128
