@@ -1,0 +1,522 @@
+"""The direct channel over sockets of the machine.
+
+The driver listens in a directory of its own with mode 0700. It has a thread that lets proxies in, and one for each
+lane, which reads, and writes what a socket had no room for. `Connection.send` writes by itself: another thread would
+take longer to wake than the write takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import os
+import selectors
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from typing_extensions import override
+
+from fed.channel.boots import Boots
+from fed.channel.contract import (
+    ChannelError,
+    Connection,
+    DriverEnd,
+    DriverHandler,
+    Lane,
+    ProxyEnd,
+    ProxyHandler,
+    Role,
+)
+from fed.channel.framing import Framer, framed
+from fed.channel.handshake import (
+    CHALLENGE_BYTES,
+    HELLO_BYTES,
+    PROOF_BYTES,
+    Hello,
+    challenge,
+    new_boot_id,
+    new_token,
+    prove,
+)
+
+__all__ = ["SocketAddress", "SocketDriverEnd", "SocketProxyEnd"]
+
+logger = logging.getLogger("fed.channel")
+
+HANDSHAKE_S: Final = 10.0
+"""How long either end waits for what the other one has to say first."""
+MAX_HANDSHAKES: Final = 16
+"""At once. Two proxies make four."""
+FIRST_RETRY_S: Final = 0.02
+MAX_RETRY_S: Final = 1.0
+"""A proxy connects again after a pause that doubles from the first of these to the last."""
+NO_DESCRIPTORS_S: Final = 0.1
+READ_BYTES: Final = 1 << 18
+JOIN_S: Final = 10.0
+"""How long the end of a thread is waited for; it takes longer only where a handler does not return."""
+
+
+class SocketAddress(NamedTuple):
+    """What a proxy needs to connect. Whoever has it can pass for one."""
+
+    path: str
+    token: bytes
+
+
+class SocketDriverEnd(DriverEnd):
+    """Listens for the proxies of one driver.
+
+    Args:
+        party: Whose, for the names of its threads.
+    """
+
+    def __init__(self, party: str) -> None:
+        self._party = party
+        self._token = new_token()
+        self._directory: str | None = None
+        self._listener: socket.socket | None = None
+        # Guards the next two.
+        self._lock = threading.Lock()
+        self._boots = Boots()
+        self._open = False
+        self._room = threading.Semaphore(MAX_HANDSHAKES)
+        self._loops: list[_Loop] = []
+        self._lanes: dict[Lane, _LaneLoop] = {}
+
+    @property
+    def address(self) -> SocketAddress:
+        """Where it listens, once it is started.
+
+        Raises:
+            RuntimeError: It is not.
+        """
+        if self._listener is None:
+            raise RuntimeError("the channel is not open")
+        return SocketAddress(self._listener.getsockname(), self._token)
+
+    @override
+    def start(self, handler: DriverHandler) -> None:
+        # Paths of sockets are limited to some hundred bytes, so not in a directory of many letters.
+        parent = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else None  # noqa: S108 - a random name, mode 0700
+        self._directory = tempfile.mkdtemp(prefix="fed-channel-", dir=parent)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(str(Path(self._directory, "driver")))
+            listener.listen()
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            self._remove_directory()
+            raise
+        self._listener = listener
+        self._lanes = {lane: _LaneLoop(f"fed-{self._party}-channel-{lane.name.lower()}", handler) for lane in Lane}
+        entrance = _Loop(f"fed-{self._party}-channel")
+        entrance.post(lambda: entrance.watch(listener, selectors.EVENT_READ, lambda _: self._accept(listener)))
+        self._loops = [entrance, *self._lanes.values()]
+        self._open = True
+
+    @override
+    def close(self) -> None:
+        with self._lock:
+            # Whoever is still being let in comes too late.
+            self._open = False
+        loops, self._loops = self._loops, []
+        for loop in loops:
+            loop.stop()
+        if self._listener is not None:
+            self._listener.close()
+        self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except BlockingIOError:
+            # It has gone already.
+            return
+        except OSError as error:
+            logger.warning("the channel cannot take a connection: %s", error)
+            # There are no descriptors left, and it stays ready to be taken. This thread has nothing else to do.
+            time.sleep(NO_DESCRIPTORS_S)
+            return
+        if not self._room.acquire(blocking=False):
+            accepted.close()
+            return
+        # A thread, because who connects may say nothing for a while.
+        threading.Thread(
+            target=self._let_in, args=(accepted,), name=f"fed-{self._party}-channel-handshake", daemon=True
+        ).start()
+
+    def _let_in(self, accepted: socket.socket) -> None:
+        try:
+            with contextlib.ExitStack() as cleanup:
+                cleanup.callback(accepted.close)
+                accepted.settimeout(HANDSHAKE_S)
+                challenged = challenge(self._token, _read(accepted, HELLO_BYTES))
+                accepted.sendall(challenged.answer)
+                if not challenged.accepts(_read(accepted, PROOF_BYTES)):
+                    raise ChannelError("something connected that does not know the token")
+                cleanup.pop_all()
+        except (OSError, ChannelError) as error:
+            logger.warning("the channel refused a connection: %s", error)
+            return
+        finally:
+            self._room.release()
+        accepted.setblocking(False)
+        hello = challenged.hello
+        with self._lock:
+            if self._open and self._boots.admits(hello.role, hello.boot_id):
+                # With the lock, so that connections reach a lane in the order in which their boots were admitted.
+                self._lanes[hello.lane].adopt(accepted, hello)
+                return
+        logger.info("an earlier life of the %s proxy wanted to connect, or the channel closes", hello.role.name.lower())
+        accepted.close()
+
+
+def _read(source: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = source.recv(count - len(data))
+        if not piece:
+            raise ChannelError("a connection ended before it was one")
+        data += piece
+    return data
+
+
+class _Loop:
+    """A thread that waits for sockets, and does what is posted to it."""
+
+    def __init__(self, name: str) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._posted: collections.deque[Callable[[], None]] = collections.deque()
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+        self._stopping = False
+        self.watch(self._woken, selectors.EVENT_READ, lambda _: self._drain_wakes())
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def watch(self, sock: socket.socket, events: int, callback: Callable[[int], None]) -> None:
+        """Call back whenever one of these events happens. On the thread."""
+        if sock.fileno() in self._selector.get_map():
+            self._selector.modify(sock, events, callback)
+        else:
+            self._selector.register(sock, events, callback)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Watch it no more. On the thread."""
+        self._selector.unregister(sock)
+
+    def post(self, step: Callable[[], None]) -> None:
+        """Have something done on the thread, soon. Never blocks."""
+        self._posted.append(step)
+        # Full of wakes is as good as one.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake.send(b"\0")
+
+    def stop(self) -> None:
+        """End the thread, after what was posted."""
+        self.post(self._stop)
+        self._thread.join(JOIN_S)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _drain_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+
+    def _serve(self) -> None:
+        while not self._stopping:
+            for key, events in self._selector.select():
+                self._guard(lambda callback=key.data, happened=events: callback(happened))  # type: ignore[misc]
+            while self._posted:
+                self._guard(self._posted.popleft())
+        self._selector.close()
+        self._wake.close()
+        self._woken.close()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            # A handler must not raise; if one does nevertheless, the others are served.
+            logger.exception("thread %s", self._thread.name)
+
+
+class _LaneLoop(_Loop):
+    """The connections of one lane."""
+
+    def __init__(self, name: str, handler: DriverHandler) -> None:
+        self._handler = handler
+        self._connections: dict[Role, _SocketConnection] = {}
+        super().__init__(name)
+
+    def adopt(self, sock: socket.socket, hello: Hello) -> None:
+        """A proxy has come in."""
+        connection = _SocketConnection(sock, hello, self)
+        self.post(lambda: self._begin(connection))
+
+    def drop(self, connection: _SocketConnection) -> None:
+        """A connection has broken, or is to end. On the thread."""
+        if connection.end():
+            del self._connections[connection.role]
+            self.forget(connection.sock)
+            connection.sock.close()
+            self._handler.lost(connection)
+
+    def write_later(self, connection: _SocketConnection) -> None:
+        """A socket has no room. From any thread."""
+        self.post(lambda: self._watch(connection))
+
+    @override
+    def _stop(self) -> None:
+        for connection in list(self._connections.values()):
+            self.drop(connection)
+        super()._stop()
+
+    def _begin(self, connection: _SocketConnection) -> None:
+        older = self._connections.get(connection.role)
+        if older is not None:
+            self.drop(older)
+        self._connections[connection.role] = connection
+        self._watch(connection)
+        self._handler.connected(connection)
+
+    def _watch(self, connection: _SocketConnection) -> None:
+        if connection.is_over:
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.has_backlog else 0)
+        self.watch(connection.sock, events, lambda happened: self._serve_one(connection, happened))
+
+    def _serve_one(self, connection: _SocketConnection, events: int) -> None:
+        if connection.is_over:
+            return
+        if events & selectors.EVENT_WRITE and connection.flush():
+            self._watch(connection)
+        if not events & selectors.EVENT_READ:
+            return
+        try:
+            data = connection.sock.recv(READ_BYTES)
+            frames = connection.framer.feed(data)
+        except BlockingIOError:
+            return
+        except (OSError, ChannelError) as error:
+            logger.warning("the channel to the %s proxy broke: %s", connection.role.name.lower(), error)
+            self.drop(connection)
+            return
+        if not data:
+            self.drop(connection)
+        elif frames:
+            self._handler.received(connection, frames)
+
+
+class _SocketConnection(Connection):
+    def __init__(self, sock: socket.socket, hello: Hello, loop: _LaneLoop) -> None:
+        super().__init__(hello.role, hello.lane, hello.boot_id)
+        self.sock = sock
+        self.framer = Framer()
+        self._loop = loop
+        # Guards the rest, and writing to the socket.
+        self._lock = threading.Lock()
+        self._backlog: collections.deque[memoryview] = collections.deque()
+        self._over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is lost."""
+        return self._over
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether something waits for room in the socket."""
+        with self._lock:
+            return bool(self._backlog)
+
+    @override
+    def send(self, *frames: bytes) -> None:
+        data = memoryview(framed(frames))
+        with self._lock:
+            if self._over:
+                return
+            if self._backlog:
+                self._backlog.append(data)
+                return
+            rest = self._write(data)
+            if not rest:
+                return
+            self._backlog.append(rest)
+        self._loop.write_later(self)
+
+    @override
+    def close(self) -> None:
+        self._loop.post(lambda: self._loop.drop(self))
+
+    def flush(self) -> bool:
+        """Write what waits. Returns whether none is left."""
+        with self._lock:
+            while self._backlog:
+                rest = self._write(self._backlog[0])
+                if rest:
+                    self._backlog[0] = rest
+                    return False
+                self._backlog.popleft()
+            return True
+
+    def end(self) -> bool:
+        """Send nothing any more. Returns whether it was not over before."""
+        with self._lock:
+            ended, self._over = not self._over, True
+            self._backlog.clear()
+            return ended
+
+    def _write(self, data: memoryview) -> memoryview:
+        """Write as much as there is room for. Returns the rest."""
+        try:
+            return data[self.sock.send(data) :]
+        except BlockingIOError:
+            return data
+        except OSError:
+            # Whoever reads from it notices, and drops it.
+            return data[:0]
+
+
+class SocketProxyEnd(ProxyEnd):
+    """Connects a proxy to its driver.
+
+    Args:
+        address: Where the driver listens.
+        role: Which proxy it is.
+        boot_id: This life of it. None: a new one.
+    """
+
+    def __init__(self, address: SocketAddress, role: Role, boot_id: str | None = None) -> None:
+        self._address = address
+        self._role = role
+        self._boot_id = boot_id or new_boot_id()
+        self._connected: dict[Lane, _ProxyProtocol] = {}
+        self._keeping: list[asyncio.Task[None]] = []
+
+    @override
+    def start(self, handler: ProxyHandler) -> None:
+        self._keeping = [asyncio.ensure_future(self._keep(lane, handler)) for lane in Lane]
+
+    @override
+    def send(self, lane: Lane, *frames: bytes) -> None:
+        data = framed(frames)
+        protocol = self._connected.get(lane)
+        if protocol is not None:
+            protocol.write(data)
+
+    @override
+    async def close(self) -> None:
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    async def _keep(self, lane: Lane, handler: ProxyHandler) -> None:
+        """Connect again and again."""
+        retry_s = FIRST_RETRY_S
+        while True:
+            hello = Hello(self._role, lane, self._boot_id).encoded()
+            protocol = _ProxyProtocol(self._address.token, hello, lane, handler, self._connected)
+            try:
+                await asyncio.get_running_loop().create_unix_connection(lambda one=protocol: one, self._address.path)  # type: ignore[misc]
+                await protocol.over
+            except OSError as error:
+                logger.debug("the driver is not there: %s", error)
+            finally:
+                protocol.abort()
+            retry_s = FIRST_RETRY_S if protocol.was_connected else min(2 * retry_s, MAX_RETRY_S)
+            await asyncio.sleep(retry_s)
+
+
+class _ProxyProtocol(asyncio.Protocol):
+    """One connection, from the hello to its end."""
+
+    def __init__(
+        self,
+        token: bytes,
+        hello: bytes,
+        lane: Lane,
+        handler: ProxyHandler,
+        connected: dict[Lane, _ProxyProtocol],
+    ) -> None:
+        self._token = token
+        self._hello = hello
+        self._lane = lane
+        self._handler = handler
+        self._connected = connected
+        self._transport: Any = None
+        self._answer = b""
+        self._framer = Framer()
+        self._deadline: asyncio.TimerHandle | None = None
+        self.was_connected = False
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def abort(self) -> None:
+        """End it now. Idempotent."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end()
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_S, self.abort)
+        transport.write(self._hello)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        try:
+            if not self.was_connected:
+                self._answer += data
+                if len(self._answer) < CHALLENGE_BYTES:
+                    return
+                answer, data = self._answer[:CHALLENGE_BYTES], self._answer[CHALLENGE_BYTES:]
+                self._begin(prove(self._token, self._hello, answer))
+            frames = self._framer.feed(data)
+        except ChannelError as error:
+            logger.error("the channel to the driver: %s", error)
+            self.abort()
+            return
+        if frames and not self.over.done():
+            self._handler.received(self._lane, frames)
+
+    @override
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end()
+
+    def _begin(self, proof: bytes) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.was_connected = True
+        self._transport.write(proof)
+        self._connected[self._lane] = self
+        self._handler.connected(self._lane)
+
+    def _end(self) -> None:
+        if self.over.done():
+            return
+        self.over.set_result(None)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self.was_connected:
+            del self._connected[self._lane]
+            self._handler.lost(self._lane)

@@ -1,0 +1,190 @@
+"""The direct channel over sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import secrets
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from fed.channel import Lane, ProxyEnd, Role, sockets
+from fed.channel.handshake import CHALLENGE_BYTES, Hello, new_boot_id, prove
+from fed.channel.sockets import SocketAddress, SocketDriverEnd, SocketProxyEnd
+from tests.support.channels import *  # noqa: F403 - the suite
+from tests.support.channels import Channel, ProxyRecorder, Recorder, closed, connected
+from tests.support.worlds import run
+
+
+class SocketChannel(Channel):
+    def __init__(self) -> None:
+        self.driver: SocketDriverEnd = SocketDriverEnd("alice")
+
+    @override
+    def proxy(self, role: Role, boot_id: str | None = None) -> ProxyEnd:
+        return SocketProxyEnd(self.driver.address, role, boot_id)
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return SocketChannel()
+
+
+def raw(address: SocketAddress) -> socket.socket:
+    """Somebody who connects, and says what a test says."""
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(10)
+    one.connect(address.path)
+    return one
+
+
+def is_ended(one: socket.socket) -> bool:
+    try:
+        return one.recv(1000) == b""
+    except ConnectionResetError:
+        return True
+    finally:
+        one.close()
+
+
+def test_the_socket_is_private_and_goes_with_the_channel() -> None:
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        path = Path(channel.driver.address.path)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert pickle.loads(pickle.dumps(channel.driver.address)) == channel.driver.address
+        await closed(channel, *proxies.values())
+        assert not path.parent.exists()
+        assert not driver.connections
+
+    run(scenario())
+
+
+def test_an_end_that_is_not_open_has_no_address() -> None:
+    with pytest.raises(RuntimeError, match="not open"):
+        _ = SocketDriverEnd("alice").address
+
+
+def test_who_does_not_know_the_token_gets_in_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        address = channel.driver.address
+
+        def attack() -> None:
+            hello = Hello(Role.SENDER, Lane.DATA, new_boot_id()).encoded()
+            # Nothing, nonsense, another protocol, a proof by guess, a proof of another connection.
+            for said in (b"GET / HTTP/1.1" + bytes(100), hello[:-1] + bytes(0), bytes(len(hello))):
+                one = raw(address)
+                one.sendall(said)
+                one.shutdown(socket.SHUT_WR)
+                assert is_ended(one)
+            proofs = []
+            for _ in range(2):
+                one = raw(address)
+                one.sendall(hello)
+                answer = one.recv(CHALLENGE_BYTES)
+                proofs.append(prove(address.token, hello, answer))
+                one.sendall(proofs[0] if len(proofs) == 2 else secrets.token_bytes(32))
+                assert is_ended(one)
+
+        await asyncio.to_thread(attack)
+        assert len(driver.events) == 4
+        # A proxy that has another token does not take this driver for its own, and tells it nothing.
+        stray = ProxyRecorder(SocketProxyEnd(address._replace(token=secrets.token_bytes(32)), Role.SENDER))
+        while "not this party's driver" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert not stray.events
+        assert len(driver.events) == 4
+        await closed(channel, stray, *proxies.values())
+
+    run(scenario())
+    assert caplog.text.count("the channel refused a connection") >= 5
+
+
+def test_who_says_nothing_is_dropped_and_cannot_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "HANDSHAKE_S", 0.5)
+
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        before = threading.active_count()
+        silent = [raw(channel.driver.address) for _ in range(3 * sockets.MAX_HANDSHAKES)]
+        boot_id = new_boot_id()
+        again = ProxyRecorder(channel.proxy(Role.SENDER, boot_id))
+        await driver.until(lambda: driver.boots(Role.SENDER) == [boot_id, boot_id])
+        assert threading.active_count() - before <= sockets.MAX_HANDSHAKES
+        assert all([await asyncio.to_thread(is_ended, one) for one in silent])
+        await closed(channel, again, *proxies.values())
+
+    run(scenario())
+
+
+def test_a_frame_that_is_too_large_ends_its_connection_only() -> None:
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        end = proxies[Role.RECEIVER].end
+        assert isinstance(end, SocketProxyEnd)
+        end._connected[Lane.DATA].write(b"\xff\xff\xff\xff")
+        await driver.until(lambda: len(driver.events) == 6)
+        events = [(event, what[:2]) for event, what in driver.events[4:]]
+        assert events == [("lost", (Role.RECEIVER, Lane.DATA)), ("connected", (Role.RECEIVER, Lane.DATA))]
+        await closed(channel, *proxies.values())
+
+    run(scenario())
+
+
+PROXY = """
+import asyncio, pickle, sys
+from fed.channel import Role
+from fed.channel.sockets import SocketProxyEnd
+
+class Echo:
+    def __init__(self, end): self.end = end
+    def connected(self, lane): pass
+    def lost(self, lane): pass
+    def received(self, lane, frames): self.end.send(lane, *frames)
+
+async def main():
+    end = SocketProxyEnd(pickle.loads(bytes.fromhex(sys.argv[1])), Role.SENDER)
+    end.start(Echo(end))
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_proxy_whose_process_is_killed_is_lost_and_another_one_comes() -> None:
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver = Recorder()
+        channel.driver.start(driver)
+        command = [sys.executable, "-c", PROXY, pickle.dumps(channel.driver.address).hex()]
+        boots = []
+        for _ in range(2):
+            with subprocess.Popen(command) as process:
+                try:
+                    await driver.until(lambda: len(driver.connections) == 2)
+                    boots.append({one.boot_id for one in driver.connections.values()})
+                    for connection in driver.connections.values():
+                        connection.send(b"value", bytes(1_000_000))
+                    await driver.until(lambda: [len(frames) for frames in driver.frames.values()] == [2, 2])
+                    driver.frames.clear()
+                finally:
+                    process.send_signal(signal.SIGKILL)
+            await driver.until(lambda: not driver.connections)
+        assert [len(one) for one in boots] == [1, 1]
+        assert boots[0] != boots[1]
+        await closed(channel)
+
+    run(scenario())
