@@ -1,8 +1,8 @@
-"""The direct channel over sockets of the machine.
+"""The direct channel over sockets: of the machine, or TCP where a proxy runs on another node of the party's cluster.
 
-The driver listens in a directory of its own with mode 0700. It has a thread that lets proxies in, and one for each
-lane, which reads, and writes what a socket had no room for. `Connection.send` writes by itself: another thread would
-take longer to wake than the write takes.
+The driver listens in a directory of its own with mode 0700, and if it is told so on a port too, where both ends show
+the party's certificate. It has a thread that lets proxies in, and one for each lane, which reads, and writes what a
+socket had no room for. `Connection.send` writes by itself: another thread would take longer to wake than that takes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import selectors
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -47,7 +48,7 @@ from fed.channel.handshake import (
     prove,
 )
 
-__all__ = ["SocketAddress", "SocketDriverEnd", "SocketProxyEnd"]
+__all__ = ["SocketAddress", "SocketDriverEnd", "SocketProxyEnd", "Tls"]
 
 logger = logging.getLogger("fed.channel")
 
@@ -60,15 +61,37 @@ MAX_RETRY_S: Final = 1.0
 """A proxy connects again after a pause that doubles from the first of these to the last."""
 NO_DESCRIPTORS_S: Final = 0.1
 READ_BYTES: Final = 1 << 18
+NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 JOIN_S: Final = 10.0
 """How long the end of a thread is waited for; it takes longer only where a handler does not return."""
 
 
 class SocketAddress(NamedTuple):
-    """What a proxy needs to connect. Whoever has it can pass for one."""
+    """What a proxy needs to connect. Whoever has it can pass for one, but for the certificate.
+
+    Attributes:
+        path: Of the socket, on the driver's node.
+        token: What both ends know.
+        host: The driver's node as others reach it.
+        port: There; 0 if it listens on its own node only.
+    """
 
     path: str
     token: bytes
+    host: str = ""
+    port: int = 0
+
+
+class Tls(NamedTuple):
+    """How both ends of a TCP connection are secured.
+
+    Attributes:
+        context: This end's; made for the server or the client side, with a certificate, and verifying the other's.
+        check: Raises `ChannelError` if a certificate (in DER) that was verified is not the party's own.
+    """
+
+    context: ssl.SSLContext
+    check: Callable[[bytes], None]
 
 
 class SocketDriverEnd(DriverEnd):
@@ -76,13 +99,17 @@ class SocketDriverEnd(DriverEnd):
 
     Args:
         party: Whose, for the names of its threads.
+        host: Listen for proxies on other nodes too, at this address of this one. Empty: do not.
+        tls: How such connections are secured. None: only by the token, which is for jobs without TLS.
     """
 
-    def __init__(self, party: str) -> None:
+    def __init__(self, party: str, host: str = "", tls: Tls | None = None) -> None:
         self._party = party
+        self._host = host
+        self._tls = tls
         self._token = new_token()
         self._directory: str | None = None
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
         # Guards the next two.
         self._lock = threading.Lock()
         self._boots = Boots()
@@ -98,28 +125,29 @@ class SocketDriverEnd(DriverEnd):
         Raises:
             RuntimeError: It is not.
         """
-        if self._listener is None:
+        if not self._listeners:
             raise RuntimeError("the channel is not open")
-        return SocketAddress(self._listener.getsockname(), self._token)
+        path, *ports = (listener.getsockname() for listener in self._listeners)
+        return SocketAddress(path, self._token, self._host, ports[0][1] if ports else 0)
 
     @override
     def start(self, handler: DriverHandler) -> None:
         # Paths of sockets are limited to some hundred bytes, so not in a directory of many letters.
         parent = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else None  # noqa: S108 - a random name, mode 0700
         self._directory = tempfile.mkdtemp(prefix="fed-channel-", dir=parent)
-        listener = socket.socket(socket.AF_UNIX)
         try:
-            listener.bind(str(Path(self._directory, "driver")))
-            listener.listen()
-            listener.setblocking(False)
+            self._listen(socket.AF_UNIX, str(Path(self._directory, "driver")))
+            if self._host:
+                self._listen(socket.AF_INET6 if ":" in self._host else socket.AF_INET, (self._host, 0))
         except OSError:
-            listener.close()
-            self._remove_directory()
+            self._remove()
             raise
-        self._listener = listener
         self._lanes = {lane: _LaneLoop(f"fed-{self._party}-channel-{lane.name.lower()}", handler) for lane in Lane}
         entrance = _Loop(f"fed-{self._party}-channel")
-        entrance.post(lambda: entrance.watch(listener, selectors.EVENT_READ, lambda _: self._accept(listener)))
+        for listener in self._listeners:
+            entrance.post(
+                lambda one=listener: entrance.watch(one, selectors.EVENT_READ, lambda _: self._accept(one))  # type: ignore[misc]
+            )
         self._loops = [entrance, *self._lanes.values()]
         self._open = True
 
@@ -131,11 +159,18 @@ class SocketDriverEnd(DriverEnd):
         loops, self._loops = self._loops, []
         for loop in loops:
             loop.stop()
-        if self._listener is not None:
-            self._listener.close()
-        self._remove_directory()
+        self._remove()
 
-    def _remove_directory(self) -> None:
+    def _listen(self, family: int, address: Any) -> None:
+        listener = socket.socket(family)
+        self._listeners.append(listener)
+        listener.bind(address)
+        listener.listen()
+        listener.setblocking(False)
+
+    def _remove(self) -> None:
+        while self._listeners:
+            self._listeners.pop().close()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -164,6 +199,8 @@ class SocketDriverEnd(DriverEnd):
             with contextlib.ExitStack() as cleanup:
                 cleanup.callback(accepted.close)
                 accepted.settimeout(HANDSHAKE_S)
+                if accepted.family != socket.AF_UNIX:
+                    accepted = cleanup.enter_context(self._secured(accepted))
                 challenged = challenge(self._token, _read(accepted, HELLO_BYTES))
                 accepted.sendall(challenged.answer)
                 if not challenged.accepts(_read(accepted, PROOF_BYTES)):
@@ -175,6 +212,8 @@ class SocketDriverEnd(DriverEnd):
         finally:
             self._room.release()
         accepted.setblocking(False)
+        if accepted.family != socket.AF_UNIX:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         hello = challenged.hello
         with self._lock:
             if self._open and self._boots.admits(hello.role, hello.boot_id):
@@ -183,6 +222,17 @@ class SocketDriverEnd(DriverEnd):
                 return
         logger.info("an earlier life of the %s proxy wanted to connect, or the channel closes", hello.role.name.lower())
         accepted.close()
+
+    def _secured(self, accepted: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return accepted
+        secured = self._tls.context.wrap_socket(accepted, server_side=True)
+        try:
+            self._tls.check(secured.getpeercert(binary_form=True) or b"")
+        except ChannelError:
+            secured.close()
+            raise
+        return secured
 
 
 def _read(source: socket.socket, count: int) -> bytes:
@@ -310,18 +360,16 @@ class _LaneLoop(_Loop):
         if not events & selectors.EVENT_READ:
             return
         try:
-            data = connection.sock.recv(READ_BYTES)
-            frames = connection.framer.feed(data)
-        except BlockingIOError:
-            return
+            data = connection.read()
+            frames = connection.framer.feed(data) if data else []
         except (OSError, ChannelError) as error:
             logger.warning("the channel to the %s proxy broke: %s", connection.role.name.lower(), error)
             self.drop(connection)
             return
-        if not data:
-            self.drop(connection)
-        elif frames:
+        if frames:
             self._handler.received(connection, frames)
+        if data == b"":
+            self.drop(connection)
 
 
 class _SocketConnection(Connection):
@@ -330,7 +378,7 @@ class _SocketConnection(Connection):
         self.sock = sock
         self.framer = Framer()
         self._loop = loop
-        # Guards the rest, and writing to the socket.
+        # Guards the rest, and the socket: TLS has one state for both directions.
         self._lock = threading.Lock()
         self._backlog: collections.deque[memoryview] = collections.deque()
         self._over = False
@@ -365,6 +413,23 @@ class _SocketConnection(Connection):
     def close(self) -> None:
         self._loop.post(lambda: self._loop.drop(self))
 
+    def read(self) -> bytes | None:
+        """What has come; nothing at the end; None if there is nothing yet.
+
+        Raises:
+            OSError: It broke.
+        """
+        pieces = []
+        with self._lock:
+            try:
+                pieces.append(self.sock.recv(READ_BYTES))
+                # What TLS has taken from the socket no selector knows of.
+                while pieces[-1] and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+                    pieces.append(self.sock.recv(READ_BYTES))
+            except NOT_NOW:
+                pass
+        return b"".join(pieces) if pieces else None
+
     def flush(self) -> bool:
         """Write what waits. Returns whether none is left."""
         with self._lock:
@@ -387,7 +452,7 @@ class _SocketConnection(Connection):
         """Write as much as there is room for. Returns the rest."""
         try:
             return data[self.sock.send(data) :]
-        except BlockingIOError:
+        except NOT_NOW:
             return data
         except OSError:
             # Whoever reads from it notices, and drops it.
@@ -401,10 +466,22 @@ class SocketProxyEnd(ProxyEnd):
         address: Where the driver listens.
         role: Which proxy it is.
         boot_id: This life of it. None: a new one.
+        remote: Whether it runs on another node than the driver.
+        tls: How the connection to another node is secured. None: only by the token.
     """
 
-    def __init__(self, address: SocketAddress, role: Role, boot_id: str | None = None) -> None:
+    def __init__(
+        self,
+        address: SocketAddress,
+        role: Role,
+        boot_id: str | None = None,
+        *,
+        remote: bool = False,
+        tls: Tls | None = None,
+    ) -> None:
         self._address = address
+        self._remote = remote
+        self._tls = tls
         self._role = role
         self._boot_id = boot_id or new_boot_id()
         self._connected: dict[Lane, _ProxyProtocol] = {}
@@ -432,9 +509,9 @@ class SocketProxyEnd(ProxyEnd):
         retry_s = FIRST_RETRY_S
         while True:
             hello = Hello(self._role, lane, self._boot_id).encoded()
-            protocol = _ProxyProtocol(self._address.token, hello, lane, handler, self._connected)
+            protocol = _ProxyProtocol(self._address.token, hello, lane, handler, self._connected, self._tls)
             try:
-                await asyncio.get_running_loop().create_unix_connection(lambda one=protocol: one, self._address.path)  # type: ignore[misc]
+                await self._connect(protocol)
                 await protocol.over
             except OSError as error:
                 logger.debug("the driver is not there: %s", error)
@@ -442,6 +519,19 @@ class SocketProxyEnd(ProxyEnd):
                 protocol.abort()
             retry_s = FIRST_RETRY_S if protocol.was_connected else min(2 * retry_s, MAX_RETRY_S)
             await asyncio.sleep(retry_s)
+
+    async def _connect(self, protocol: _ProxyProtocol) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._remote:
+            await loop.create_unix_connection(lambda: protocol, self._address.path)
+            return
+        await loop.create_connection(
+            lambda: protocol,
+            self._address.host,
+            self._address.port,
+            ssl=None if self._tls is None else self._tls.context,
+            server_hostname=None if self._tls is None else self._address.host,
+        )
 
 
 class _ProxyProtocol(asyncio.Protocol):
@@ -454,7 +544,9 @@ class _ProxyProtocol(asyncio.Protocol):
         lane: Lane,
         handler: ProxyHandler,
         connected: dict[Lane, _ProxyProtocol],
+        tls: Tls | None,
     ) -> None:
+        self._tls = tls
         self._token = token
         self._hello = hello
         self._lane = lane
@@ -480,6 +572,14 @@ class _ProxyProtocol(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_S, self.abort)
+        secured = transport.get_extra_info("ssl_object")
+        if self._tls is not None and secured is not None:
+            try:
+                self._tls.check(secured.getpeercert(binary_form=True) or b"")
+            except ChannelError as error:
+                logger.error("the channel to the driver: %s", error)
+                self.abort()
+                return
         transport.write(self._hello)
 
     @override

@@ -7,24 +7,31 @@ import pickle
 import secrets
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from typing_extensions import override
 
-from fed.channel import Lane, ProxyEnd, Role, sockets
+from fed.channel import ChannelError, Lane, ProxyEnd, Role, sockets
 from fed.channel.handshake import CHALLENGE_BYTES, Hello, new_boot_id, prove
-from fed.channel.sockets import SocketAddress, SocketDriverEnd, SocketProxyEnd
+from fed.channel.sockets import SocketAddress, SocketDriverEnd, SocketProxyEnd, Tls
+from fed.config import TLSConfig
+from fed.transport.certificates import write_credentials
+from fed.transport.identity import party_of_certificate
 from tests.support.channels import *  # noqa: F403 - the suite
 from tests.support.channels import Channel, ProxyRecorder, Recorder, closed, connected
 from tests.support.worlds import run
 
 
 class SocketChannel(Channel):
+    """Of one machine."""
+
     def __init__(self) -> None:
         self.driver: SocketDriverEnd = SocketDriverEnd("alice")
 
@@ -33,9 +40,46 @@ class SocketChannel(Channel):
         return SocketProxyEnd(self.driver.address, role, boot_id)
 
 
-@pytest.fixture
-def channel() -> Channel:
-    return SocketChannel()
+class TcpChannel(Channel):
+    """From one node to another, as far as it can tell."""
+
+    def __init__(self, tls: TLSConfig | None) -> None:
+        self.tls = tls
+        self.driver: SocketDriverEnd = SocketDriverEnd("alice", "127.0.0.1", secured(tls, server=True))
+
+    @override
+    def proxy(self, role: Role, boot_id: str | None = None) -> ProxyEnd:
+        tls = secured(self.tls, server=False)
+        return SocketProxyEnd(self.driver.address, role, boot_id, remote=True, tls=tls)
+
+
+def secured(tls: TLSConfig | None, *, server: bool) -> Tls | None:
+    if tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(tls.cert, tls.key)
+    context.load_verify_locations(tls.ca)
+
+    def check(der: bytes) -> None:
+        party = party_of_certificate(ssl.DER_cert_to_PEM_cert(der).encode())
+        if party != "alice":
+            raise ChannelError(f"{party!r} is not this party")
+
+    return Tls(context, check)
+
+
+@pytest.fixture(scope="module")
+def credentials(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, TLSConfig]:
+    return write_credentials(tmp_path_factory.mktemp("tls"), ["alice", "mallory"])
+
+
+@pytest.fixture(params=["of the machine", "TCP", "TCP with TLS"])
+def channel(request: pytest.FixtureRequest, credentials: Mapping[str, TLSConfig]) -> Channel:
+    if request.param == "of the machine":
+        return SocketChannel()
+    return TcpChannel(credentials["alice"] if "TLS" in request.param else None)
 
 
 def raw(address: SocketAddress) -> socket.socket:
@@ -140,6 +184,36 @@ def test_a_frame_that_is_too_large_ends_its_connection_only() -> None:
         events = [(event, what[:2]) for event, what in driver.events[4:]]
         assert events == [("lost", (Role.RECEIVER, Lane.DATA)), ("connected", (Role.RECEIVER, Lane.DATA))]
         await closed(channel, *proxies.values())
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("which", ["alice", "mallory"])
+def test_both_ends_show_the_partys_own_certificate(
+    which: str, credentials: Mapping[str, TLSConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """To know the token is not enough."""
+
+    async def scenario() -> None:
+        channel = TcpChannel(credentials["alice"])
+        driver, proxies = await connected(channel)
+        other = TcpChannel(credentials["mallory"])
+        other.driver.start(Recorder())
+        address = channel.driver.address
+        if which == "mallory":
+            # Mallory's certificate, and alice's token and address.
+            stray = SocketProxyEnd(address, Role.SENDER, remote=True, tls=secured(credentials["mallory"], server=False))
+        else:
+            # Mallory listens where alice's driver was, and has found out the token.
+            there = address._replace(port=other.driver.address.port)
+            stray = SocketProxyEnd(there, Role.SENDER, remote=True, tls=secured(credentials["alice"], server=False))
+        recorder = ProxyRecorder(stray)
+        while "is not this party" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert not recorder.events
+        assert len(driver.events) == 4
+        await closed(other)
+        await closed(channel, recorder, *proxies.values())
 
     run(scenario())
 
