@@ -31,6 +31,7 @@ from fed.raising import RemoteTraceback
 from fed.runtime.arguments import PLAIN, Nested, Packed, Shape
 from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, TaskBody
+from fed.serde.receipt import Receipt, SmallValue
 
 __all__ = ["Desk", "Entry", "Epoch", "Push"]
 
@@ -38,10 +39,6 @@ logger = logging.getLogger("fed.epoch")
 
 MAX_MISSING: Final = 100_000
 """Objects of other parties that will not come and that nobody has waited for yet, as far as they are remembered."""
-
-MAX_EARLY: Final = 16
-"""Pushes that are asked for before their results are there. The runtime then hands each on by itself, without a word to
-this process in between; but each is a call of its own, where results that are ready together share one."""
 
 PENDING: Final = 0
 READY: Final = 1
@@ -104,9 +101,8 @@ class Entry(PlannedObject):
         ref: Where this party has it, or will; None where it does not need it.
         failure: Why there is no value, in FAILED.
         cause: The user's exception behind the failure, where that was raised here.
+        small: Its value in bytes, where it is this party's own, READY and small.
         consumers: Parties to push it to as soon as it is READY, or to tell that it will not be.
-        early: Of those, to which a push was asked for while it was PENDING.
-        early_ends: What became of such pushes, as far as that was known before it left PENDING.
         dependents: Failed tasks that wait for this state, to know whether they failed because of it.
         wait: The `fed.get` that waits for it.
         epoch: The epoch that it belongs to.
@@ -116,12 +112,11 @@ class Entry(PlannedObject):
         "cause",
         "consumers",
         "dependents",
-        "early",
-        "early_ends",
         "epoch",
         "failure",
         "label",
         "ref",
+        "small",
         "state",
         "wait",
     )
@@ -134,26 +129,18 @@ class Entry(PlannedObject):
         self.ref: Ref = None
         self.failure: Failure | None = None
         self.cause: BaseException | None = None
+        self.small: SmallValue | None = None
         self.consumers: tuple[str, ...] = ()
-        self.early: tuple[str, ...] = ()
-        self.early_ends: tuple[_PushEnd, ...] = ()
         self.dependents: list[_Task] = []
         self.wait: _Wait | None = None
 
 
 class Push(NamedTuple):
-    """An object that is ready, or will be, and parties that need it."""
+    """An object that is ready, and parties that need it."""
 
     epoch: Epoch
     entry: Entry
     consumers: tuple[str, ...]
-
-
-class _PushEnd(NamedTuple):
-    """How a push of one object ended."""
-
-    consumers: tuple[str, ...]
-    outcome: Outcome
 
 
 class _Task:
@@ -221,7 +208,6 @@ class Epoch:
         self._constructions: dict[str, Entry] = {}
         self._receiving: set[Entry] = set()
         self._pushing = 0
-        self._early = 0
         # What a `fed.get` in progress wants.
         self._wanted: Sequence[Entry] = ()
         self._moves = 0
@@ -491,9 +477,8 @@ class Epoch:
             for position, consumer in step.pushes:
                 needed[uses[position]] = (*needed.get(uses[position], ()), consumer)
             with self._lock:
-                early = [entry for entry, consumers in needed.items() if self._need(entry, consumers)]
-            for entry in early:
-                self._push_early(entry)
+                for entry, consumers in needed.items():
+                    self._need(entry, consumers)
 
     def _receive(self, entries: list[Entry]) -> None:
         # Waits for earlier objects only, whose tasks do not depend on later ones, so this cannot deadlock.
@@ -508,8 +493,8 @@ class Epoch:
                 self._receiving.add(entry)
         self._watch(submission.done, functools.partial(self._received, entries, submission.done))
 
-    def _need(self, entry: Entry, consumers: tuple[str, ...]) -> bool:
-        """Parties need an object of this one. Returns whether its push is to be asked for early. The lock is held."""
+    def _need(self, entry: Entry, consumers: tuple[str, ...]) -> None:
+        """Parties need an object of this one. The lock is held."""
         if entry.state == READY:
             self._post_pushes(entry, consumers)
         elif entry.failure is not None:
@@ -517,19 +502,6 @@ class Epoch:
                 self._tell_failed(consumer, entry.failure, entry)
         else:
             entry.consumers += consumers
-            # One call for each object, which encodes it once; those that need it later share another. What could not
-            # be submitted has no reference.
-            if not entry.early and entry.ref is not None and self._early < MAX_EARLY:
-                self._early += 1
-                entry.early = consumers
-                return True
-        return False
-
-    def _push_early(self, entry: Entry) -> None:
-        # By itself: a call waits for all of its arguments, and fails with any.
-        consumers = entry.early
-        done = self._proxies.push([Delivery(entry.id, consumers)], [entry.ref])
-        self._watch(done, functools.partial(self._pushed_early, entry, consumers, done))
 
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
         self._pushing += len(consumers)
@@ -559,11 +531,13 @@ class Epoch:
 
     def push(self, ready: Sequence[tuple[Entry, Sequence[str]]]) -> None:
         """Send results that are ready, each to its consumers."""
-        deliveries = [Delivery(entry.id, tuple(consumers)) for entry, consumers in ready]
-        done = self._proxies.push(deliveries, [entry.ref for entry, _ in ready])
-        entries = {entry.id: entry for entry, _ in ready}
-        count = sum(len(consumers) for _, consumers in ready)
-        self._watch(done, functools.partial(self._pushed, entries, count, done))
+        small = [(entry, consumers, entry.small) for entry, consumers in ready if entry.small is not None]
+        large = [(entry, consumers, entry.ref) for entry, consumers in ready if entry.small is None]
+        for group, push in ((small, self._proxies.push_small), (large, self._proxies.push)):
+            if group:
+                done = push([Delivery(entry.id, tuple(to)) for entry, to, _ in group], [what for _, _, what in group])
+                entries = {entry.id: entry for entry, _, _ in group}
+                self._watch(done, functools.partial(self._pushed, entries, sum(len(to) for _, to, _ in group), done))
 
     def flush_confirmations(self) -> None:
         """Confirm what has arrived and no receive has confirmed along the way."""
@@ -593,7 +567,11 @@ class Epoch:
             if self._over:
                 return
             self._moves += 1
-            if outcome.fault is not None:
+            if outcome.fault is None:
+                receipt: Receipt = outcome.value
+                for entry, small in zip(task.results, receipt or [None] * len(task.results), strict=True):
+                    entry.small = small
+            else:
                 task.failed = outcome
                 undecided = [entry for entry in set(task.uses) if entry.state == PENDING]
                 if undecided and outcome.fault.inherited is None:
@@ -634,44 +612,26 @@ class Epoch:
 
     def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, done: Ref, outcome: Outcome) -> None:
         with self._lock:
-            if not self._over:
-                self._end_push(entries, count, outcome)
-                self._lock.notify_all()
-
-    def _pushed_early(self, entry: Entry, consumers: tuple[str, ...], done: Ref, outcome: Outcome) -> None:
-        with self._lock:
             if self._over:
                 return
-            self._early -= 1
-            if entry.state == PENDING:
-                # The runtime may tell this before it tells how the task ended, which says what this means.
-                entry.early_ends = (*entry.early_ends, _PushEnd(consumers, outcome))
-                return
-            entry.early = tuple(consumer for consumer in entry.early if consumer not in consumers)
-            # There is nothing to push of one that failed; that its consumers have been told.
-            if entry.state == READY:
-                self._end_push({entry.id: entry}, len(consumers), outcome)
-                self._lock.notify_all()
-
-    def _end_push(self, entries: Mapping[ObjectId, Entry], count: int, outcome: Outcome) -> None:
-        """Results were delivered, or some of them will not be. The lock is held."""
-        self._moves += 1
-        pending: Sequence[Delivery] = ()
-        if outcome.fault is not None:
-            self._proxy_failed(outcome.fault)
-        else:
-            pending = outcome.value.pending
-            for undelivered in outcome.value.undelivered:
-                entry = entries[undelivered.id]
-                failure = undelivered.fault.inherited or self._desk.new_failure(
-                    undelivered.fault, entry.label, entry.id.sequence
-                )
-                self._tell_failed(undelivered.consumer, failure, entry)
-                self._desk.learn(failure)
-        self._pushing -= count
-        # Asked again, the sender goes on waiting for the receipts of the rest.
-        for delivery in pending:
-            self._post_pushes(entries[delivery.id], delivery.consumers)
+            self._moves += 1
+            pending: Sequence[Delivery] = ()
+            if outcome.fault is not None:
+                self._proxy_failed(outcome.fault)
+            else:
+                pending = outcome.value.pending
+                for undelivered in outcome.value.undelivered:
+                    entry = entries[undelivered.id]
+                    failure = undelivered.fault.inherited or self._desk.new_failure(
+                        undelivered.fault, entry.label, entry.id.sequence
+                    )
+                    self._tell_failed(undelivered.consumer, failure, entry)
+                    self._desk.learn(failure)
+            self._pushing -= count
+            # Asked again, the sender goes on waiting for the receipts of the rest.
+            for delivery in pending:
+                self._post_pushes(entries[delivery.id], delivery.consumers)
+            self._lock.notify_all()
 
     def _proxy_failed(self, fault: Fault) -> Failure:
         """A proxy failed. Whatever it failed of, the other parties do not see the same: that ends the job."""
@@ -709,21 +669,13 @@ class Epoch:
         """An object is there. Returns the failed tasks that are thereby decided."""
         entry.state = READY
         consumers, entry.consumers = entry.consumers, ()
-        # Only now is something under way to those for whom a push was asked for before.
-        self._pushing += len(entry.early)
-        later = tuple(consumer for consumer in consumers if consumer not in entry.early)
-        if later:
-            self._post_pushes(entry, later)
-        ends, entry.early_ends = entry.early_ends, ()
-        for end in ends:
-            entry.early = tuple(consumer for consumer in entry.early if consumer not in end.consumers)
-            self._end_push({entry.id: entry}, len(end.consumers), end.outcome)
+        if consumers:
+            self._post_pushes(entry, consumers)
         return self._decided(entry)
 
     def _fail(self, entry: Entry, failure: Failure, cause: BaseException | None) -> list[_Task]:
         """An object will never be. Returns the failed tasks that are thereby decided."""
         entry.state, entry.failure, entry.cause = FAILED, failure, cause
-        entry.early_ends = ()
         consumers, entry.consumers = entry.consumers, ()
         for consumer in consumers:
             self._tell_failed(consumer, failure, entry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import logging
 import os
 import selectors
@@ -61,12 +62,17 @@ MAX_RETRY_S: Final = 1.0
 """A proxy connects again after a pause that doubles from the first of these to the last."""
 NO_DESCRIPTORS_S: Final = 0.1
 READ_BYTES: Final = 1 << 18
+PREFIX: Final = "fed-channel-"
+SOCKET: Final = "driver"
+DEAD_S: Final = 60.0
+"""After how long a directory whose socket nobody listens at is not one that is just being made."""
 NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 JOIN_S: Final = 10.0
 """How long the end of a thread is waited for; it takes longer only where a handler does not return."""
 
 
-class SocketAddress(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class SocketAddress:
     """What a proxy needs to connect. Whoever has it can pass for one, but for the certificate.
 
     Attributes:
@@ -77,7 +83,8 @@ class SocketAddress(NamedTuple):
     """
 
     path: str
-    token: bytes
+    # Not shown in a traceback, say.
+    token: bytes = dataclasses.field(repr=False)
     host: str = ""
     port: int = 0
 
@@ -133,10 +140,11 @@ class SocketDriverEnd(DriverEnd):
     @override
     def start(self, handler: DriverHandler) -> None:
         # Paths of sockets are limited to some hundred bytes, so not in a directory of many letters.
-        parent = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else None  # noqa: S108 - a random name, mode 0700
-        self._directory = tempfile.mkdtemp(prefix="fed-channel-", dir=parent)
+        parent = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else tempfile.gettempdir()  # noqa: S108 - mode 0700
+        _remove_dead(Path(parent))
+        self._directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         try:
-            self._listen(socket.AF_UNIX, str(Path(self._directory, "driver")))
+            self._listen(socket.AF_UNIX, str(Path(self._directory, SOCKET)))
             if self._host:
                 self._listen(socket.AF_INET6 if ":" in self._host else socket.AF_INET, (self._host, 0))
         except OSError:
@@ -201,7 +209,11 @@ class SocketDriverEnd(DriverEnd):
                 accepted.settimeout(HANDSHAKE_S)
                 if accepted.family != socket.AF_UNIX:
                     accepted = cleanup.enter_context(self._secured(accepted))
-                challenged = challenge(self._token, _read(accepted, HELLO_BYTES))
+                said = _read(accepted, HELLO_BYTES)
+                if not said:
+                    # Another driver that looks who is alive.
+                    return
+                challenged = challenge(self._token, said)
                 accepted.sendall(challenged.answer)
                 if not challenged.accepts(_read(accepted, PROOF_BYTES)):
                     raise ChannelError("something connected that does not know the token")
@@ -235,10 +247,34 @@ class SocketDriverEnd(DriverEnd):
         return secured
 
 
+def _remove_dead(parent: Path) -> None:
+    """Remove the directories of drivers of this user's that were killed: nobody listens there any more."""
+    for directory in parent.glob(f"{PREFIX}*"):
+        try:
+            status = directory.stat()
+            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < DEAD_S:
+                continue
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1.0)
+                probe.connect(str(directory / SOCKET))
+        except (ConnectionRefusedError, FileNotFoundError):
+            shutil.rmtree(directory, ignore_errors=True)
+        except OSError:
+            # Whatever it is, it is not known to be dead.
+            continue
+
+
 def _read(source: socket.socket, count: int) -> bytes:
+    """So many bytes, or none if there are none.
+
+    Raises:
+        ChannelError: There are some, and not so many.
+    """
     data = b""
     while len(data) < count:
         piece = source.recv(count - len(data))
+        if not piece and not data:
+            return data
         if not piece:
             raise ChannelError("a connection ended before it was one")
         data += piece

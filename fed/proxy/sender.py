@@ -25,6 +25,7 @@ from fed.core.outbox import Outbox
 from fed.object import ObjectId
 from fed.proxy.known import Known
 from fed.serde.contract import Codec, EncodeError
+from fed.serde.receipt import SmallValue
 from fed.serde.smallness import is_small
 from fed.transport.contract import (
     Hello,
@@ -220,7 +221,7 @@ class Sender:
         return problems
 
     async def push(self, deliveries: Sequence[Delivery], values: Sequence[Any]) -> Pushed:
-        """Send values to the parties that need them.
+        """Send values to the parties that need them. One that is a `SmallValue` was encoded before.
 
         Returns:
             When all is settled; or as soon as something is known to be undeliverable, so that nobody has to wait for
@@ -271,6 +272,8 @@ class Sender:
         ]
 
     async def _encode(self, object_id: ObjectId, value: Any) -> Parcel | Fault:
+        if type(value) is SmallValue:
+            return Parcel(object_id, value.header, tuple([memoryview(buffer) for buffer in value.buffers]))
         try:
             if is_small(value):
                 encoded = self._codec.encode(value)

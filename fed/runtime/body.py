@@ -27,6 +27,7 @@ import cloudpickle
 
 from fed.core.failure import MAX_CAUSES, Failure, Fault, Kind, Poison
 from fed.runtime.arguments import PLAIN, Shape, unpack
+from fed.serde.receipt import ReceiptWriter
 
 __all__ = [
     "LostError",
@@ -137,11 +138,13 @@ def _arrive(origin: Origin, data: bytes | None) -> BaseException:
     return LostError(origin)
 
 
-def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) -> Any:
+def run(
+    code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], writer: ReceiptWriter | None = None
+) -> Any:
     """Run the user's code. Without a shape the call is `PLAIN`.
 
     Returns:
-        Its results, followed by None, which is what ``done`` resolves to.
+        Its results, followed by their receipt, which is what ``done`` resolves to; without a writer by None.
 
     Raises:
         PoisonedError: An argument failed.
@@ -152,7 +155,7 @@ def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) ->
     shape = shape or PLAIN
     args, kwargs = _arguments(values, shape)
     try:
-        return _split(code(*args, **kwargs), shape.returns, code)
+        return _split(code(*args, **kwargs), shape.returns, code, writer)
     except BaseException as error:
         if _interrupts(error) or _ends_worker(error):
             raise
@@ -163,7 +166,9 @@ def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) ->
     raise travelling
 
 
-async def run_async(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) -> Any:
+async def run_async(
+    code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], writer: ReceiptWriter | None = None
+) -> Any:
     """As `run`, for a coroutine function.
 
     Raises:
@@ -175,7 +180,7 @@ async def run_async(code: Callable[..., Any], shape: Shape | None, values: Seque
     shape = shape or PLAIN
     args, kwargs = _arguments(values, shape)
     try:
-        return _split(await code(*args, **kwargs), shape.returns, code)
+        return _split(await code(*args, **kwargs), shape.returns, code, writer)
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:
@@ -292,16 +297,16 @@ def _arguments(values: Sequence[Any], shape: Shape) -> tuple[list[Any], dict[str
     return unpack(values, shape)
 
 
-def _split(result: Any, returns: int, code: Callable[..., Any]) -> Any:
+def _split(result: Any, returns: int, code: Callable[..., Any], writer: ReceiptWriter | None) -> Any:
     if returns == 1:
-        return result, None
+        return result, writer and writer.write((result,))
     if returns == 0:
         return None
     if not isinstance(result, (tuple, list)) or len(result) != returns:
         found = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
         name = getattr(code, "__name__", "the task")
         raise ValueError(f"{name} was called with num_returns={returns} but returned {found}")
-    return (*result, None)
+    return (*result, writer and writer.write(result))
 
 
 def _interrupts(error: BaseException) -> bool:

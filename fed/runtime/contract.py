@@ -27,6 +27,7 @@ from fed.proxy.known import Known
 from fed.proxy.receiver import Handled
 from fed.proxy.sender import Delivery
 from fed.runtime.arguments import Shape
+from fed.serde.receipt import SmallValue
 from fed.transport.contract import Notice
 
 __all__ = ["ActorBody", "Body", "Call", "FetchFailed", "Outcome", "Proxies", "Ref", "Runtime", "Submission", "TaskBody"]
@@ -80,7 +81,8 @@ class Submission(NamedTuple):
 
     Attributes:
         results: A reference to each result.
-        done: A small reference that resolves when the results are there, so that nobody has to look at them.
+        done: A small reference that resolves when the results are there, to their `fed.serde.receipt.Receipt`, so that
+            nobody has to look at the results themselves.
     """
 
     results: tuple[Ref, ...]
@@ -146,6 +148,10 @@ class Proxies(abc.ABC):
         Resolves to a `fed.proxy.sender.Pushed`: when all is settled, or as soon as something is undeliverable. Push
         what it calls pending again, with the same references; nothing is sent twice.
         """
+
+    @abc.abstractmethod
+    def push_small(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> Ref:
+        """As `push`, for results of which there is a receipt."""
 
     @abc.abstractmethod
     def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:

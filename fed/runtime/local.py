@@ -22,16 +22,20 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import cloudpickle
 
+from fed.channel import Role
+from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.known import Known
+from fed.proxy.pushing import PushClient, PushServer
 from fed.proxy.receiver import Handled, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
 from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
+from fed.serde.receipt import ReceiptWriter, SmallValue
 from fed.transport.contract import AddressInUse, Notice
 
 __all__ = ["LocalRuntime"]
@@ -80,6 +84,7 @@ class LocalRuntime(Runtime):
         sender: Makes the sender, on the event loop it will live on.
         receiver: Makes the receiver, likewise.
         clock: What the proxies live by.
+        writer: Makes the receipts of results. None: there are none.
     """
 
     def __init__(
@@ -88,9 +93,11 @@ class LocalRuntime(Runtime):
         sender: Callable[[], Sender],
         receiver: Callable[[], Receiver],
         clock: Clock = SYSTEM_CLOCK,
+        writer: ReceiptWriter | None = None,
     ) -> None:
         self._party = party
         self._clock = clock
+        self._writer = writer
         self._make_sender = sender
         self._make_receiver = receiver
         self._proxies: _LocalProxies | None = None
@@ -116,7 +123,7 @@ class LocalRuntime(Runtime):
 
         def run() -> None:
             try:
-                _settle(results, done, lambda: worker.run(body.code, *_resolved(call)))
+                _settle(results, done, lambda: worker.run(body.code, *_resolved(call), self._writer))
             finally:
                 self._tasks.discard(threading.current_thread())
 
@@ -133,7 +140,7 @@ class LocalRuntime(Runtime):
         """Make an actor on a thread of its own."""
         members = inspect.getmembers(body.code, inspect.isfunction)
         kind = _LoopActor if any(inspect.iscoroutinefunction(member) for _, member in members) else _ThreadActor
-        actor = kind(f"fed-{self._party}-{body.name}", body, call)
+        actor = kind(f"fed-{self._party}-{body.name}", body, call, self._writer)
         self._actors.append(actor)
         return actor, actor.created
 
@@ -202,8 +209,9 @@ class LocalRuntime(Runtime):
 class _Actor:
     """An instance and what runs its methods."""
 
-    def __init__(self, body: ActorBody) -> None:
+    def __init__(self, body: ActorBody, writer: ReceiptWriter | None) -> None:
         self.name = body.name
+        self._writer = writer
         self._code = body.code
         self._instance: Any = None
         self._killed = threading.Event()
@@ -234,8 +242,8 @@ class _Actor:
 class _ThreadActor(_Actor):
     """Runs one method at a time, in the order of the calls, on a thread of its own."""
 
-    def __init__(self, name: str, body: ActorBody, call: Call) -> None:
-        super().__init__(body)
+    def __init__(self, name: str, body: ActorBody, call: Call, writer: ReceiptWriter | None) -> None:
+        super().__init__(body, writer)
         self._lock = threading.Lock()
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._steps.put(lambda: self._construct(call))
@@ -250,7 +258,7 @@ class _ThreadActor(_Actor):
             if refusal is not None:
                 _settle(results, done, lambda: _raise(refusal))
             else:
-                _settle(results, done, lambda: worker.run(getattr(self._instance, method), *_resolved(call)))
+                _settle(results, done, lambda: self._run(method, call))
 
         with self._lock:
             if not self._killed.is_set():
@@ -258,6 +266,9 @@ class _ThreadActor(_Actor):
                 return Submission(tuple(results), done)
         step()
         return Submission(tuple(results), done)
+
+    def _run(self, method: str, call: Call) -> Any:
+        return worker.run(getattr(self._instance, method), *_resolved(call), self._writer)
 
     def kill(self) -> None:
         # The lock keeps a call from being queued behind the end of the queue.
@@ -278,8 +289,8 @@ class _ThreadActor(_Actor):
 class _LoopActor(_Actor):
     """Runs coroutine methods concurrently on an event loop of its own."""
 
-    def __init__(self, name: str, body: ActorBody, call: Call) -> None:
-        super().__init__(body)
+    def __init__(self, name: str, body: ActorBody, call: Call, writer: ReceiptWriter | None) -> None:
+        super().__init__(body, writer)
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()
         self._over = False
@@ -331,7 +342,7 @@ class _LoopActor(_Actor):
             code = getattr(self._instance, method)
             arguments = await asyncio.to_thread(_resolved, call)
             runner = worker.run_async if inspect.iscoroutinefunction(code) else _run_inline
-            value = await runner(code, *arguments)
+            value = await runner(code, *arguments, self._writer)
         except asyncio.CancelledError:
             if not self._killed.is_set():
                 _settle(results, done, lambda: _raise(TaskCancelledError(f"a call of actor {self.name} was cancelled")))
@@ -368,11 +379,14 @@ class _Host(Generic[P]):
 
     Args:
         make: Makes the proxy.
+        serve: Begins to serve its end of the direct channel. None: it has none.
     """
 
-    def __init__(self, make: Callable[[], P]) -> None:
+    def __init__(self, make: Callable[[], P], serve: Callable[[P], PushServer] | None = None) -> None:
         self._make = make
+        self._serve = serve
         self._proxy = make()
+        self._server = None if serve is None else serve(self._proxy)
         # What the proxy began its life with, and begins every later one with.
         self._start: Callable[[P], Coroutine[Any, Any, str | None]] | None = None
         self._trouble: str | None = None
@@ -428,10 +442,12 @@ class _Host(Generic[P]):
             calls = tuple(self._calls)
             for call in calls:
                 call.cancel()
-            await self._proxy.close()
+            await self._end()
             await asyncio.gather(*calls, return_exceptions=True)
             self._proxy = self._make()
             self._proxy.revive()
+            if self._serve is not None:
+                self._server = self._serve(self._proxy)
             if self._start is not None:
                 self._trouble = await self._start(self._proxy)
             self._alive.set()
@@ -440,8 +456,13 @@ class _Host(Generic[P]):
         """Close the proxy for good."""
         async with self._changing:
             self.abandon()
-            await self._proxy.close()
+            await self._end()
             self._proxy.validate()
+
+    async def _end(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+        await self._proxy.close()
 
     def abandon(self) -> None:
         """Repeat no call any more: one that is cancelled from now on is meant to end."""
@@ -458,9 +479,15 @@ class _LocalProxies(Proxies):
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"fed-{party}-proxies", daemon=True)
         self._thread.start()
         self._running: set[concurrent.futures.Future[Any]] = set()
+        self._pushes = PushClient()
+        self._channel = MemoryDriverEnd(party, clock)
+        self._channel.start(self._pushes)
+
+        def serve(sender: Sender) -> PushServer:
+            return PushServer(MemoryProxyEnd(self._channel, Role.SENDER), sender.push)
 
         async def make() -> tuple[_Host[Sender], _Host[Receiver]]:
-            return _Host(sender), _Host(receiver)
+            return _Host(sender, serve), _Host(receiver)
 
         self._sender, self._receiver = asyncio.run_coroutine_threadsafe(make(), self._loop).result()
 
@@ -509,6 +536,9 @@ class _LocalProxies(Proxies):
             return await sender.push(deliveries, values)
 
         return self._run(self._sender.call(push))
+
+    def push_small(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> Ref:
+        return _answered(self._pushes.push(deliveries, values))
 
     def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
         return self._run(self._sender.call(lambda sender: sender.tell(notices, timeout_s)))
@@ -585,6 +615,7 @@ class _LocalProxies(Proxies):
             self._receiver.abandon()
             await _end_tasks()
 
+        self._channel.close()
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(end(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -611,6 +642,21 @@ class _LocalProxies(Proxies):
 
         task.add_done_callback(end)
         return future
+
+
+def _answered(answer: concurrent.futures.Future[Any]) -> _Future:
+    """A reference that resolves to what an answer over the direct channel is."""
+    future: _Future = concurrent.futures.Future()
+
+    def end(ended: concurrent.futures.Future[Any]) -> None:
+        error = ended.exception()
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(_Blob.of(ended.result()))
+
+    answer.add_done_callback(end)
+    return future
 
 
 async def _listen(receiver: Receiver) -> str | None:

@@ -6,6 +6,7 @@ Public Ray API only. What is relied on was established by experiment and is name
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import functools
 import inspect
@@ -18,16 +19,20 @@ from typing import Any, Final
 
 import ray
 
+from fed.channel import DriverEnd, Role
+from fed.channel.sockets import SocketAddress, SocketDriverEnd
 from fed.config import Config
 from fed.core.failure import Failure
 from fed.core.liveness import RESTART_S
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
 from fed.proxy.known import Known
+from fed.proxy.pushing import PushClient, PushServer
 from fed.proxy.receiver import Handled, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
+from fed.runtime.channels import driver_end, node_id, proxy_end
 from fed.runtime.cluster import PrivateDirectory, first_line, init_ray
 from fed.runtime.contract import (
     ActorBody,
@@ -44,6 +49,7 @@ from fed.runtime.contract import (
 from fed.runtime.faults import fault_of, outcome_of
 from fed.runtime.placement import why_no_room
 from fed.serde.data import DataCodec
+from fed.serde.receipt import ReceiptWriter, SmallValue
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
 from fed.transport.grpc import GrpcLink, GrpcListener
@@ -54,6 +60,9 @@ logger = logging.getLogger("fed.runtime")
 
 CONNECT_S: Final = 10.0
 """How long the Ray cluster's address may take to answer."""
+
+REACH_S: Final = 10.0
+"""How long a proxy may take to connect to its driver, which listens by then."""
 
 PROXY_OPTIONS: Final = {
     # A proxy waits far more than it works, and must find room on a cluster that is full of the user's tasks.
@@ -79,7 +88,9 @@ class RayRuntime(Runtime):
         self._hello = hello
         self._owns_cluster = False
         self._directory = PrivateDirectory()
+        self._channel: DriverEnd | None = None
         self._proxies: _RayProxies | None = None
+        self._writer = ReceiptWriter(config.types, config.small_object_bytes)
         # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
         self._exports: dict[Any, Any] = {}
         # With the options of a handle, by number of results; forgotten with the handle.
@@ -90,7 +101,8 @@ class RayRuntime(Runtime):
         if not ray.is_initialized():
             self._init_ray()
         self._check_placement()
-        self._proxies = _RayProxies(self._config, self._hello)
+        self._channel = driver_end(self._config)
+        self._proxies = _RayProxies(self._config, self._hello, self._channel)
         return self._proxies
 
     def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
@@ -114,10 +126,10 @@ class RayRuntime(Runtime):
         handle = exported.remote(call.shape, *call.values)
         return handle, handle.fed_created.remote()
 
-    def _export(self, body: Body, wrap: Callable[[Any], Any]) -> Any:
+    def _export(self, body: Body, wrap: Callable[[Any, ReceiptWriter], Any]) -> Any:
         exported = self._exports.get(body.code)
         if exported is None:
-            exported = self._exports[body.code] = ray.remote(wrap(body))
+            exported = self._exports[body.code] = ray.remote(wrap(body, self._writer))
         return exported
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
@@ -144,6 +156,8 @@ class RayRuntime(Runtime):
 
     def close(self) -> None:
         """End the proxies, and the cluster if it was started here. Idempotent."""
+        if self._channel is not None:
+            self._channel.close()
         if not ray.is_initialized():
             return
         if self._proxies is not None:
@@ -228,14 +242,16 @@ def _was_killed() -> bool:
 class FedSender:
     """The sender proxy as a Ray actor. Ray prints the class's name before what it logs."""
 
-    def __init__(self, config: Config, hello: Hello) -> None:
+    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
         keep_freed_memory()
         self._sender = build_sender(config, hello)
+        self._pushes = PushServer(proxy_end(config, channel, drivers_node, Role.SENDER), self._sender.push)
         if _was_killed():
             self._sender.revive()
 
     async def connect(self, timeout_s: float) -> Any:
         """See `fed.proxy.sender.Sender.connect`."""
+        await self._pushes.reach(REACH_S)
         return await self._sender.connect(timeout_s)
 
     async def push(self, deliveries: Sequence[Delivery], *values: Any) -> Any:
@@ -272,6 +288,7 @@ class FedSender:
 
     async def close(self) -> None:
         """See `fed.proxy.sender.Sender.close`."""
+        await self._pushes.close()
         await self._sender.close()
 
 
@@ -341,12 +358,14 @@ class FedReceiver:
 
 
 class _RayProxies(Proxies):
-    def __init__(self, config: Config, hello: Hello) -> None:
+    def __init__(self, config: Config, hello: Hello, channel: SocketDriverEnd) -> None:
+        self._pushes = PushClient()
+        channel.start(self._pushes)
         # The handler is the driver's own, and may be anything; the proxies need the rest.
         config = dataclasses.replace(config, failure_handler=None)
         # Kept by Ray for every life of the actor, so that one that is killed finds its address again.
         options = {**PROXY_OPTIONS, "resources": dict(config.ray_proxy_resources)}
-        self._sender = ray.remote(FedSender).options(**options).remote(config, hello)
+        self._sender = ray.remote(FedSender).options(**options).remote(config, hello, channel.address, node_id())
         self._receiver = ray.remote(FedReceiver).options(**options).remote(config, hello)
         self._receives: dict[int, Any] = {}
         # Bound once, since binding costs more than calling. What is told to a proxy that is gone needs no repeating.
@@ -373,6 +392,9 @@ class _RayProxies(Proxies):
 
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
         return self._sender.push.remote(deliveries, *refs)
+
+    def push_small(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> Ref:
+        return _Answer(self._pushes.push(deliveries, values))
 
     def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
         return self._sender.tell.remote(notices, timeout_s)
@@ -420,17 +442,28 @@ class _RayProxies(Proxies):
         ray.kill(self._receiver)
 
 
-def _task(body: TaskBody) -> Callable[..., Any]:
+class _Answer:
+    """An answer over the direct channel, to be watched as a reference of Ray's."""
+
+    def __init__(self, answer: concurrent.futures.Future[Any]) -> None:
+        self._answer = answer
+
+    def future(self) -> concurrent.futures.Future[Any]:
+        """As `ray.ObjectRef.future`."""
+        return self._answer
+
+
+def _task(body: TaskBody, writer: ReceiptWriter) -> Callable[..., Any]:
     code = body.code
 
     def task(shape: Shape | None, *values: Any) -> Any:
-        return worker.run(code, shape, values)
+        return worker.run(code, shape, values, writer)
 
     _name(task, body)
     return task
 
 
-def _actor_class(body: ActorBody) -> type:
+def _actor_class(body: ActorBody, writer: ReceiptWriter) -> type:
     """A class that holds the user's instance and has a method for each of its public ones.
 
     Not a subclass: a method of the user's that calls another one must reach that one, not what is built around it.
@@ -456,27 +489,27 @@ def _actor_class(body: ActorBody) -> type:
     for name, member in inspect.getmembers(code, callable):
         if name.startswith("__") and name != "__call__":
             continue
-        members[name] = _coroutine_method(name) if inspect.iscoroutinefunction(member) else _method(name)
+        members[name] = (_coroutine_method if inspect.iscoroutinefunction(member) else _method)(name, writer)
     actor = type(label, (), members)
     actor.__module__ = getattr(code, "__module__", __name__)
     return actor
 
 
-def _method(name: str) -> Callable[..., Any]:
+def _method(name: str, writer: ReceiptWriter) -> Callable[..., Any]:
     def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
-        return worker.run(getattr(self.instance, name), shape, values)
+        return worker.run(getattr(self.instance, name), shape, values, writer)
 
     method.__name__ = name
     return method
 
 
-def _coroutine_method(name: str) -> Callable[..., Any]:
+def _coroutine_method(name: str, writer: ReceiptWriter) -> Callable[..., Any]:
     async def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
-        return await worker.run_async(getattr(self.instance, name), shape, values)
+        return await worker.run_async(getattr(self.instance, name), shape, values, writer)
 
     method.__name__ = name
     return method

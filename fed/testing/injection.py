@@ -29,6 +29,7 @@ from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
+from fed.serde.receipt import ReceiptWriter
 from fed.testing.faults import FaultRun, Happening, Place, Strike
 from fed.transport.contract import (
     Ack,
@@ -609,8 +610,9 @@ class FaultyRuntime(LocalRuntime):
         sender: Callable[[], Sender],
         receiver: Callable[[], Receiver],
         clock: Clock = SYSTEM_CLOCK,
+        writer: ReceiptWriter | None = None,
     ) -> None:
-        super().__init__(injector.party, sender, receiver, clock)
+        super().__init__(injector.party, sender, receiver, clock, writer)
         self._injector = injector
         # Set by whoever makes the job, which numbers the calls.
         self.number: Callable[[], int] = lambda: 0

@@ -24,6 +24,7 @@ from fed.runtime.arguments import Nested, Shape, Slot
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
+from fed.serde.receipt import ReceiptWriter, SmallValue
 from fed.testing.simulation import free_addresses
 from fed.transport.memory import MemoryNetwork
 from tests.support.eventually import eventually
@@ -41,6 +42,7 @@ def local_runtime() -> Runtime:
         "alice",
         lambda: Sender(hello, {"bob": network.link("alice", "bob")}, codec, small_object_bytes=1000),
         lambda: Receiver(hello, network.listener("alice"), codec, max_stored_bytes=10**6),
+        writer=ReceiptWriter((), 64 * 1024),
     )
 
 
@@ -139,6 +141,27 @@ def test_references_resolve_to_values_as_arguments_and_inside_containers(runtime
     nested = Nested({"list": [Slot(0)], "tuple": (0, Slot(1))})
     submitted = runtime.submit(task(shape), call(nested, "plain", one, two, extras=2))
     assert value_of(runtime, submitted) == (23, "plain")
+
+
+def test_the_end_of_a_task_brings_its_small_results(runtime: Runtime) -> None:
+    def several() -> Any:
+        return 7, bytes(10_000_000), threading.Lock
+
+    def receipt_of(submission: Submission) -> Any:
+        return ending(runtime, submission.done).value
+
+    eleven, seven = (SmallValue(DataCodec().encode(value).header, ()) for value in (11, 7))
+    assert receipt_of(runtime.submit(task(add), call(1))) == (eleven,)
+    first, large, no_data = receipt_of(runtime.submit(task(several), call(returns=3)))
+    assert (first, large, no_data) == (seven, None, None)
+    assert receipt_of(runtime.submit(task(bytes), call(10_000_000))) is None
+
+
+def test_a_small_value_that_no_peer_is_there_for_is_answered_with_the_epoch(runtime: Runtime, proxies: Proxies) -> None:
+    pushed = proxies.push_small([Delivery(ObjectId(0, 1, 0), ("bob",))], [SmallValue(b"", ())])
+    for reset in proxies.reset(1, FAILURE):
+        assert ending(runtime, reset).fault is None
+    assert ending(runtime, pushed) == Outcome(Pushed([], []), None, None)
 
 
 def test_several_results_and_none(runtime: Runtime) -> None:

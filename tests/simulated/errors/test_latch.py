@@ -114,7 +114,7 @@ def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobod
         assert (error.failure.kind, error.failure.type_name) == (Kind.INTERNAL, "OSError")
 
 
-@pytest.mark.parametrize("method", ["_task_done", "_received", "_pushed", "_pushed_early"])
+@pytest.mark.parametrize("method", ["_task_done", "_received", "_pushed"])
 def test_e18_what_is_raised_in_a_callback_of_the_runtimes_is_reported_and_leaves_nobody_waiting(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
+import os
 import pickle
 import secrets
+import shutil
 import signal
 import socket
 import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -105,12 +111,52 @@ def test_the_socket_is_private_and_goes_with_the_channel() -> None:
         driver, proxies = await connected(channel)
         path = Path(channel.driver.address.path)
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        assert pickle.loads(pickle.dumps(channel.driver.address)) == channel.driver.address
+        address = channel.driver.address
+        assert pickle.loads(pickle.dumps(address)) == address
+        assert "token" not in repr(address)
         await closed(channel, *proxies.values())
         assert not path.parent.exists()
         assert not driver.connections
 
     run(scenario())
+
+
+def test_directories_of_killed_drivers_are_removed_and_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fed")
+
+    def aged(directory: Path, age_s: float) -> Path:
+        then = time.time() - age_s
+        os.utime(directory, (then, then))
+        return directory
+
+    def left(parent: Path) -> Path:
+        """As a SIGKILL leaves it: the file is there, and nobody listens."""
+        directory = Path(tempfile.mkdtemp(prefix=sockets.PREFIX, dir=parent))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(directory / sockets.SOCKET))
+        return directory
+
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        alive = Path(channel.driver.address.path).parent
+        young = left(alive.parent)
+        aged(alive, 2 * sockets.DEAD_S)
+        dead = aged(left(alive.parent), 2 * sockets.DEAD_S)
+        try:
+            another = SocketDriverEnd("alice")
+            another.start(driver)
+            another.close()
+            assert not dead.exists()
+            assert alive.exists()
+            assert young.exists()
+        finally:
+            shutil.rmtree(young)
+        await closed(channel, *proxies.values())
+
+    run(scenario())
+    # Whoever is alive need not know that somebody looked.
+    assert not caplog.records
 
 
 def test_an_end_that_is_not_open_has_no_address() -> None:
@@ -144,7 +190,7 @@ def test_who_does_not_know_the_token_gets_in_nowhere(caplog: pytest.LogCaptureFi
         await asyncio.to_thread(attack)
         assert len(driver.events) == 4
         # A proxy that has another token does not take this driver for its own, and tells it nothing.
-        stray = ProxyRecorder(SocketProxyEnd(address._replace(token=secrets.token_bytes(32)), Role.SENDER))
+        stray = ProxyRecorder(SocketProxyEnd(dataclasses.replace(address, token=secrets.token_bytes(32)), Role.SENDER))
         while "not this party's driver" not in caplog.text:
             await asyncio.sleep(0.01)
         assert not stray.events
@@ -205,7 +251,7 @@ def test_both_ends_show_the_partys_own_certificate(
             stray = SocketProxyEnd(address, Role.SENDER, remote=True, tls=secured(credentials["mallory"], server=False))
         else:
             # Mallory listens where alice's driver was, and has found out the token.
-            there = address._replace(port=other.driver.address.port)
+            there = dataclasses.replace(address, port=other.driver.address.port)
             stray = SocketProxyEnd(there, Role.SENDER, remote=True, tls=secured(credentials["alice"], server=False))
         recorder = ProxyRecorder(stray)
         while "is not this party" not in caplog.text:

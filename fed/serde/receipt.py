@@ -1,0 +1,68 @@
+"""Small results in bytes, made where they were computed: what a party is to send is then in its driver's hands.
+
+A *receipt* comes with the results of each task. It costs what encoding costs, which somebody has to pay if the result
+crosses; where it does not, that is lost, and so it is made of what is quick to encode only.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from fed.serde.data import DataCodec
+from fed.serde.smallness import is_small
+
+__all__ = ["Receipt", "ReceiptWriter", "SmallValue"]
+
+
+class SmallValue(NamedTuple):
+    """A value in bytes, as `fed.serde.contract.Encoded`, which may be passed between processes.
+
+    Attributes:
+        header: As there.
+        buffers: Copies of those there.
+    """
+
+    header: bytes
+    buffers: tuple[bytes, ...]
+
+
+Receipt: TypeAlias = tuple[SmallValue | None, ...] | None
+"""What a task's end tells of each result: the value, or nothing if it is large or refused. None if of none."""
+
+
+class ReceiptWriter:
+    """Makes receipts. Can be passed to other processes.
+
+    Args:
+        types: The declared types of the job.
+        max_bytes: The size of the largest value that is small.
+    """
+
+    def __init__(self, types: Sequence[type], max_bytes: int) -> None:
+        self._types = tuple(types)
+        self._max_bytes = max_bytes
+
+    def write(self, results: Sequence[Any]) -> Receipt:
+        """The receipt of these results. Total: what cannot be encoded is told when somebody needs it."""
+        receipt = tuple([self._small(value) for value in results])
+        return receipt if any(receipt) else None
+
+    def _small(self, value: Any) -> SmallValue | None:
+        try:
+            if not is_small(value):
+                return None
+            encoded = _codec(self._types).encode(value)
+            if encoded.nbytes > self._max_bytes:
+                return None
+            return SmallValue(encoded.header, tuple([bytes(buffer) for buffer in encoded.buffers]))
+        # Whatever a value of the user's may raise that looks like what it is not.
+        except Exception:  # noqa: BLE001
+            return None
+
+
+@functools.lru_cache(maxsize=8)
+def _codec(types: tuple[type, ...]) -> DataCodec:
+    """One for each process and job."""
+    return DataCodec(types)
