@@ -151,13 +151,13 @@ class SocketDriverEnd(DriverEnd):
             self._remove()
             raise
         self._lanes = {lane: _LaneLoop(f"fed-{self._party}-channel-{lane.name.lower()}", handler) for lane in Lane}
+        self._open = True
         entrance = _Loop(f"fed-{self._party}-channel")
         for listener in self._listeners:
             entrance.post(
                 lambda one=listener: entrance.watch(one, selectors.EVENT_READ, lambda _: self._accept(one))  # type: ignore[misc]
             )
         self._loops = [entrance, *self._lanes.values()]
-        self._open = True
 
     @override
     def close(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import ray
 
 from fed.channel import DriverEnd, Role
-from fed.channel.sockets import SocketAddress, SocketDriverEnd
+from fed.channel.sockets import SocketAddress
 from fed.config import Config
 from fed.core.failure import Failure
 from fed.core.liveness import RESTART_S
@@ -101,8 +101,14 @@ class RayRuntime(Runtime):
         if not ray.is_initialized():
             self._init_ray()
         self._check_placement()
-        self._channel = driver_end(self._config)
-        self._proxies = _RayProxies(self._config, self._hello, self._channel)
+        pushes = PushClient()
+        channel = driver_end(self._config)
+        try:
+            channel.start(pushes)
+        except OSError as error:
+            raise ConfigError(f"cannot make the socket that the proxies connect to: {error}") from error
+        self._channel = channel
+        self._proxies = _RayProxies(self._config, self._hello, channel.address, pushes)
         return self._proxies
 
     def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
@@ -358,14 +364,13 @@ class FedReceiver:
 
 
 class _RayProxies(Proxies):
-    def __init__(self, config: Config, hello: Hello, channel: SocketDriverEnd) -> None:
-        self._pushes = PushClient()
-        channel.start(self._pushes)
+    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, pushes: PushClient) -> None:
+        self._pushes = pushes
         # The handler is the driver's own, and may be anything; the proxies need the rest.
         config = dataclasses.replace(config, failure_handler=None)
         # Kept by Ray for every life of the actor, so that one that is killed finds its address again.
         options = {**PROXY_OPTIONS, "resources": dict(config.ray_proxy_resources)}
-        self._sender = ray.remote(FedSender).options(**options).remote(config, hello, channel.address, node_id())
+        self._sender = ray.remote(FedSender).options(**options).remote(config, hello, channel, node_id())
         self._receiver = ray.remote(FedReceiver).options(**options).remote(config, hello)
         self._receives: dict[int, Any] = {}
         # Bound once, since binding costs more than calling. What is told to a proxy that is gone needs no repeating.

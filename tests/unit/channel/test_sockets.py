@@ -159,6 +159,18 @@ def test_directories_of_killed_drivers_are_removed_and_no_others(caplog: pytest.
     assert not caplog.records
 
 
+def test_what_cannot_be_listened_at_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: os.fspath(tmp_path / "made"))
+    # A name that is too long for a socket.
+    monkeypatch.setattr(sockets, "SOCKET", "x" * 200)
+    (tmp_path / "made").mkdir()
+    end = SocketDriverEnd("alice")
+    with pytest.raises(OSError, match="too long"):
+        end.start(Recorder)  # type: ignore[arg-type]
+    assert not (tmp_path / "made").exists()
+    end.close()
+
+
 def test_an_end_that_is_not_open_has_no_address() -> None:
     with pytest.raises(RuntimeError, match="not open"):
         _ = SocketDriverEnd("alice").address
