@@ -803,7 +803,11 @@ class Job:
         self._runtime.watch(events, lambda outcome: self._data.post(_SenderEvents(outcome)))
 
     def _handle_sender_events(self, outcome: Outcome) -> None:
-        if outcome.fault is not None or not outcome.value:
+        if outcome.fault is not None:
+            with self._lock:
+                self._learn_defect(dataclasses.replace(outcome.fault, detail="the sender proxy failed"))
+            return
+        if not outcome.value:
             return
         self._listen_to_sender()
         for event in outcome.value:

@@ -114,6 +114,7 @@ class SocketDriverEnd(DriverEnd):
         self._party = party
         self._host = host
         self._tls = tls
+        self._process = os.getpid()
         self._token = new_token()
         self._directory: str | None = None
         self._listeners: list[socket.socket] = []
@@ -121,7 +122,10 @@ class SocketDriverEnd(DriverEnd):
         self._lock = threading.Lock()
         self._boots = Boots()
         self._open = False
-        self._room = threading.Semaphore(MAX_HANDSHAKES)
+        # By family: who reaches the port must not keep out who is on this node.
+        self._room = {
+            family: threading.Semaphore(MAX_HANDSHAKES) for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+        }
         self._loops: list[_Loop] = []
         self._lanes: dict[Lane, _LaneLoop] = {}
 
@@ -161,6 +165,9 @@ class SocketDriverEnd(DriverEnd):
 
     @override
     def close(self) -> None:
+        if os.getpid() != self._process:
+            # A process that was forked has a copy of what is not its own.
+            return
         with self._lock:
             # Whoever is still being let in comes too late.
             self._open = False
@@ -194,7 +201,7 @@ class SocketDriverEnd(DriverEnd):
             # There are no descriptors left, and it stays ready to be taken. This thread has nothing else to do.
             time.sleep(NO_DESCRIPTORS_S)
             return
-        if not self._room.acquire(blocking=False):
+        if not self._room[listener.family].acquire(blocking=False):
             accepted.close()
             return
         # A thread, because who connects may say nothing for a while.
@@ -203,26 +210,28 @@ class SocketDriverEnd(DriverEnd):
         ).start()
 
     def _let_in(self, accepted: socket.socket) -> None:
+        family = accepted.family
+        deadline = time.monotonic() + HANDSHAKE_S
         try:
             with contextlib.ExitStack() as cleanup:
                 cleanup.callback(accepted.close)
                 accepted.settimeout(HANDSHAKE_S)
                 if accepted.family != socket.AF_UNIX:
                     accepted = cleanup.enter_context(self._secured(accepted))
-                said = _read(accepted, HELLO_BYTES)
+                said = _read(accepted, HELLO_BYTES, deadline)
                 if not said:
                     # Another driver that looks who is alive.
                     return
                 challenged = challenge(self._token, said)
                 accepted.sendall(challenged.answer)
-                if not challenged.accepts(_read(accepted, PROOF_BYTES)):
+                if not challenged.accepts(_read(accepted, PROOF_BYTES, deadline)):
                     raise ChannelError("something connected that does not know the token")
                 cleanup.pop_all()
         except (OSError, ChannelError) as error:
             logger.warning("the channel refused a connection: %s", error)
             return
         finally:
-            self._room.release()
+            self._room[family].release()
         accepted.setblocking(False)
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -264,14 +273,16 @@ def _remove_dead(parent: Path) -> None:
             continue
 
 
-def _read(source: socket.socket, count: int) -> bytes:
+def _read(source: socket.socket, count: int, deadline: float) -> bytes:
     """So many bytes, or none if there are none.
 
     Raises:
         ChannelError: There are some, and not so many.
+        OSError: They did not come in time, or it broke.
     """
     data = b""
     while len(data) < count:
+        source.settimeout(max(0.001, deadline - time.monotonic()))
         piece = source.recv(count - len(data))
         if not piece and not data:
             return data
@@ -361,6 +372,9 @@ class _LaneLoop(_Loop):
         if connection.end():
             del self._connections[connection.role]
             self.forget(connection.sock)
+            # Closed alone, it would stay open in a process that was forked meanwhile.
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
             connection.sock.close()
             self._handler.lost(connection)
 
@@ -418,6 +432,7 @@ class _SocketConnection(Connection):
         self._lock = threading.Lock()
         self._backlog: collections.deque[memoryview] = collections.deque()
         self._over = False
+        self._broken = False
 
     @property
     def is_over(self) -> bool:
@@ -434,7 +449,7 @@ class _SocketConnection(Connection):
     def send(self, *frames: bytes) -> None:
         data = memoryview(framed(frames))
         with self._lock:
-            if self._over:
+            if self._over or self._broken:
                 return
             if self._backlog:
                 self._backlog.append(data)
@@ -471,6 +486,8 @@ class _SocketConnection(Connection):
         with self._lock:
             while self._backlog:
                 rest = self._write(self._backlog[0])
+                if self._broken:
+                    return True
                 if rest:
                     self._backlog[0] = rest
                     return False
@@ -491,7 +508,10 @@ class _SocketConnection(Connection):
         except NOT_NOW:
             return data
         except OSError:
-            # Whoever reads from it notices, and drops it.
+            # Part of a frame may have gone, after which nothing can follow.
+            self._broken = True
+            self._backlog.clear()
+            self.close()
             return data[:0]
 
 

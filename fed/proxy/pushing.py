@@ -1,7 +1,7 @@
 """Small values on their way from a driver to its sender, over the direct channel, and what becomes of them.
 
-The driver's end keeps what has not been answered, and says it again to a sender that lives anew: it is the outbox. The
-sender's end repeats nothing, since each object is sent once, however often it is pushed.
+The driver's end keeps what has not been answered, and says it again on each new connection: it is the outbox. What is
+sent twice by that, since an answer was lost, its consumer takes once.
 
 Frames are msgpack. Both ends are this party's own and have proven it; but what a proxy says has been near what peers
 say, so it is data and nothing else.
@@ -146,11 +146,11 @@ class PushServer:
 
     async def _serve(self, number: int, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> None:
         try:
-            answer: Pushed | SenderFailed = await self._push(deliveries, values)
+            answer = encode_answer(number, await self._push(deliveries, values))
         except Exception as error:
             logger.exception("a push failed")
-            answer = SenderFailed(f"{type(error).__name__}: {error}")
-        self._end.send(Lane.DATA, encode_answer(number, answer))
+            answer = encode_answer(number, SenderFailed(f"{type(error).__name__}: {error}"))
+        self._end.send(Lane.DATA, answer)
 
 
 def encode_push(number: int, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> bytes:

@@ -166,9 +166,7 @@ def run(
     raise travelling
 
 
-async def run_async(
-    code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], writer: ReceiptWriter | None = None
-) -> Any:
+async def run_async(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) -> Any:
     """As `run`, for a coroutine function.
 
     Raises:
@@ -180,7 +178,7 @@ async def run_async(
     shape = shape or PLAIN
     args, kwargs = _arguments(values, shape)
     try:
-        return _split(await code(*args, **kwargs), shape.returns, code, writer)
+        return _split(await code(*args, **kwargs), shape.returns, code, None)
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:

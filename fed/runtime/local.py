@@ -342,7 +342,7 @@ class _LoopActor(_Actor):
             code = getattr(self._instance, method)
             arguments = await asyncio.to_thread(_resolved, call)
             runner = worker.run_async if inspect.iscoroutinefunction(code) else _run_inline
-            value = await runner(code, *arguments, self._writer)
+            value = await runner(code, *arguments)
         except asyncio.CancelledError:
             if not self._killed.is_set():
                 _settle(results, done, lambda: _raise(TaskCancelledError(f"a call of actor {self.name} was cancelled")))

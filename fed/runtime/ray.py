@@ -257,8 +257,9 @@ class FedSender:
 
     async def connect(self, timeout_s: float) -> Any:
         """See `fed.proxy.sender.Sender.connect`."""
-        await self._pushes.reach(REACH_S)
-        return await self._sender.connect(timeout_s)
+        # The peers are greeted in any case: else they could not be told that this party cannot start [E33].
+        _, problems = await asyncio.gather(self._pushes.reach(REACH_S), self._sender.connect(timeout_s))
+        return problems
 
     async def push(self, deliveries: Sequence[Delivery], *values: Any) -> Any:
         """See `fed.proxy.sender.Sender.push`."""
@@ -490,17 +491,19 @@ def _actor_class(body: ActorBody, writer: ReceiptWriter) -> type:
         if self.failed is not None:
             raise self.failed
 
+    # Where other calls may change what one returns, before Ray has taken it, there is no second copy of it.
+    in_turn = None if _is_concurrent(body) else writer
     members: dict[str, Any] = {"__init__": __init__, "__repr__": __repr__, "fed_created": fed_created}
     for name, member in inspect.getmembers(code, callable):
         if name.startswith("__") and name != "__call__":
             continue
-        members[name] = (_coroutine_method if inspect.iscoroutinefunction(member) else _method)(name, writer)
+        members[name] = _coroutine_method(name) if inspect.iscoroutinefunction(member) else _method(name, in_turn)
     actor = type(label, (), members)
     actor.__module__ = getattr(code, "__module__", __name__)
     return actor
 
 
-def _method(name: str, writer: ReceiptWriter) -> Callable[..., Any]:
+def _method(name: str, writer: ReceiptWriter | None) -> Callable[..., Any]:
     def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
@@ -510,11 +513,18 @@ def _method(name: str, writer: ReceiptWriter) -> Callable[..., Any]:
     return method
 
 
-def _coroutine_method(name: str, writer: ReceiptWriter) -> Callable[..., Any]:
+def _is_concurrent(body: ActorBody) -> bool:
+    """Whether several calls of such an actor may run at once."""
+    if body.options.get("max_concurrency", 1) != 1 or body.options.get("concurrency_groups"):
+        return True
+    return any(inspect.iscoroutinefunction(member) for _, member in inspect.getmembers(body.code, callable))
+
+
+def _coroutine_method(name: str) -> Callable[..., Any]:
     async def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
-        return await worker.run_async(getattr(self.instance, name), shape, values, writer)
+        return await worker.run_async(getattr(self.instance, name), shape, values)
 
     method.__name__ = name
     return method

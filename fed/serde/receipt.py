@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from fed.serde.data import DataCodec
 from fed.serde.smallness import is_small
 
 __all__ = ["Receipt", "ReceiptWriter", "SmallValue"]
+
+
+MAX_BYTES: Final = 1 << 16
+"""Of one receipt. Ray brings what is larger by way of its object store, where the results are anyway."""
 
 
 class SmallValue(NamedTuple):
@@ -37,7 +41,7 @@ class ReceiptWriter:
 
     Args:
         types: The declared types of the job.
-        max_bytes: The size of the largest value that is small.
+        max_bytes: The size of the largest value that is small; of what is over `MAX_BYTES` there is no receipt.
     """
 
     def __init__(self, types: Sequence[type], max_bytes: int) -> None:
@@ -46,15 +50,22 @@ class ReceiptWriter:
 
     def write(self, results: Sequence[Any]) -> Receipt:
         """The receipt of these results. Total: what cannot be encoded is told when somebody needs it."""
-        receipt = tuple([self._small(value) for value in results])
-        return receipt if any(receipt) else None
+        room = min(self._max_bytes, MAX_BYTES)
+        if not room:
+            return None
+        receipt: list[SmallValue | None] = []
+        for value in results:
+            small = self._small(value, room)
+            room -= 0 if small is None else len(small.header) + sum(map(len, small.buffers))
+            receipt.append(small)
+        return tuple(receipt) if any(receipt) else None
 
-    def _small(self, value: Any) -> SmallValue | None:
+    def _small(self, value: Any, room: int) -> SmallValue | None:
         try:
             if not is_small(value):
                 return None
             encoded = _codec(self._types).encode(value)
-            if encoded.nbytes > self._max_bytes:
+            if encoded.nbytes > room:
                 return None
             return SmallValue(encoded.header, tuple([bytes(buffer) for buffer in encoded.buffers]))
         # Whatever a value of the user's may raise that looks like what it is not.

@@ -157,6 +157,23 @@ def test_the_end_of_a_task_brings_its_small_results(runtime: Runtime) -> None:
     assert receipt_of(runtime.submit(task(bytes), call(10_000_000))) is None
 
 
+class Waiter:
+    async def wait(self) -> int:
+        return 7
+
+    def now(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize("method", ["wait", "now"])
+def test_what_other_calls_may_change_before_it_is_taken_has_no_receipt(runtime: Runtime, method: str) -> None:
+    actor, _ = runtime.create(ActorBody(Waiter, "Waiter", {}), call())
+    submission = runtime.call(actor, method, call(), {})
+    assert ending(runtime, submission.done) == Outcome(None, None, None)
+    assert value_of(runtime, submission) == 7
+    runtime.kill(actor)
+
+
 def test_a_small_value_that_no_peer_is_there_for_is_answered_with_the_epoch(runtime: Runtime, proxies: Proxies) -> None:
     pushed = proxies.push_small([Delivery(ObjectId(0, 1, 0), ("bob",))], [SmallValue(b"", ())])
     for reset in proxies.reset(1, FAILURE):

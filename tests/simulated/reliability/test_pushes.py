@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import fed
-from fed.job import Job
+from fed.core.failure import Fault, Kind
+from fed.job import Job, _SenderEvents
 from fed.place import current_job
-from fed.runtime.contract import Call, TaskBody
+from fed.runtime.contract import Call, Outcome, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
 from fed.testing import Simulation, simulate
@@ -119,6 +120,20 @@ def test_e15_what_comes_of_a_call_that_could_not_be_made_is_no_value(
 
     assert dict(run(program, on_error="isolate")) == dict.fromkeys(PARTIES, "done")
     assert ran == []
+
+
+def test_e18_a_sender_that_is_gone_for_good_ends_the_job() -> None:
+    """What is pushed over the direct channel fails with nothing, since it waits for another life of the sender."""
+
+    def program() -> Any:
+        if fed.party() == "alice":
+            outcome = Outcome(None, Fault(Kind.ACTOR_DIED, "ActorDiedError", message="of a node"), None)
+            current_job()._data.post(_SenderEvents(outcome))
+        return fed.get(identity.party("bob").remote(threading.Event().wait(5)))
+
+    errors = run(program).errors
+    assert all("the sender proxy failed" in str(error) for error in errors.values()), errors
+    assert set(errors) == set(PARTIES)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["arrived before", "arrives while leaving"])

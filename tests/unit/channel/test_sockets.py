@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import pickle
@@ -169,6 +171,81 @@ def test_what_cannot_be_listened_at_leaves_nothing(monkeypatch: pytest.MonkeyPat
         end.start(Recorder)  # type: ignore[arg-type]
     assert not (tmp_path / "made").exists()
     end.close()
+
+
+def test_a_socket_that_takes_half_a_frame_and_fails_is_given_up() -> None:
+    class Failing:
+        def send(self, data: memoryview) -> int:
+            raise OSError(errno.ENOBUFS, "no buffer space")
+
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        connection = driver.connections[Role.SENDER, Lane.DATA]
+        assert isinstance(connection, sockets._SocketConnection)
+        real = connection.sock
+        connection.sock = Failing()  # type: ignore[assignment]
+        connection.send(b"value")
+        connection.sock = real
+        connection.send(b"would come after half of it")
+        await driver.until(lambda: driver.connections.get((Role.SENDER, Lane.DATA)) not in (None, connection))
+        driver.connections[Role.SENDER, Lane.DATA].send(b"again")
+        await proxies[Role.SENDER].until(lambda: proxies[Role.SENDER].frames[Lane.DATA] == [b"again"])
+        await closed(channel, *proxies.values())
+
+    run(scenario())
+
+
+def test_a_process_that_was_forked_closes_nothing_of_its_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: 1)
+            channel.driver.close()
+        assert Path(channel.driver.address.path).exists()
+        assert len(driver.connections) == 4
+        await closed(channel, *proxies.values())
+
+    run(scenario())
+
+
+def test_who_holds_the_port_does_not_keep_out_who_is_on_the_node(credentials: Mapping[str, TLSConfig]) -> None:
+    async def scenario() -> None:
+        channel = TcpChannel(credentials["alice"])
+        driver = Recorder()
+        channel.driver.start(driver)
+        address = channel.driver.address
+        silent = [socket.create_connection((address.host, address.port)) for _ in range(3 * sockets.MAX_HANDSHAKES)]
+        proxy = ProxyRecorder(SocketProxyEnd(address, Role.SENDER))
+        await driver.until(lambda: len(driver.connections) == 2)
+        for one in silent:
+            one.close()
+        await closed(channel, proxy)
+
+    run(scenario())
+
+
+def test_who_says_a_byte_at_a_time_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "HANDSHAKE_S", 0.5)
+
+    def drip(address: SocketAddress) -> None:
+        one = raw(address)
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - began < 10:
+                one.sendall(b"f")
+                time.sleep(0.1)
+        assert time.monotonic() - began < 5
+        one.close()
+
+    async def scenario() -> None:
+        channel = SocketChannel()
+        _, proxies = await connected(channel)
+        await asyncio.to_thread(drip, channel.driver.address)
+        await closed(channel, *proxies.values())
+
+    run(scenario())
 
 
 def test_an_end_that_is_not_open_has_no_address() -> None:

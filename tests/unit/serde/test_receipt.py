@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fed.serde.data import DataCodec
-from fed.serde.receipt import ReceiptWriter, SmallValue
+from fed.serde.receipt import MAX_BYTES, ReceiptWriter, SmallValue
 from tests.support.values import Plain
 
 WRITER = ReceiptWriter([Plain], 1000)
@@ -72,3 +72,17 @@ def test_a_writer_can_be_passed_to_other_processes() -> None:
 
 def test_no_results_have_no_receipt() -> None:
     assert WRITER.write(()) is None
+
+
+def test_a_receipt_is_small_whatever_the_number_of_results() -> None:
+    writer = ReceiptWriter([], 1 << 20)
+    receipt = writer.write([bytes(20_000)] * 20)
+    assert receipt is not None
+    assert [small is not None for small in receipt] == [True] * 3 + [False] * 17
+    assert len(pickle.dumps(receipt)) < MAX_BYTES + 1000
+    assert writer.write([bytes(MAX_BYTES)]) is None
+
+
+def test_where_nothing_is_small_nothing_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DataCodec, "encode", None)
+    assert ReceiptWriter([], 0).write([7]) is None
