@@ -36,6 +36,12 @@ class Raw:
         while await call.read() is not grpc.aio.EOF:
             pass
 
+    async def begin(self, method: str) -> None:
+        """A call that says nothing, for what is refused unread: a caller that is writing just then gets no status."""
+        call = self.channel.stream_stream(f"/{SERVICE}/{method}")(metadata=self.metadata, timeout=LIMIT_S)
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
     async def upload(self, frames: Iterable[bytes]) -> Verdict:
         method = self.channel.stream_unary(f"/{SERVICE}/Upload")
         return wire.decode_result(await method(iter(frames), metadata=self.metadata, timeout=LIMIT_S))

@@ -130,12 +130,7 @@ def test_e44_calls_without_a_greeting_are_out_of_turn(party: str, incarnation: s
                 (INCARNATION_KEY, incarnation.encode()),
             )
             (notice,) = wire.encode_notice(Notice(NoticeKind.READY, 0))
-            offer = wire.encode_offer(Offer(ObjectId(0, 1, 0), 1, ()))
-            for attempt in (
-                raw.tell(notice),
-                raw.exchange(wire.encode_parcels([parcel(1)])),
-                raw.upload([offer, b"x"]),
-            ):
+            for attempt in (raw.tell(notice), raw.begin("Exchange"), raw.begin("Upload")):
                 await refused(world, attempt, grpc.StatusCode.FAILED_PRECONDITION, "wants to be greeted first")
             assert (world.handler.notices, world.handler.parcels, world.handler.offers) == ([], [], [])
 
