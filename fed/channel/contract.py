@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 MAX_FRAME_BYTES: Final = 64 << 20
-"""Of one frame. What is larger goes through the object store."""
+"""Of one frame. Whoever sends sees to it that none is larger, and `send` refuses one that is."""
 
 
 class Role(enum.Enum):

@@ -31,12 +31,27 @@ class Channel(abc.ABC):
         """A proxy's end, not started."""
 
 
-class Recorder:
-    """A handler of either end that notes what happens, and lets a test wait for it."""
+class Watched:
+    """Lets a test wait for what is noted."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async def wait() -> None:
+            while not holds():
+                await self._changed.wait()
+                self._changed.clear()
+
+        await asyncio.wait_for(wait(), LIMIT_S)
+
+
+class Recorder(Watched):
+    """A handler of the driver's end that notes what happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
         self.events: list[tuple[str, Any]] = []
         self.threads: dict[Lane, set[str]] = collections.defaultdict(set)
         self.frames: dict[tuple[Role, Lane], list[bytes]] = collections.defaultdict(list)
@@ -51,14 +66,6 @@ class Recorder:
     def note(self, event: str, what: Any) -> None:
         self.events.append((event, what))
         self._loop.call_soon_threadsafe(self._changed.set)
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async def wait() -> None:
-            while not holds():
-                await self._changed.wait()
-                self._changed.clear()
-
-        await asyncio.wait_for(wait(), LIMIT_S)
 
     def connected(self, connection: Connection) -> None:
         key = (connection.role, connection.lane)
@@ -81,24 +88,16 @@ class Recorder:
         self.note("lost", (*key, connection.boot_id))
 
 
-class ProxyRecorder:
+class ProxyRecorder(Watched):
     """As `Recorder`, at a proxy."""
 
     def __init__(self, end: ProxyEnd) -> None:
+        super().__init__()
         self.end = end
-        self._changed = asyncio.Event()
         self.events: list[tuple[str, Lane]] = []
         self.frames: dict[Lane, list[bytes]] = collections.defaultdict(list)
         self.on_connected: Callable[[Lane], None] = lambda _: None
         end.start(self)
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async def wait() -> None:
-            while not holds():
-                await self._changed.wait()
-                self._changed.clear()
-
-        await asyncio.wait_for(wait(), LIMIT_S)
 
     def connected(self, lane: Lane) -> None:
         self.events.append(("connected", lane))
