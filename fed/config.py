@@ -315,7 +315,6 @@ _SECONDS: Final = _Rule("a number of seconds above 0", _is_seconds, read=float)
 _BYTES: Final = _integers("a whole number of bytes, 1 or more", 1)
 _BYTES_OR_ZERO: Final = _integers("a whole number of bytes, 0 or more", 0)
 _CHUNK: Final = _integers(f"a whole number of bytes from 1 to {MAX_CHUNK_BYTES}", 1, MAX_CHUNK_BYTES)
-_COUNT: Final = _integers("a whole number, 1 or more", 1)
 _JOB: Final = _Rule(
     "a job's name (1 to 128 letters, digits, '_', '.' or '-', a letter or digit first)",
     lambda value: isinstance(value, str) and JOB_NAME.fullmatch(value) is not None,
@@ -416,7 +415,6 @@ class Config:
         lease_s: Seconds of silence after which a party is lost. Every party should have the same.
         max_object_bytes: Largest object this party accepts. None: no limit.
         receive_buffer_bytes: Bytes of objects held that nobody waits for yet; more stay with their owners.
-        max_pending_receives: Receives that may be outstanding; a fed call then waits for some to arrive.
         small_object_bytes: Objects up to this size travel in batches, larger ones as streams of their own.
         chunk_bytes: Size of one chunk of a stream; more than 2 MiB comes to 2 MiB.
 
@@ -455,7 +453,6 @@ class Config:
     lease_s: float = dataclasses.field(default=15.0, metadata=_option(_SECONDS))
     max_object_bytes: int | None = dataclasses.field(default=None, metadata=_option(_optional(_BYTES)))
     receive_buffer_bytes: int = dataclasses.field(default=256 * 1024 * 1024, metadata=_option(_BYTES))
-    max_pending_receives: int = dataclasses.field(default=1000, metadata=_option(_COUNT))
     small_object_bytes: int = dataclasses.field(default=64 * 1024, metadata=_option(_BYTES_OR_ZERO))
     chunk_bytes: int = dataclasses.field(default=1024 * 1024, metadata=_option(_CHUNK))
 

@@ -3,9 +3,11 @@
 A job that is reset begins a new one of these and forgets the old: whatever still comes of an old call finds an epoch
 that is over, and changes nothing [E23, E30].
 
-Everything here is guarded by the job's lock. `run`, `create`, `call`, `kill` and `get` are the driver's;
-`_task_done`, `_received` and `_pushed` come from the runtime's callback thread, which they must not hold up: they
-take the lock for moments, change states and post to queues.
+A task is submitted when what it needs from other parties is here (`fed.core.dataflow`), by whatever thread finds that
+it is: the driver's, that of the direct channel (`arrived`) or the data-sending one (`_took`). Not by the runtime's
+callback thread (`_task_done`, `_pushed`), which must not be held up.
+
+Everything here is guarded by the job's lock, which is taken for moments, to change states and to post to queues.
 """
 
 from __future__ import annotations
@@ -18,22 +20,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from fed.changes import Changes
+from fed.core.dataflow import Dataflow, Instruction, Submit
 from fed.core.failure import Failure, Fault, Kind
-from fed.core.idset import IdSet
 from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan, PlannedObject, Step
 from fed.core.rendezvous import Key
 from fed.core.stall import MAX_SHOWN, Standing, Wait
 from fed.errors import FedTimeoutError, UsageError
 from fed.object import FedObject, ObjectId
+from fed.proxy.arriving import Arrived
 from fed.proxy.sender import Delivery
 from fed.raising import RemoteTraceback
-from fed.runtime.arguments import PLAIN, Nested, Packed, Shape
+from fed.runtime.arguments import PLAIN, Arriving, Nested, Packed, Shape
 from fed.runtime.body import text_of
-from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, TaskBody
-from fed.serde.receipt import Receipt, SmallValue
+from fed.runtime.contract import (
+    ActorBody,
+    ActorKilledError,
+    Call,
+    FetchFailed,
+    Outcome,
+    Proxies,
+    Ref,
+    Runtime,
+    Submission,
+    TaskBody,
+)
+from fed.serde.contract import DecodeError
+from fed.serde.receipt import Receipt, SmallCodec, SmallValue
 
-__all__ = ["Desk", "Entry", "Epoch", "Push"]
+__all__ = ["Actor", "Desk", "Entry", "Epoch", "Push"]
 
 logger = logging.getLogger("fed.epoch")
 
@@ -83,8 +98,8 @@ class Desk(Protocol):
         """Queue results to be sent. With the lock."""
         ...
 
-    def confirm(self) -> None:
-        """Something has arrived that is to be confirmed soon. With the lock."""
+    def soon(self, step: Callable[[], None]) -> None:
+        """Have something done on the data-sending thread. With the lock or without."""
         ...
 
     def raise_failure(self, failure: Failure, cause: BaseException | None) -> None:
@@ -98,11 +113,12 @@ class Entry(PlannedObject):
     Attributes:
         label: The call that makes it, for people.
         state: PENDING, READY or FAILED; leaves PENDING once [E12].
-        ref: Where this party has it, or will; None where it does not need it.
+        ref: Where this party has it, or will; None if it has it in `small` only, or does not need it.
         failure: Why there is no value, in FAILED.
         cause: The user's exception behind the failure, where that was raised here.
-        small: Its value in bytes, where it is this party's own, READY and small.
+        small: Its value in bytes, where it is READY and small.
         consumers: Parties to push it to as soon as it is READY, or to tell that it will not be.
+        task: The task of this party that makes it, in PENDING.
         dependents: Failed tasks that wait for this state, to know whether they failed because of it.
         wait: The `fed.get` that waits for it.
         epoch: The epoch that it belongs to.
@@ -118,6 +134,7 @@ class Entry(PlannedObject):
         "ref",
         "small",
         "state",
+        "task",
         "wait",
     )
 
@@ -131,6 +148,7 @@ class Entry(PlannedObject):
         self.cause: BaseException | None = None
         self.small: SmallValue | None = None
         self.consumers: tuple[str, ...] = ()
+        self.task: _Task | None = None
         self.dependents: list[_Task] = []
         self.wait: _Wait | None = None
 
@@ -143,22 +161,69 @@ class Push(NamedTuple):
     consumers: tuple[str, ...]
 
 
+class Actor:
+    """An actor, as the driver of each party knows it.
+
+    Attributes:
+        name: In calls; equal everywhere.
+        label: Its class, for people.
+        ordered: Whether its calls run in the order of the program.
+        handle: The runtime's, in its own party, once it is created.
+        construction: What stands for its construction there: what failed in it fails every method.
+        killed: Whether `fed.kill` ended it.
+    """
+
+    __slots__ = ("construction", "handle", "killed", "label", "name", "ordered")
+
+    def __init__(self, name: str, label: str, *, ordered: bool) -> None:
+        self.name = name
+        self.label = label
+        self.ordered = ordered
+        self.handle: Any = None
+        self.construction: Entry | None = None
+        self.killed = False
+
+
 class _Task:
-    """A submitted task of this party that has not ended."""
+    """A task of this party that has not ended.
 
-    __slots__ = ("actor", "done", "failed", "killed", "label", "results", "sequence", "undecided", "uses")
+    Attributes:
+        sequence: The number of its call.
+        label: The call, for people.
+        results: What it makes.
+        uses: What it needs.
+        submit: Hands it to the runtime; None once that is done.
+        actor: The actor that it is a call of, or constructs.
+        done: The runtime's reference that tells of its end, once it is submitted.
+        failed: Why it failed, if it did.
+        undecided: How many of those that it uses have no state yet, once it has failed.
+    """
 
-    def __init__(self, sequence: int, label: str, results: tuple[Entry, ...], uses: Sequence[Entry]) -> None:
+    __slots__ = ("actor", "done", "failed", "label", "results", "sequence", "submit", "undecided", "uses")
+
+    def __init__(
+        self,
+        sequence: int,
+        label: str,
+        results: tuple[Entry, ...],
+        uses: Sequence[Entry],
+        submit: Callable[[], Submission],
+        actor: Actor | None = None,
+    ) -> None:
         self.sequence = sequence
         self.label = label
         self.results = results
         self.uses = uses
+        self.submit: Callable[[], Submission] | None = submit
+        self.actor = actor
         self.done: Ref = None
         self.failed: Outcome | None = None
         self.undecided = 0
-        # The construction of an actor: which, by its id here; and whether `fed.kill` ended it, which is no failure.
-        self.actor: int | None = None
-        self.killed = False
+
+    @property
+    def is_killed_construction(self) -> bool:
+        """Whether it constructs an actor that was killed, which is no failure of the construction."""
+        return self.actor is not None and self.actor.killed and self.results[0] is self.actor.construction
 
 
 class _Wait:
@@ -177,7 +242,7 @@ class Epoch:
         number: Which, from 0.
         party: This party.
         parties: All parties, in the order that is equal everywhere.
-        max_receives: How many receives may be outstanding.
+        codec: Reads small values.
         runtime: Where tasks run.
         proxies: The way to the other parties.
         desk: The job.
@@ -188,32 +253,34 @@ class Epoch:
         number: int,
         party: str,
         parties: Sequence[str],
-        max_receives: int,
+        codec: SmallCodec,
         runtime: Runtime,
         proxies: Proxies,
         desk: Desk,
     ) -> None:
         self.number = number
         self._party = party
-        self._max_receives = max_receives
+        self._codec = codec
         self._runtime = runtime
         self._proxies = proxies
         self._desk = desk
         self._lock = desk.changed
         self._plan = Plan(party, parties, number)
         self._over = False
+        # What nothing that waits gets past any more: the job has failed.
+        self._aborted: Failure | None = None
         self._tasks: set[_Task] = set()
-        self._constructing: dict[int, _Task] = {}
-        # Of the actors made here, by name: what stands for the construction. What failed in it fails every method.
-        self._constructions: dict[str, Entry] = {}
-        self._receiving: set[Entry] = set()
+        self._flow: Dataflow[_Task, Outcome] = Dataflow()
+        # Tasks that some thread is about to submit.
+        self._submitting: collections.deque[_Task] = collections.deque()
+        # Objects of other parties that are waited for; and of those that are large, by which call they are taken.
+        self._expected: dict[Key, Entry] = {}
+        self._taking: dict[Key, Submission] = {}
         self._pushing = 0
         # What a `fed.get` in progress wants.
         self._wanted: Sequence[Entry] = ()
         self._moves = 0
-        self._unconfirmed: list[Key] = []
         # What the receiver would have to know again if it were killed.
-        self._arrived: dict[str, IdSet] = {}
         self._missing: dict[Key, Failure] = {}
 
     @property
@@ -232,9 +299,9 @@ class Epoch:
         return self._pushing
 
     @property
-    def receiving(self) -> int:
+    def expected(self) -> int:
         """How many objects of other parties are waited for."""
-        return len(self._receiving)
+        return len(self._expected)
 
     @property
     def moves(self) -> int:
@@ -277,16 +344,24 @@ class Epoch:
     @property
     def drained(self) -> bool:
         """Whether every task here has ended, and everything that was to come or go has."""
-        return not (self._tasks or self._pushing or self._receiving)
+        return not (self._tasks or self._pushing or self._expected)
 
     def end(self) -> None:
         """The next epoch has begun: nothing that still comes of this one counts. With the lock."""
         self._over = True
         self._tasks.clear()
-        self._constructing.clear()
-        self._receiving.clear()
-        self._unconfirmed.clear()
+        self._flow = Dataflow()
+        self._submitting.clear()
+        self._expected.clear()
+        self._taking.clear()
         self._pushing = 0
+
+    def abort(self, root: Failure) -> None:
+        """The job has failed: nothing that waits goes on, and nothing is submitted any more. With the lock."""
+        if self._aborted is None and not self._over:
+            self._aborted = root
+            for entry in list(self._expected.values()):
+                self._not_coming(entry, root)
 
     # The driver's calls
 
@@ -294,38 +369,25 @@ class Epoch:
         """A call of a function."""
         return self._call(body.name, party, packed, returns, lambda call: self._runtime.submit(body, call))
 
-    def create(self, body: ActorBody, party: str, packed: Packed) -> tuple[Any, str]:
-        """The creation of an actor.
+    def create(self, body: ActorBody, party: str, packed: Packed) -> Actor:
+        """The creation of an actor."""
+        actor = Actor(f"{self.number}#{self._plan.calls}", body.name, ordered=not body.is_concurrent)
 
-        Returns:
-            The runtime's actor in its own party, None elsewhere; and the actor's name in calls.
-        """
-        created: list[Any] = []
+        def submit(call: Call) -> Submission:
+            handle, done = self._runtime.create(body, call)
+            with self._lock:
+                actor.handle = handle
+                killed = actor.killed
+            if killed:
+                self._runtime.kill(handle)
+            return Submission((done,), done)
 
-        def submit(call: Call) -> Any:
-            actor, done = self._runtime.create(body, call)
-            created.append(actor)
-            return (done,), done
-
-        (construction,) = self._call(f"{body.name}.__init__", party, packed, 1, submit)
-        sequence = self._plan.calls - 1
-        name = f"{self.number}#{sequence}"
-        if party == self._party:
-            self._constructions[name] = construction._entry
-        if not created:
-            return None, name
-        with self._lock:
-            # None if it is made already, or has failed.
-            task = next((one for one in self._tasks if one.sequence == sequence), None)
-            if task is not None:
-                task.actor = id(created[0])
-                self._constructing[task.actor] = task
-        return created[0], name
+        self._call(f"{body.name}.__init__", party, packed, 1, submit, actor=actor)
+        return actor
 
     def call(
         self,
-        actor: Any,
-        name: str,
+        actor: Actor,
         label: str,
         method: str,
         party: str,
@@ -335,28 +397,28 @@ class Epoch:
     ) -> tuple[FedObject[Any], ...]:
         """A call of an actor's method."""
 
-        def submit(call: Call) -> Any:
-            return self._runtime.call(actor, method, call, options)
+        def submit(call: Call) -> Submission:
+            return self._runtime.call(actor.handle, method, call, options)
 
-        return self._call(
-            label, party, packed, returns, submit, of=f" of actor {name}", after=self._constructions.get(name)
-        )
+        return self._call(label, party, packed, returns, submit, of=f" of actor {actor.name}", actor=actor)
 
-    def kill(self, actor: Any, name: str, party: str) -> None:
+    def kill(self, actor: Actor, party: str) -> None:
         """The end of an actor."""
         step = self._plan.task(party, ())
         with self._lock:
-            self._desk.note(f"fed.kill(actor {name})")
+            self._desk.note(f"fed.kill(actor {actor.name})")
             self._moves += 1
-            if step.here:
-                task = self._constructing.pop(id(actor), None)
-                if task is not None:
-                    task.killed = True
+            if step.here and not actor.killed:
+                actor.killed = True
+                if actor.construction is not None and actor.construction.epoch is self:
                     # Who calls it fails because of the kill, and does not wait for what becomes of the construction.
-                    self._finish(one for entry in task.results for one in self._ready(entry))
+                    self._finish(self._ready(actor.construction))
+                self._apply(self._flow.discard(actor, _killed(actor)))
+            handle = actor.handle
         self._desk.raise_if_latched()
-        if step.here:
-            self._runtime.kill(actor)
+        if step.here and handle is not None:
+            self._runtime.kill(handle)
+        self._submit_ready()
 
     def get(self, objects: Sequence[FedObject[Any]], timeout_s: float | None) -> list[Any]:
         """The values of objects, in every party.
@@ -393,14 +455,24 @@ class Epoch:
         return self._fetch(entries)
 
     def _fetch(self, entries: Sequence[Entry]) -> list[Any]:
+        """What is small this party reads too, its own as well, so that all parties get equal values."""
+        stored = [entry for entry in entries if entry.small is None]
         try:
-            return self._runtime.fetch([entry.ref for entry in entries])
+            fetched = iter(self._runtime.fetch([entry.ref for entry in stored]) if stored else ())
+            values = []
+            for entry in entries:
+                values.append(next(fetched) if entry.small is None else self._codec.read(entry.small))
+            return values
         except FetchFailed as error:
             # It was there and is lost; the others still have it, so this party alone cannot go on.
-            entry = entries[error.position]
-            with self._lock:
-                failure = self._desk.new_failure(error.fault, entry.label, entry.id.sequence)
-                self._desk.learn(failure, cause=error.cause, ends_job=True)
+            entry, label = stored[error.position], stored[error.position].label
+            fault, cause = error.fault, error.cause
+        except DecodeError as error:
+            detail, label = f"{_origin(entry)} cannot be decoded", ""
+            fault, cause = Fault(Kind.DELIVERY, type(error).__name__, detail=detail, message=str(error)), error
+        with self._lock:
+            failure = self._desk.new_failure(fault, label, entry.id.sequence)
+            self._desk.learn(failure, cause=cause, ends_job=True)
         self._desk.raise_if_latched()
         raise RuntimeError("a lost value did not end the job")
 
@@ -410,10 +482,10 @@ class Epoch:
         party: str,
         packed: Packed,
         returns: int,
-        submit: Callable[[Call], Any],
+        submit: Callable[[Call], Submission],
         *,
         of: str = "",
-        after: Entry | None = None,
+        actor: Actor | None = None,
     ) -> tuple[FedObject[Any], ...]:
         uses = [self._entry(one) for one in packed.objects]
         suffix = "" if returns == 1 else f" -> {returns}"
@@ -428,34 +500,119 @@ class Epoch:
             Entry(self, ObjectId(self.number, step.sequence, slot, stamp), party, named) for slot in range(returns)
         )
         if step.here:
-            values = tuple(value._entry.ref if type(value) is FedObject else value for value in packed.values)
-            extras = tuple(one._entry.ref for one in packed.extras)
-            shape = Shape(packed.keywords, len(extras), returns)
-            call = Call((*values, *extras), None if shape == PLAIN else shape)
-            depends = uses if after is None else [*uses, after]
+            if actor is not None and actor.construction is None:
+                (actor.construction,) = made
+            elif actor is not None and actor.construction is not None and actor.construction.epoch is self:
+                uses.append(actor.construction)
+            shape = Shape(packed.keywords, len(packed.extras), returns)
+            wanted = None if shape == PLAIN else shape
 
-            def submit_call() -> Any:
-                if any(used.ref is None for used in depends):
-                    raise UsageError("an argument comes from a call that could not be made")
-                return submit(call)
+            def submit_call() -> Submission:
+                values = tuple(
+                    [_passed(value._entry) if type(value) is FedObject else value for value in packed.values]
+                )
+                return submit(Call((*values, *[_passed(one._entry) for one in packed.extras]), wanted, step.sequence))
 
-            self._start(_Task(step.sequence, named, made, depends), submit_call)
+            self._start(_Task(step.sequence, named, made, uses, submit_call, actor))
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
 
-    def _start(self, task: _Task, submit: Callable[[], Any]) -> None:
+    def _start(self, task: _Task) -> None:
         # The job may have latched while the call was prepared [E21].
         self._desk.raise_if_latched()
         with self._lock:
             self._tasks.add(task)
+            for entry in task.results:
+                entry.task = task
+            queue, ordered = (None, True) if task.actor is None else (task.actor, task.actor.ordered)
+            self._apply(self._flow.add(task, self._needs(task), queue=queue, in_turn=ordered))
+        self._submit_ready()
+
+    def _needs(self, task: _Task) -> list[Entry | _Task]:
+        """What of a task's arguments is not here and not the runtime's to wait for. The lock is held."""
+        needs: list[Entry | _Task] = []
+        for used in task.uses:
+            if used.state == PENDING:
+                if used.party != self._party:
+                    needs.append(used)
+                elif used.task is not None and used.task in self._flow:
+                    needs.append(used.task)
+        return needs
+
+    def _apply(self, instructions: Sequence[Instruction[_Task, Outcome]]) -> None:
+        """Do what the table says; what is to be submitted, `_submit_ready` does. The lock is held."""
+        pending = collections.deque(instructions)
+        failed: list[_Task] = []
+        while pending:
+            one = pending.popleft()
+            if isinstance(one, Submit):
+                outcome = self._why_not(one.task)
+                if outcome is None:
+                    self._submitting.append(one.task)
+                    continue
+                pending.extend(self._flow.failed(one.task, outcome))
+            else:
+                outcome = one.reason
+            one.task.failed = outcome
+            failed.append(one.task)
+        self._finish(failed)
+
+    def _why_not(self, task: _Task) -> Outcome | None:
+        """Why a task is not to be submitted, if it is not. The lock is held."""
+        if self._aborted is not None:
+            return _inherited(self._aborted, None)
+        failed = next((used for used in task.uses if used.failure is not None), None)
+        if failed is not None and failed.failure is not None:
+            return _inherited(failed.failure, failed.cause)
+        actor = task.actor
+        if actor is None or actor.construction is None:
+            return None
+        # One that was to be made in an epoch that ended before that never is.
+        never_made = actor.handle is None and actor.construction.epoch is not self
+        return _killed(actor) if actor.killed or never_made else None
+
+    def _submit_ready(self) -> None:
+        """Submit what is ready. Without the lock."""
+        while True:
+            with self._lock:
+                if not self._submitting:
+                    return
+                task = self._submitting.popleft()
+                outcome = self._why_not(task)
+                if outcome is not None:
+                    self._fail_unsubmitted(task, outcome)
+            if outcome is None:
+                self._submit(task)
+
+    def _submit(self, task: _Task) -> None:
+        submit, task.submit = task.submit, None
+        if submit is None:
+            raise RuntimeError(f"{task.label} was submitted before")
         try:
-            refs, task.done = submit()
+            refs, done = submit()
         except Exception as error:  # noqa: BLE001 - an argument that cannot be pickled, an option that Ray refuses
             # The call has its number and the others count on it: it must end like any other that fails.
-            self._task_done(task, Outcome(None, Fault(Kind.TASK, type(error).__name__, message=text_of(error)), error))
+            fault = Fault(Kind.TASK, type(error).__name__, message=text_of(error))
+            with self._lock:
+                self._fail_unsubmitted(task, Outcome(None, fault, error))
             return
-        for entry, ref in zip(task.results, refs, strict=True):
-            entry.ref = ref
-        self._watch(task.done, functools.partial(self._task_done, task))
+        with self._lock:
+            if self._over:
+                return
+            task.done = done
+            for entry, ref in zip(task.results, refs, strict=True):
+                entry.ref = ref
+            self._apply(self._flow.submitted(task))
+        self._watch(done, functools.partial(self._task_done, task))
+
+    def _fail_unsubmitted(self, task: _Task, outcome: Outcome) -> None:
+        """A task that was to be submitted fails instead. The lock is held."""
+        if not self._over:
+            self._moves += 1
+            further = self._flow.failed(task, outcome)
+            task.failed = outcome
+            self._finish([task])
+            self._apply(further)
+            self._lock.notify_all()
 
     def _entry(self, one: FedObject[Any]) -> Entry:
         entry: Entry = one._entry
@@ -465,13 +622,12 @@ class Epoch:
 
     def _advance(self, step: Step, uses: Sequence[Entry]) -> None:
         """Carry out what a call asks of this party besides running the task."""
-        # One call for the results of one task: those of several would all wait for the slowest of them.
-        by_task: dict[tuple[str, int], list[Entry]] = {}
-        for position in step.receives:
-            used = uses[position]
-            by_task.setdefault((used.party, used.id.sequence), []).append(used)
-        for entries in by_task.values():
-            self._receive(entries)
+        if step.receives:
+            awaited = [uses[position] for position in step.receives]
+            keys = [Key(entry.party, entry.id) for entry in awaited]
+            with self._lock:
+                self._expected.update(zip(keys, awaited, strict=True))
+            self._proxies.expect(keys)
         if step.pushes:
             needed: dict[Entry, tuple[str, ...]] = {}
             for position, consumer in step.pushes:
@@ -479,19 +635,6 @@ class Epoch:
             with self._lock:
                 for entry, consumers in needed.items():
                     self._need(entry, consumers)
-
-    def _receive(self, entries: list[Entry]) -> None:
-        # Waits for earlier objects only, whose tasks do not depend on later ones, so this cannot deadlock.
-        self._desk.wait(lambda: not self._receiving or len(self._receiving) + len(entries) <= self._max_receives)
-        self._desk.raise_if_latched()
-        with self._lock:
-            confirmed, self._unconfirmed = self._unconfirmed, []
-        submission = self._proxies.receive([Key(entry.party, entry.id) for entry in entries], confirmed)
-        with self._lock:
-            for entry, ref in zip(entries, submission.results, strict=True):
-                entry.ref = ref
-                self._receiving.add(entry)
-        self._watch(submission.done, functools.partial(self._received, entries, submission.done))
 
     def _need(self, entry: Entry, consumers: tuple[str, ...]) -> None:
         """Parties need an object of this one. The lock is held."""
@@ -506,11 +649,6 @@ class Epoch:
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
         self._pushing += len(consumers)
         self._desk.push([Push(self, entry, tuple(consumers))])
-
-    @property
-    def arrived(self) -> Mapping[str, IdSet]:
-        """What has come from other parties in this epoch, by owner. With the lock."""
-        return self._arrived
 
     @property
     def missing(self) -> Mapping[Key, Failure]:
@@ -539,12 +677,77 @@ class Epoch:
                 entries = {entry.id: entry for entry, _, _ in group}
                 self._watch(done, functools.partial(self._pushed, entries, sum(len(to) for _, to, _ in group), done))
 
-    def flush_confirmations(self) -> None:
-        """Confirm what has arrived and no receive has confirmed along the way."""
+    # On the channel's thread, and on the data-sending one
+
+    def arrived(self, arrivals: Sequence[Arrived]) -> None:
+        """Objects of other parties have come, or will not."""
+        large: list[Key] = []
         with self._lock:
-            confirmed, self._unconfirmed = self._unconfirmed, []
-        if confirmed:
-            self._proxies.confirm(confirmed)
+            if self._over:
+                return
+            self._moves += 1
+            for key, small, failure in arrivals:
+                entry = self._expected.get(key)
+                if entry is None:
+                    continue
+                if failure is not None:
+                    self._not_coming(entry, self._desk.believed(failure))
+                elif small is not None:
+                    entry.small = small
+                    self._came(entry)
+                else:
+                    large.append(key)
+            self._lock.notify_all()
+        for key in large:
+            self._take(key)
+        self._submit_ready()
+
+    def _take(self, key: Key) -> None:
+        taking = self._proxies.take(key)
+        with self._lock:
+            self._taking[key] = taking
+        # What becomes possible by it is not to be submitted on the runtime's thread.
+        self._watch(taking.done, lambda outcome: self._desk.soon(functools.partial(self._took, key, taking, outcome)))
+
+    def _took(self, key: Key, taking: Submission, outcome: Outcome) -> None:
+        with self._lock:
+            # A receiver that was killed is asked in vain, and the one in its place tells of the object again.
+            if self._over or self._taking.get(key) is not taking or _is_lost(outcome):
+                return
+            self._moves += 1
+            del self._taking[key]
+            entry = self._expected.get(key)
+            if entry is None:
+                return
+            if outcome.fault is not None:
+                self._not_coming(entry, self._proxy_failed(outcome.fault))
+            elif outcome.value is not None:
+                failure = self._desk.new_failure(outcome.value, "", entry.id.sequence)
+                self._not_coming(entry, failure)
+            else:
+                (entry.ref,) = taking.results
+                self._came(entry)
+            self._lock.notify_all()
+        self._proxies.confirm([key])
+        self._submit_ready()
+
+    def _came(self, entry: Entry) -> None:
+        """An object of another party is here. The lock is held."""
+        key = Key(entry.party, entry.id)
+        self._expected.pop(key, None)
+        self._missing.pop(key, None)
+        self._finish(self._ready(entry))
+        self._apply(self._flow.arrived(entry))
+
+    def _not_coming(self, entry: Entry, failure: Failure) -> None:
+        """An object of another party will never be here. The lock is held."""
+        key = Key(entry.party, entry.id)
+        self._expected.pop(key, None)
+        self._taking.pop(key, None)
+        self._missing.pop(key, None)
+        self._finish(self._fail(entry, failure, None))
+        self._apply(self._flow.failed(entry, _inherited(failure, None)))
+        self._learn_inherited(failure)
 
     # On the runtime's callback thread
 
@@ -581,33 +784,6 @@ class Epoch:
                         entry.dependents.append(task)
                     return
             self._finish([task])
-            self._lock.notify_all()
-
-    def _received(self, entries: list[Entry], done: Ref, outcome: Outcome) -> None:
-        with self._lock:
-            if self._over:
-                return
-            self._moves += 1
-            failures: Sequence[Failure | None]
-            if outcome.fault is not None:
-                failures = [self._proxy_failed(outcome.fault)] * len(entries)
-            else:
-                failures = outcome.value
-            for entry, failure in zip(entries, failures, strict=True):
-                self._receiving.discard(entry)
-                self._missing.pop(Key(entry.party, entry.id), None)
-                if entry.state != PENDING:
-                    continue
-                if failure is None:
-                    self._finish(self._ready(entry))
-                    self._unconfirmed.append(Key(entry.party, entry.id))
-                    self._arrived.setdefault(entry.party, IdSet()).add(entry.id)
-                else:
-                    believed = self._desk.believed(failure)
-                    self._finish(self._fail(entry, believed, None))
-                    self._learn_inherited(believed)
-            if self._unconfirmed:
-                self._desk.confirm()
             self._lock.notify_all()
 
     def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, done: Ref, outcome: Outcome) -> None:
@@ -654,10 +830,7 @@ class Epoch:
         while finishing:
             task = finishing.popleft()
             self._tasks.discard(task)
-            # An id is used again once its actor's handle is gone; it may stand for a younger one by now.
-            if task.actor is not None and self._constructing.get(task.actor) is task:
-                del self._constructing[task.actor]
-            if task.failed is None or task.killed:
+            if task.failed is None or task.is_killed_construction:
                 for entry in task.results:
                     finishing += self._ready(entry)
                 continue
@@ -667,7 +840,10 @@ class Epoch:
 
     def _ready(self, entry: Entry) -> list[_Task]:
         """An object is there. Returns the failed tasks that are thereby decided."""
-        entry.state = READY
+        if entry.state != PENDING:
+            # The construction of an actor that was killed meanwhile.
+            return []
+        entry.state, entry.task = READY, None
         consumers, entry.consumers = entry.consumers, ()
         if consumers:
             self._post_pushes(entry, consumers)
@@ -675,7 +851,7 @@ class Epoch:
 
     def _fail(self, entry: Entry, failure: Failure, cause: BaseException | None) -> list[_Task]:
         """An object will never be. Returns the failed tasks that are thereby decided."""
-        entry.state, entry.failure, entry.cause = FAILED, failure, cause
+        entry.state, entry.failure, entry.cause, entry.task = FAILED, failure, cause, None
         consumers, entry.consumers = entry.consumers, ()
         for consumer in consumers:
             self._tell_failed(consumer, failure, entry)
@@ -704,7 +880,9 @@ class Epoch:
             # This may be the first that is heard of it, and whoever is woken by it must find it known [E13].
             self._learn_inherited(inherited)
             return inherited, cause
-        failure = self._desk.new_failure(fault, task.label, task.sequence)
+        # What cannot be decoded is no failure of the task's.
+        label = "" if fault.kind is Kind.DELIVERY else task.label
+        failure = self._desk.new_failure(fault, label, task.sequence)
         cause = outcome.error
         if cause is not None and fault.traceback and cause.__cause__ is None and cause.__traceback__ is None:
             cause.__cause__ = RemoteTraceback(fault.traceback)
@@ -723,3 +901,29 @@ def _arguments_text(packed: Packed) -> str:
         texts[place] = f"{name}={texts[place]}"
     inside = f" with {', '.join([str(one.id) for one in packed.extras])} inside" if packed.extras else ""
     return ", ".join(texts) + inside
+
+
+def _origin(entry: Entry) -> str:
+    return f"object {entry.id} from party {entry.party!r}"
+
+
+def _passed(entry: Entry) -> Any:
+    """What the runtime is given for an object: a reference, or what came as it came."""
+    if entry.ref is None and entry.small is not None:
+        return Arriving(_origin(entry), entry.small)
+    return entry.ref
+
+
+def _inherited(failure: Failure, cause: BaseException | None) -> Outcome:
+    """The end of a task of which an argument has failed."""
+    return Outcome(None, Fault(failure.kind, failure.type_name, inherited=failure), cause)
+
+
+def _killed(actor: Actor) -> Outcome:
+    """The end of a call that is made too late: its actor was killed, or never made."""
+    error = ActorKilledError(f"actor {actor.label} was killed")
+    return Outcome(None, Fault(Kind.ACTOR_DIED, "ActorDiedError", message=str(error)), error)
+
+
+def _is_lost(outcome: Outcome) -> bool:
+    return outcome.fault is not None and outcome.fault.kind is Kind.OBJECT_LOST

@@ -4,8 +4,9 @@ Threads, and what each may do:
 
 - the *driver* thread, the user's: fed calls. It submits work and waits on one condition; it never blocks in the
   runtime, so that a failure can always wake it.
-- the runtime's callback thread: tells the epoch what became of tasks, receives and pushes; see `fed.epoch`.
-- the *data-sending* thread: pushes results that are ready, confirms arrivals, listens to what peers tell.
+- the direct channel's thread for data: takes in what arrives from peers, and submits the tasks that waited for it.
+- the runtime's callback thread: tells the epoch what became of tasks and pushes; see `fed.epoch`.
+- the *data-sending* thread: pushes results that are ready, listens to what peers tell.
 - the *error-queue* thread: tells peers of failures and of progress, apart from data.
 - the *cleanup* thread: waits for the votes on the root, lets everyone go who waits, runs the failure handler, wakes
   a driver that is outside fed; see `fed.cleanup`.
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import copy
 import dataclasses
 import functools
 import importlib.metadata
@@ -38,7 +38,7 @@ from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.core.stall import Due, Stall, account, graph, mermaid
-from fed.epoch import Entry, Epoch, Push
+from fed.epoch import Actor, Entry, Epoch, Push
 from fed.errors import (
     ConfigError,
     FailureError,
@@ -50,6 +50,7 @@ from fed.errors import (
 )
 from fed.interruption import Interrupter
 from fed.object import FedObject, ObjectId
+from fed.proxy.arriving import Arrived
 from fed.proxy.known import Known
 from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind
 from fed.proxy.sender import OUTCAST, SenderEventKind
@@ -59,6 +60,7 @@ from fed.runtime.body import text_of
 from fed.runtime.contract import ActorBody, Outcome, Proxies, Ref, Runtime, TaskBody
 from fed.runtime.placement import amounts
 from fed.sending import QueueThread
+from fed.serde.receipt import SmallCodec
 from fed.transport.contract import MAX_GREETING_BYTES, PROTOCOL_VERSION, Hello, LinkStatistics
 
 __all__ = ["Job", "JobStatistics", "hello_of"]
@@ -72,9 +74,6 @@ machine has far too much to do; one that takes longer has no say any more."""
 PROGRESS_S: Final = 0.4
 """How long after a call the others are told how far this party is, and, twice that after the last one, everyone who has
 not been: so a divergence is found within a second. A party that tells it more often has less time for its work."""
-
-CONFIRM_S: Final = 0.1
-"""How long an arrival may wait for a receive that confirms it along the way. Its owner keeps the object until then."""
 
 TELL_S: Final = 5.0
 """How long the error queue tries to tell a peer of a failure before it begins anew."""
@@ -134,8 +133,10 @@ class _SenderEvents(NamedTuple):
     outcome: Outcome
 
 
-class _Confirm(NamedTuple):
-    """For the data-sending thread: something has arrived and is to be confirmed soon."""
+class _Step(NamedTuple):
+    """For the data-sending thread: something that the runtime's thread must not be held up by."""
+
+    run: Callable[[], None]
 
 
 class _Tell(NamedTuple):
@@ -254,7 +255,6 @@ class Job:
         self._stall = Stall(config.party, STALL_S)
         self._idle = False
         self._progress_due = False
-        self._confirm_due = False
         # Belongs to the data-sending thread.
         self._handled: Handled | None = None
         # These three belong to the error-queue thread.
@@ -274,12 +274,10 @@ class Job:
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
-        self._data: QueueThread[Push | _Events | _ListensAgain | _SenderEvents | _Confirm | Gone] = QueueThread(
+        self._data: QueueThread[Push | _Events | _ListensAgain | _SenderEvents | _Step | Gone] = QueueThread(
             f"fed-{config.party}-data",
             self._handle_data,
             self._thread_failed,
-            idle=self._flush_confirmations,
-            idle_s=CONFIRM_S,
             clock=clock,
         )
         self._errors: QueueThread[_Tell | _Told | _Wake | _Called] = QueueThread(
@@ -320,6 +318,7 @@ class Job:
         self._proxies = self._runtime.start()
         with self._lock:
             self._epoch = self._new_epoch(0, self._proxies)
+        self._proxies.listen(self._arrived)
         deadline = self._clock.monotonic() + START_S
         self._listen()
         self._listened = True
@@ -414,15 +413,14 @@ class Job:
         with self._interrupter.inside:
             return self._running().run(body, party, packed, returns)
 
-    def create(self, body: ActorBody, party: str, packed: Packed) -> tuple[Any, str]:
-        """The creation of an actor; see `Epoch.create`."""
+    def create(self, body: ActorBody, party: str, packed: Packed) -> Actor:
+        """The creation of an actor."""
         with self._interrupter.inside:
             return self._running().create(body, party, packed)
 
     def call(
         self,
-        actor: Any,
-        name: str,
+        actor: Actor,
         label: str,
         method: str,
         party: str,
@@ -432,13 +430,13 @@ class Job:
     ) -> tuple[FedObject[Any], ...]:
         """A call of an actor's method."""
         with self._interrupter.inside:
-            return self._running().call(actor, name, label, method, party, packed, returns, options)
+            return self._running().call(actor, label, method, party, packed, returns, options)
 
-    def kill(self, actor: Any, name: str, party: str) -> None:
+    def kill(self, actor: Actor, party: str) -> None:
         """The end of an actor."""
         self.check_party(party)
         with self._interrupter.inside:
-            self._running().kill(actor, name, party)
+            self._running().kill(actor, party)
 
     def get(self, objects: Sequence[FedObject[Any]], timeout_s: float | None) -> list[Any]:
         """The values of objects; see `Epoch.get`."""
@@ -498,7 +496,7 @@ class Job:
             )
         self._interrupter.forget()
         deadline = self._clock.monotonic() + START_S
-        for done in self._running_proxies().reset(self._coordinator.epoch, _epoch_over(self.party)):
+        for done in self._running_proxies().reset(self._coordinator.epoch):
             self._result_of(done, deadline, "the proxies to begin the next epoch")
         while self._past_cleanups:
             self._end_cleanup(self._past_cleanups.pop())
@@ -633,11 +631,9 @@ class Job:
         for one in pushes:
             self._data.post(one)
 
-    def confirm(self) -> None:
-        """See `fed.epoch.Desk.confirm`."""
-        if not self._confirm_due:
-            self._confirm_due = True
-            self._data.post(_Confirm())
+    def soon(self, step: Callable[[], None]) -> None:
+        """See `fed.epoch.Desk.soon`."""
+        self._data.post(_Step(step))
 
     def raise_failure(self, failure: Failure, cause: BaseException | None) -> None:
         """See `fed.epoch.Desk.raise_failure`."""
@@ -681,7 +677,7 @@ class Job:
             number,
             self.party,
             self.config.parties,
-            self.config.max_pending_receives,
+            SmallCodec(self.config.types),
             self._runtime,
             proxies,
             self,
@@ -697,7 +693,7 @@ class Job:
 
     # On the data-sending thread
 
-    def _handle_data(self, items: list[Push | _Events | _ListensAgain | _SenderEvents | _Confirm | Gone]) -> None:
+    def _handle_data(self, items: list[Push | _Events | _ListensAgain | _SenderEvents | _Step | Gone]) -> None:
         epoch = self._running()
         pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
         for item in items:
@@ -710,16 +706,21 @@ class Job:
                 self._handle_listening(item.outcome)
             elif isinstance(item, _SenderEvents):
                 self._handle_sender_events(item.outcome)
+            elif isinstance(item, _Step):
+                item.run()
             elif isinstance(item, Gone):
                 self._running_proxies().forget(item.peer, item.failure)
         ready = list(pushes.values())
         for start in range(0, len(ready), PUSH_BATCH):
             epoch.push(ready[start : start + PUSH_BATCH])
 
-    def _flush_confirmations(self) -> None:
-        self._confirm_due = False
-        if self._epoch is not None:
-            self._epoch.flush_confirmations()
+    def _arrived(self, arrivals: Sequence[Arrived]) -> None:
+        """Objects of peers are here. On the channel's thread for data."""
+        try:
+            self._running().arrived(arrivals)
+        except Exception as error:
+            logger.exception("what arrived could not be taken in")
+            self._thread_failed(error)
 
     def _listen(self) -> None:
         """Ask the receiver for what peers tell next."""
@@ -764,8 +765,6 @@ class Job:
         elif event.kind is PeerEventKind.LOST:
             detail = f"nothing was heard of it for {event.silent_s:.1f} s (lease_s is {self.config.lease_s:g})"
             self._lose(event.peer, detail)
-        elif event.failure is not None and event.epoch == self._coordinator.epoch:
-            self.learn(event.failure)
 
     def _handle_greeting(self, peer: str, incarnation: str) -> None:
         """A peer's driver has greeted this party for the first time. The lock is held."""
@@ -828,11 +827,7 @@ class Job:
         proxies = self._running_proxies()
         with self._lock:
             known = self._known()
-            root = self._coordinator.book.root if self._root_error is not None else None
-        proxies.reset(known.epoch, _epoch_over(self.party))
         proxies.restore_receiver(known)
-        if root is not None:
-            proxies.abort(known.epoch, root)
         self._runtime.watch(proxies.started(), lambda outcome: self._data.post(_ListensAgain(outcome)))
 
     def _handle_listening(self, outcome: Outcome) -> None:
@@ -853,7 +848,6 @@ class Job:
             begun=self._joined_at > 0,
             incarnations=dict(self._incarnations),
             left=dict(self._gone),
-            delivered=copy.deepcopy(dict(epoch.arrived)),
             failed=dict(epoch.missing),
         )
 
@@ -969,12 +963,10 @@ class Job:
             if self._is_current(book):
                 self._root_error = error
                 self._interruption = interruption
+                if self._epoch is not None:
+                    self._epoch.abort(root)
                 self.changed.notify_all()
                 self._interrupt_driver()
-            epoch = self._coordinator.epoch if self._is_current(book) else None
-        if epoch is not None and self._proxies is not None:
-            # Named, because the receiver may be in another epoch than this one by the time that it hears of it.
-            self._proxies.abort(epoch, root)
         self._log_event(
             "failed",
             {
@@ -1116,12 +1108,11 @@ class Job:
         epoch = self._epoch
         if epoch is None:
             return
-        self._flush_confirmations()
         self._wait_leaving(lambda: self._life.latched or epoch.drained, self.config.drain_timeout_s)
         if self._life.latched:
-            # The receives are let go as soon as the root is known; what waits for them is released with them [E27].
+            # What waits for other parties is let go as soon as the root is known [E27].
             self._await_root()
-            self._wait_leaving(lambda: not epoch.receiving, FAREWELL_S)
+            self._wait_leaving(lambda: not epoch.expected, FAREWELL_S)
         with self._lock:
             running, undelivered = epoch.running, epoch.undelivered
             drained = self._in_haste or self._life.latched or epoch.drained
@@ -1132,7 +1123,6 @@ class Job:
                 running,
                 undelivered,
             )
-        self._flush_confirmations()
 
     def _say_goodbye(self) -> None:
         """Tell everyone, and wait until everyone has said the same: whoever still runs may still fail."""
@@ -1325,11 +1315,6 @@ class Job:
 def new_incarnation() -> str:
     """A name for one life of a driver, unlike any other."""
     return secrets.token_hex(8)
-
-
-def _epoch_over(party: str) -> Failure:
-    """What those get who still wait for an object of an epoch that is over; nobody looks at it."""
-    return Failure(f"{party}/reset", Kind.CANCELLED, party, "EpochOver")
 
 
 def _exposures(config: Config) -> dict[str, Exposure]:

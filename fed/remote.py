@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
+from fed.epoch import Actor
 from fed.errors import UsageError
 from fed.job import Job
 from fed.object import FedObject
@@ -196,7 +197,7 @@ class FedClass(_Handle):
         party = _require_party(job, self._party, self._body.name)
         if self._signature is not None:
             _check_arguments(self._signature, self._body.name, args, kwargs)
-        return FedActor(job, self._body, party, *job.create(self._body, party, pack(args, kwargs)))
+        return FedActor(job, self._body, party, job.create(self._body, party, pack(args, kwargs)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a federated class is instantiated through `remote`."""
@@ -213,16 +214,15 @@ class FedClass(_Handle):
 class FedActor(_Handle):
     """An actor in one party, held as a handle in all of them. Its methods are attributes with a ``remote``."""
 
-    __slots__ = ("__weakref__", "_actor", "_body", "_job", "_name", "_party")
+    __slots__ = ("__weakref__", "_actor", "_body", "_job", "_party")
 
     _job: Job
     _body: ActorBody
     _party: str
-    _actor: Any
-    _name: str
+    _actor: Actor
 
-    def __init__(self, job: Job, body: ActorBody, party: str, actor: Any, name: str) -> None:
-        self._set(_job=job, _body=body, _party=party, _actor=actor, _name=name)
+    def __init__(self, job: Job, body: ActorBody, party: str, actor: Actor) -> None:
+        self._set(_job=job, _body=body, _party=party, _actor=actor)
 
     def __getattr__(self, name: str) -> FedMethod:
         body = object.__getattribute__(self, "_body")
@@ -288,9 +288,7 @@ class FedMethod(_Handle):
         label = f"{actor._body.name}.{self._name}"
         _check_arguments(_method_signature(actor._body.code, self._name), label, args, kwargs)
         packed = pack(args, kwargs)
-        return _results(
-            job.call(actor._actor, actor._name, label, self._name, actor._party, packed, self._returns, self._options)
-        )
+        return _results(job.call(actor._actor, label, self._name, actor._party, packed, self._returns, self._options))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a method is called through `remote`."""
@@ -351,7 +349,7 @@ def kill(actor: FedActor) -> None:
         raise UsageError(f"fed.kill takes an actor, not {type(actor).__name__}")
     if actor._job is not job:
         raise UsageError(f"{actor!r} belongs to an earlier job")
-    job.kill(actor._actor, actor._name, actor._party)
+    job.kill(actor._actor, actor._party)
 
 
 def _results(made: tuple[FedObject[Any], ...]) -> Any:

@@ -11,9 +11,11 @@ from fed.channel.contract import (
     ProxyHandler,
     Role,
 )
+from fed.channel.routing import ByRole
 
 __all__ = [
     "MAX_FRAME_BYTES",
+    "ByRole",
     "ChannelError",
     "Connection",
     "DriverEnd",

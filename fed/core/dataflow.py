@@ -14,8 +14,8 @@ Laws:
 1. A task leaves the table once: submitted, or failed.
 2. It is to be submitted when no node that it needs is pending. It fails, and is never submitted, as soon as one has
    failed, for the same reason.
-3. The tasks of one queue, the calls of an actor, are submitted one at a time, in the order in which they were added. A
-   task that has failed holds up nobody.
+3. The tasks of one queue, the calls of an actor, are submitted one at a time, in the order in which they were added,
+   unless the actor runs several at once. A task that has failed holds up nobody.
 4. Nothing is kept of nodes that are settled, nor of tasks that have left: whoever adds a task looks first at what it
    needs.
 
@@ -65,15 +65,17 @@ class _Row(Generic[T]):
 
     Attributes:
         pending: The nodes that it needs and that are not settled.
-        queue: Whose calls it is one of; None for a task that waits for no turn.
+        queue: Whose calls it is one of.
+        in_turn: Whether those before it in the queue hold it up.
     """
 
-    __slots__ = ("pending", "queue", "state", "task")
+    __slots__ = ("in_turn", "pending", "queue", "state", "task")
 
-    def __init__(self, task: T, pending: set[Hashable], queue: Hashable | None) -> None:
+    def __init__(self, task: T, pending: set[Hashable], queue: Hashable | None, in_turn: bool) -> None:
         self.task = task
         self.pending = pending
         self.queue = queue
+        self.in_turn = in_turn
         self.state = _State.WAITING
 
 
@@ -99,21 +101,22 @@ class Dataflow(Generic[T, R]):
         return ((row.task, row.pending) for row in self._rows.values() if row.pending)
 
     def add(
-        self, task: T, needs: Collection[Hashable] = (), *, queue: Hashable | None = None
+        self, task: T, needs: Collection[Hashable] = (), *, queue: Hashable | None = None, in_turn: bool = True
     ) -> list[Instruction[T, R]]:
         """A task is called.
 
         Args:
             task: It.
             needs: The nodes that it needs and that are not settled.
-            queue: Whose calls keep their order, if its do.
+            queue: The actor that it is a call of, if it is one.
+            in_turn: Whether the calls of that one keep their order.
 
         Raises:
             ValueError: It is there already.
         """
         if task in self._rows:
             raise ValueError(f"{task!r} was added before")
-        row = self._rows[task] = _Row(task, set(needs), queue)
+        row = self._rows[task] = _Row(task, set(needs), queue, in_turn)
         for node in row.pending:
             self._needed_by.setdefault(node, {})[row] = None
         if queue is not None:
@@ -198,7 +201,7 @@ class Dataflow(Generic[T, R]):
         return instructions
 
     def _has_its_turn(self, row: _Row[T]) -> bool:
-        return row.queue is None or next(iter(self._queues[row.queue])) is row
+        return row.queue is None or not row.in_turn or next(iter(self._queues[row.queue])) is row
 
     def _leave(self, row: _Row[T]) -> list[_Row[T]]:
         """Forget a task. Returns the one whose turn it now may be."""

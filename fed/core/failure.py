@@ -23,7 +23,7 @@ from typing import Final
 
 from fed.text import cut, cut_head, indented, plain
 
-__all__ = ["Exposure", "Failure", "FailureBook", "Fault", "ForgedFailure", "Kind", "Poison", "first_root"]
+__all__ = ["Exposure", "Failure", "FailureBook", "Fault", "ForgedFailure", "Kind", "first_root"]
 
 MAX_KNOWN: Final = 10_000
 """Failures that are kept at once; with `on_error="isolate"` there is no end to them."""
@@ -250,19 +250,6 @@ class Failure:
         """Who says so, in brackets after a space, where that is not the party itself that it happened in."""
         chain = self.hops or ((self.reporter,) if self.reporter else ())
         return f" (reported by {' via '.join(reversed(chain))})" if chain else ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Poison:
-    """Stands where the value of a failed object would be. Whoever meets one raises instead of going on.
-
-    A receive therefore always succeeds, and one object that fails does not fail the others it travelled with.
-
-    Attributes:
-        failure: Why there is no value.
-    """
-
-    failure: Failure
 
 
 def first_root(failures: Iterable[Failure]) -> Failure:

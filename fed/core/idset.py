@@ -6,6 +6,8 @@ bytes; the calls are numbered, and so are their results, so a bit will do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fed.object import ObjectId
 
 __all__ = ["IdSet"]
@@ -53,17 +55,23 @@ class IdSet:
             self._slots[sequence] = self._slots.get(sequence, 0) | slots
         self._count = bits.bit_count() + sum(slots.bit_count() for slots in self._slots.values())
 
-    def discard(self, object_id: ObjectId) -> None:
-        """Take an id out, if it is in."""
-        if object_id not in self:
-            return
-        self._count -= 1
-        if object_id.slot:
-            left = self._slots[object_id.sequence] & ~(1 << object_id.slot)
-            if left:
-                self._slots[object_id.sequence] = left
-            else:
-                del self._slots[object_id.sequence]
-        else:
-            place, bit = divmod(object_id.sequence, 8)
-            self._bits[place] &= ~(1 << bit)
+    def dump(self) -> tuple[bytes, tuple[tuple[int, bytes], ...]]:
+        """Itself as plain data, for `load`."""
+        slots = tuple(
+            (sequence, bits.to_bytes((bits.bit_length() + 7) // 8, "little")) for sequence, bits in self._slots.items()
+        )
+        return bytes(self._bits), slots
+
+    @classmethod
+    def load(cls, dumped: tuple[bytes, Sequence[tuple[int, bytes]]]) -> IdSet:
+        """One with the ids of the one that was dumped."""
+        ids = cls()
+        bits, slots = dumped
+        ids._bits = bytearray(bits)
+        ids._slots = {sequence: int.from_bytes(one, "little") for sequence, one in slots}
+        ids._count = _bit_count(bits) + sum(one.bit_count() for one in ids._slots.values())
+        return ids
+
+
+def _bit_count(bits: bytes) -> int:
+    return int.from_bytes(bits, "little").bit_count()

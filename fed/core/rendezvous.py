@@ -1,4 +1,4 @@
-"""The rendezvous: where an object from a peer and the one who waits for it meet, whichever comes first.
+"""The rendezvous: where an object from a peer and the driver that waits for it meet, whichever comes first.
 
 States of one object (the key is the peer it comes from and its id)::
 
@@ -13,23 +13,18 @@ States of one object (the key is the peer it comes from and its id)::
 
 Laws:
 
-1. At least once on the wire, exactly once to the consumer: what has arrived before is dropped, and acknowledged
-   again if it had been delivered.
-2. DELIVERED is said only when the consumer's side has confirmed that the value is safe in its object store;
-   until then the owner keeps it, so a receiver that dies loses nothing.
+1. At least once on the wire, exactly once to the driver: what has arrived before is dropped, and acknowledged again if
+   it had been delivered.
+2. DELIVERED is said only when the driver has confirmed that it has the value; until then the owner keeps it, so a
+   receiver that dies loses nothing.
 3. Bytes that nobody waits for are held up to a limit, beyond it they stay with their owner (DEFERRED). An object
    that somebody waits for is always admitted, so the limit cannot deadlock.
-4. A failure is kept: it reaches also those who ask later. Value and failure exclude one another, first one wins.
-5. After `abort` nothing waits in the current epoch: every waiter of it, past and future, gets the failure at once.
-   What came for a later epoch is not touched: a peer may be ahead of this party, which has yet to reset.
-6. After `left` nothing of that peer waits. What it had sent before it left is still there to be taken.
-7. After `reset` objects of earlier epochs do not exist. What still comes of them is dropped, counted and acknowledged,
-   so that its owner may forget it; who still asks for one gets the failure that the reset was given.
+4. A failure is kept: it reaches also a driver that asks later. Value and failure exclude one another, first one wins.
+5. After `left` nothing of that peer is waited for. What it had sent before it left is still there to be taken.
+6. After `reset` objects of earlier epochs do not exist. What still comes of them is dropped, counted and acknowledged,
+   so that its owner may forget it; nobody waits for them any more.
 
-The current epoch is the latest one that the table was reset to or that somebody waits for: a table that was lost and
-made anew learns it from its waiters.
-
-Each method returns what is to be done; the caller does it. A *ticket* is the caller's own name for one waiter.
+Each method returns what is to be done; the caller does it.
 """
 
 from __future__ import annotations
@@ -37,7 +32,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 # Python 3.10 has no generic NamedTuple of its own.
@@ -50,7 +45,6 @@ from fed.object import ObjectId
 __all__ = ["Arrival", "Key", "Rendezvous", "Reply", "Resolution", "Statistics"]
 
 P = TypeVar("P")
-T = TypeVar("T")
 
 ENTRY_BYTES: Final = 512
 """Charged for each stored object on top of its size, so that a flood of tiny ones is bounded too."""
@@ -79,25 +73,24 @@ class Reply(enum.Enum):
     """There are too many."""
 
 
-class Resolution(NamedTuple, Generic[T, P]):
-    """A waiter's end: a payload, or the failure that stands in its place."""
+class Resolution(NamedTuple, Generic[P]):
+    """What the driver is to be told of an object: a payload, or the failure that stands in its place."""
 
-    ticket: T
     payload: P | None
     failure: Failure | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrival(Generic[T, P]):
+class Arrival(Generic[P]):
     """What is to be done after something happened to one object.
 
     Attributes:
-        resolution: A waiter to wake, if any.
+        resolution: What to tell the driver, if anything.
         reply: What to tell the peer, if anything.
-        admitted: Whether an offered object is to be sent.
+        admitted: Whether an offered object is to be sent; or is being sent, of one that is awaited.
     """
 
-    resolution: Resolution[T, P] | None = None
+    resolution: Resolution[P] | None = None
     reply: Reply | None = None
     admitted: bool = False
 
@@ -134,17 +127,9 @@ class _State(enum.Enum):
     FAILED = enum.auto()
 
 
-class _Over(NamedTuple):
-    """Nothing waits in any epoch up to this one, and why."""
-
-    epoch: int
-    failure: Failure
-
-
 @dataclasses.dataclass(slots=True)
 class _Entry:
     state: _State
-    ticket: Any = None
     payload: Any = None
     nbytes: int = 0
     # Reserved for an offer that was admitted while nobody waited.
@@ -152,10 +137,10 @@ class _Entry:
     failure: Failure | None = None
 
 
-_NOTHING: Final[Arrival[Any, Any]] = Arrival()
+_NOTHING: Final[Arrival[Any]] = Arrival()
 
 
-class Rendezvous(Generic[T, P]):
+class Rendezvous(Generic[P]):
     """The table of one receiver. Not thread-safe; it belongs to one event loop.
 
     Args:
@@ -173,41 +158,34 @@ class Rendezvous(Generic[T, P]):
         self._delivered: dict[str, IdSet] = {}
         self._delivered_epoch = 0
         self._stored_bytes = 0
+        # The earliest epoch whose objects exist.
         self._epoch = 0
-        self._aborted: _Over | None = None
-        self._past: _Over | None = None
         self._left: dict[str, Failure] = {}
         self._delivered_count = self._duplicates = self._deferred = self._stale = 0
 
-    def awaited(self, key: Key, ticket: T) -> Arrival[T, P]:
-        """Somebody waits for an object."""
-        over = self._over(key.id)
-        if over is not None:
-            return Arrival(Resolution(ticket, None, over))
-        self._epoch = max(self._epoch, key.id.epoch)
+    def awaited(self, key: Key) -> Arrival[P]:
+        """The driver waits for an object. It may say so again, which means that it has not got it."""
+        if self._is_past(key.id) or self._was_delivered(key):
+            return _NOTHING
         entry = self._entries.get(key)
         left = self._left.get(key.peer)
         if left is not None and (entry is None or entry.state in (_State.DEFERRED, _State.HANDED)):
-            return Arrival(Resolution(ticket, None, left))
+            return Arrival(Resolution(None, left))
         if entry is None:
-            self._put(key, _Entry(_State.AWAITED, ticket))
-            # Waited for once more although it was delivered: the value was lost on this side of the border.
-            if self._was_delivered(key):
-                self._delivered[key.peer].discard(key.id)
-                return Arrival(reply=Reply.WANTED)
+            self._put(key, _Entry(_State.AWAITED))
             return _NOTHING
         if entry.state is _State.STORED:
-            self._free(entry)
-            return self._hand(entry, ticket, entry.payload)
+            return self._hand(entry, entry.payload)
         if entry.state is _State.FAILED:
-            return Arrival(Resolution(ticket, None, entry.failure))
+            return Arrival(Resolution(None, entry.failure))
         # An admitted offer is on its way already; asking for it again would only double the traffic.
-        wanted = entry.state is _State.HANDED or (entry.state is _State.DEFERRED and not entry.reserved)
+        on_its_way = entry.reserved > 0
+        wanted = entry.state is not _State.AWAITED and not on_its_way
         self._free(entry)
-        entry.state, entry.ticket = _State.AWAITED, ticket
-        return Arrival(reply=Reply.WANTED) if wanted else _NOTHING
+        entry.state = _State.AWAITED
+        return Arrival(reply=Reply.WANTED if wanted else None, admitted=on_its_way)
 
-    def offered(self, key: Key, nbytes: int, overhead: int = 0) -> Arrival[T, P]:
+    def offered(self, key: Key, nbytes: int, overhead: int = 0) -> Arrival[P]:
         """A large object is offered before any of it is sent; see `arrived`."""
         early = self._before_arrival(key, nbytes)
         if early is not None:
@@ -232,7 +210,7 @@ class Rendezvous(Generic[T, P]):
         if entry is not None and entry.state is _State.DEFERRED:
             self._drop(key)
 
-    def arrived(self, key: Key, payload: P, nbytes: int, overhead: int = 0) -> Arrival[T, P]:
+    def arrived(self, key: Key, payload: P, nbytes: int, overhead: int = 0) -> Arrival[P]:
         """An object has arrived whole.
 
         Args:
@@ -246,7 +224,7 @@ class Rendezvous(Generic[T, P]):
             return early
         entry = self._entries.get(key)
         if entry is not None and entry.state is _State.AWAITED:
-            return self._hand(entry, entry.ticket, payload)
+            return self._hand(entry, payload)
         if entry is not None:
             self._free(entry)
         cost = nbytes + overhead + ENTRY_BYTES
@@ -257,7 +235,7 @@ class Rendezvous(Generic[T, P]):
         self._stored_bytes += entry.nbytes
         return _NOTHING
 
-    def failed(self, key: Key, failure: Failure) -> Arrival[T, P]:
+    def failed(self, key: Key, failure: Failure) -> Arrival[P]:
         """An object will never come. A value that is there already stays."""
         if self._is_past(key.id):
             self._stale += 1
@@ -271,12 +249,11 @@ class Rendezvous(Generic[T, P]):
             return _NOTHING
         if entry.state is not _State.AWAITED:
             return _NOTHING
-        ticket = entry.ticket
-        entry.state, entry.ticket, entry.failure = _State.FAILED, None, failure
-        return Arrival(Resolution(ticket, None, failure))
+        entry.state, entry.failure = _State.FAILED, failure
+        return Arrival(Resolution(None, failure))
 
-    def confirmed(self, key: Key) -> Arrival[T, P]:
-        """The value is safe in the consumer's object store."""
+    def confirmed(self, key: Key) -> Arrival[P]:
+        """The driver has the value."""
         if self._is_past(key.id):
             return Arrival(reply=Reply.DELIVERED)
         entry = self._entries.get(key)
@@ -292,63 +269,50 @@ class Rendezvous(Generic[T, P]):
         return Arrival(reply=Reply.DELIVERED)
 
     def restore(self, epoch: int, delivered: Mapping[str, IdSet]) -> list[Key]:
-        """This table takes the place of one that is gone: what that one had delivered.
+        """What the driver has: this table may not know it, in the place of one that is gone.
 
         Args:
             epoch: The epoch of these.
             delivered: The objects, by owner.
 
         Returns:
-            Those of them that have come again already: they are to be acknowledged.
+            Those of them that are in this table: they are to be acknowledged.
         """
+        self.reset(epoch)
         self._begin_delivered(epoch)
         again: list[Key] = []
         if epoch < self._delivered_epoch:
             return again
         for peer, ids in delivered.items():
-            # Added to, because this table may have delivered some itself meanwhile.
-            known = self._delivered.setdefault(peer, IdSet())
-            known.update(ids)
-            for key in [key for key in self._entries if key.peer == peer and key.id.epoch == epoch and key.id in ids]:
-                # One that is waited for anew is wanted, whatever was delivered before.
-                if self._entries[key].state in (_State.AWAITED, _State.HANDED, _State.FAILED):
-                    known.discard(key.id)
-                else:
-                    self._drop(key)
-                    again.append(key)
+            self._delivered.setdefault(peer, IdSet()).update(ids)
+            again += [key for key in self._entries if key.peer == peer and key.id.epoch == epoch and key.id in ids]
+        for key in again:
+            self._drop(key)
         return again
 
-    def abort(self, failure: Failure) -> tuple[Resolution[T, P], ...]:
-        """Let go of every waiter of the current epoch, and of every one to come in it."""
-        if self._aborted is None or self._aborted.epoch < self._epoch:
-            self._aborted = _Over(self._epoch, failure)
-        return self._let_go(failure, lambda key: True)
-
-    def reset(self, epoch: int, failure: Failure) -> tuple[Resolution[T, P], ...]:
-        """Objects of earlier epochs exist no more; an abort of one is over. A peer that has left stays away.
+    def reset(self, epoch: int) -> None:
+        """Objects of earlier epochs exist no more. A peer that has left stays away.
 
         Resetting to the current epoch or an earlier one changes nothing.
 
         Args:
             epoch: From now on the current one.
-            failure: What those get who wait, or will ask, for an object of an earlier epoch.
         """
-        if epoch <= self._floor():
-            return ()
-        self._past = _Over(epoch - 1, failure)
-        self._epoch = max(self._epoch, epoch)
-        if self._aborted is not None and self._aborted.epoch < epoch:
-            self._aborted = None
-        resolutions = self._let_go(failure, lambda key: key.id.epoch < epoch)
+        if epoch <= self._epoch:
+            return
+        self._epoch = epoch
         for key in [key for key in self._entries if key.id.epoch < epoch]:
             self._drop(key)
         self._begin_delivered(epoch)
-        return resolutions
 
-    def left(self, peer: str, failure: Failure) -> tuple[Resolution[T, P], ...]:
-        """A peer has left: let go of those who wait for it, and of every one to come."""
+    def left(self, peer: str, failure: Failure) -> list[Key]:
+        """A peer has left. Returns what the driver waits for in vain, now with this failure, as all that is to come."""
         self._left.setdefault(peer, failure)
-        return self._let_go(failure, lambda key: key.peer == peer)
+        vain = [key for key, entry in self._entries.items() if key.peer == peer and entry.state is _State.AWAITED]
+        for key in vain:
+            entry = self._entries[key]
+            entry.state, entry.failure = _State.FAILED, failure
+        return vain
 
     def unasked(self) -> dict[str, int]:
         """How many objects each peer has sent or offered that nobody has asked for.
@@ -360,6 +324,11 @@ class Rendezvous(Generic[T, P]):
             if entry.state in (_State.STORED, _State.DEFERRED):
                 counts[key.peer] = counts.get(key.peer, 0) + 1
         return counts
+
+    def is_awaited(self, key: Key) -> bool:
+        """Whether the driver waits for an object that is not here."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.state is _State.AWAITED
 
     def takes(self, key: Key) -> bool:
         """Whether there is room for what a peer names, however little that is."""
@@ -403,21 +372,17 @@ class Rendezvous(Generic[T, P]):
                 raise RuntimeError(f"{key}: a failure is kept in state {entry.state.name}")
             if self._was_delivered(key):
                 raise RuntimeError(f"{key}: delivered and in the table")
-            if entry.state is _State.AWAITED and (self._over(key.id) is not None or key.peer in self._left):
-                raise RuntimeError(f"{key}: awaited after an abort, or from a peer that left")
-            if entry.state is _State.AWAITED and key.id.epoch > self._epoch:
-                raise RuntimeError(f"{key}: awaited in an epoch after the current one, {self._epoch}")
+            if entry.state is _State.AWAITED and key.peer in self._left:
+                raise RuntimeError(f"{key}: awaited from a peer that left")
         if self._counts != collections.Counter(key.peer for key in self._entries):
             raise RuntimeError(f"the objects of the peers are not {dict(self._counts)}")
         for key in self._entries:
             if self._is_past(key.id):
                 raise RuntimeError(f"{key} of epoch {key.id.epoch} is kept in epoch {self._epoch}")
-        if self._delivered and self._delivered_epoch < self._floor():
+        if self._delivered and self._delivered_epoch < self._epoch:
             raise RuntimeError(f"what was delivered in epoch {self._delivered_epoch} is kept in epoch {self._epoch}")
-        if self._aborted is not None and not self._floor() <= self._aborted.epoch <= self._epoch:
-            raise RuntimeError(f"an abort of epoch {self._aborted.epoch} is kept in epoch {self._epoch}")
 
-    def _before_arrival(self, key: Key, nbytes: int) -> Arrival[T, P] | None:
+    def _before_arrival(self, key: Key, nbytes: int) -> Arrival[P] | None:
         """The cases in which what comes is not wanted, whole or offered."""
         if self._is_past(key.id):
             self._stale += 1
@@ -429,7 +394,7 @@ class Rendezvous(Generic[T, P]):
         if entry is not None and entry.state in (_State.STORED, _State.HANDED):
             self._duplicates += 1
             return _NOTHING
-        if self._over(key.id) is not None or (entry is not None and entry.state is _State.FAILED):
+        if entry is not None and entry.state is _State.FAILED:
             # Its place is taken by a failure for ever: the owner may forget it.
             return Arrival(reply=Reply.DELIVERED)
         if self._max_object is not None and nbytes > self._max_object:
@@ -447,33 +412,15 @@ class Rendezvous(Generic[T, P]):
             self._delivered_epoch = epoch
             self._delivered.clear()
 
-    def _let_go(self, failure: Failure, whom: Callable[[Key], bool]) -> tuple[Resolution[T, P], ...]:
-        resolutions = []
-        for key, entry in self._entries.items():
-            if entry.state is _State.AWAITED and whom(key):
-                resolutions.append(Resolution[T, P](entry.ticket, None, failure))
-                entry.state, entry.ticket, entry.failure = _State.FAILED, None, failure
-        return tuple(resolutions)
-
-    def _floor(self) -> int:
-        """The earliest epoch whose objects exist."""
-        return 0 if self._past is None else self._past.epoch + 1
-
     def _is_past(self, object_id: ObjectId) -> bool:
-        return object_id.epoch < self._floor()
+        return object_id.epoch < self._epoch
 
-    def _over(self, object_id: ObjectId) -> Failure | None:
-        """Why nobody can wait for an object, whatever is known of it; None if one can."""
-        for over in (self._past, self._aborted):
-            if over is not None and object_id.epoch <= over.epoch:
-                return over.failure
-        return None
+    def _hand(self, entry: _Entry, payload: P) -> Arrival[P]:
+        self._free(entry)
+        entry.state, entry.payload = _State.HANDED, None
+        return Arrival(Resolution(payload, None))
 
-    def _hand(self, entry: _Entry, ticket: T, payload: P) -> Arrival[T, P]:
-        entry.state, entry.ticket, entry.payload = _State.HANDED, None, None
-        return Arrival(Resolution(ticket, payload, None))
-
-    def _defer(self, key: Key) -> Arrival[T, P]:
+    def _defer(self, key: Key) -> Arrival[P]:
         self._deferred += 1
         entry = self._entries.get(key) or self._put(key, _Entry(_State.DEFERRED))
         entry.state = _State.DEFERRED

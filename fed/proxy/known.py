@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fed.core.failure import Failure
-from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 
 __all__ = ["Known"]
@@ -21,7 +20,6 @@ class Known(NamedTuple):
         incarnations: The life of each peer's driver that this party has joined.
         left: Peers of which nothing more is expected, and the failure because of which they left or are lost, if it was
             one.
-        delivered: What this party has taken in, by owner: these objects are acknowledged when they come again.
         failed: Objects that will never come.
     """
 
@@ -29,5 +27,4 @@ class Known(NamedTuple):
     begun: bool
     incarnations: Mapping[str, str]
     left: Mapping[str, Failure | None]
-    delivered: Mapping[str, IdSet]
     failed: Mapping[Key, Failure]

@@ -22,6 +22,7 @@ import msgpack
 from fed.channel import Connection, Lane, ProxyEnd, Role
 from fed.core.failure import Fault, Kind
 from fed.object import ObjectId
+from fed.proxy.reach import Reach
 from fed.proxy.sender import Delivery, Pushed, Undelivered
 from fed.serde.receipt import SmallValue
 from fed.transport import wire
@@ -66,7 +67,7 @@ class PushClient:
 
     def connected(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""
-        if (connection.role, connection.lane) == (Role.SENDER, Lane.DATA):
+        if connection.lane is Lane.DATA:
             with self._lock:
                 self._connection = connection
                 connection.send(*[pushing.frame for pushing in self._pushing.values()])
@@ -105,27 +106,13 @@ class PushServer:
         self._push = push
         # Kept here because the event loop holds tasks weakly.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reached = asyncio.Event()
+        self.reach = Reach(Role.SENDER)
         end.start(self)
-
-    async def reach(self, within_s: float) -> None:
-        """Wait until the driver is there.
-
-        Raises:
-            SenderFailed: It was not in time.
-        """
-        try:
-            await asyncio.wait_for(self._reached.wait(), within_s)
-        except asyncio.TimeoutError:
-            raise SenderFailed(
-                f"the sender proxy could not reach its driver within {within_s:g} s: if they are on two nodes of the "
-                "cluster, let these reach one another's ports"
-            ) from None
 
     def connected(self, lane: Lane) -> None:
         """See `fed.channel.ProxyHandler`."""
         if lane is Lane.DATA:
-            self._reached.set()
+            self.reach.reached()
 
     def received(self, lane: Lane, frames: Sequence[bytes]) -> None:
         """See `fed.channel.ProxyHandler`."""

@@ -1,8 +1,7 @@
 """The receiver proxy: the listener's handler, the rendezvous of arriving objects, and the ear for notices.
 
-A pending `Receiver.receive` call *is* the waiter: where Ray repeats the call on a restarted actor, the new
-receiver's table fills again by itself, because owners keep what was not acknowledged and send it anew. The epoch it
-is not told again, so its driver looks at that of what it is told too.
+It decodes nothing that is small: the driver gets that as it came. A value that is large is decoded here, since from
+here it goes into this party's object store, of which the driver gets a reference (`Receiver.take`).
 """
 
 from __future__ import annotations
@@ -13,17 +12,20 @@ import enum
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from fed.core.failure import Failure, Fault, ForgedFailure, Kind, Poison
+from fed.core.failure import Failure, Fault, ForgedFailure, Kind
+from fed.core.idset import IdSet
 from fed.core.liveness import Health, Liveness
-from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
+from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Resolution, Statistics
 from fed.errors import ConfigError
 from fed.object import ObjectId
+from fed.proxy.arriving import LARGE_BYTES, Arrived, Deliver
 from fed.proxy.greeting import disagreement
 from fed.proxy.known import Known
 from fed.serde.contract import Codec, DecodeError
+from fed.serde.receipt import SmallValue
 from fed.transport.contract import (
     Ack,
     AddressInUse,
@@ -38,7 +40,7 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["Batch", "Handled", "PeerEvent", "PeerEventKind", "Received", "Receiver", "ReceiverStatistics"]
+__all__ = ["Batch", "Handled", "NotHere", "PeerEvent", "PeerEventKind", "Receiver", "ReceiverStatistics"]
 
 logger = logging.getLogger("fed.receiver")
 
@@ -48,10 +50,6 @@ LISTEN_RETRY_S: Final = 0.25
 MAX_UNTAKEN: Final = 64
 """Notices of one peer that the driver has not handled yet. A sender tells them one by one, so beyond a few that were
 told again nobody honest has as many."""
-
-INLINE_HEADER_BYTES: Final = 4 * 1024
-INLINE_BYTES: Final = 1 << 20
-"""Objects whose header and whose whole are at most so long are decoded on the event loop, larger ones on a thread."""
 
 _OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
 """Notices about a peer's process, which lives through the epochs: they are never out of date."""
@@ -77,8 +75,6 @@ class PeerEventKind(enum.Enum):
     """A peer told something."""
     DISAGREED = "DISAGREED"
     """A peer's greeting was refused."""
-    FAILURE = "FAILURE"
-    """Something went wrong here, in taking in an object."""
     LOST = "LOST"
     """A peer has been silent for longer than its lease."""
     RESTARTED = "RESTARTED"
@@ -91,12 +87,10 @@ class PeerEvent:
 
     Attributes:
         kind: What it is.
-        peer: Who; this party itself for FAILURE.
+        peer: Who.
         incarnation: For GREETED: that life of the peer's driver.
         notice: For NOTICE: as the peer told it, of the current epoch or a later one; READY and GOODBYE of any epoch.
         reason: For DISAGREED: a sentence.
-        failure: For FAILURE.
-        epoch: For FAILURE: that of the object.
         silent_s: For LOST: for how long nothing was heard of it.
     """
 
@@ -105,8 +99,6 @@ class PeerEvent:
     incarnation: str = ""
     notice: Notice | None = None
     reason: str = ""
-    failure: Failure | None = None
-    epoch: int = 0
     silent_s: float = 0.0
 
 
@@ -146,16 +138,8 @@ class ReceiverStatistics(NamedTuple):
     stale_notices: int
 
 
-class Received(NamedTuple):
-    """The end of one `Receiver.receive`.
-
-    Attributes:
-        values: For each key the value, or a `Poison` where there is none.
-        failures: For each key None, or the failure in the poison.
-    """
-
-    values: tuple[Any, ...]
-    failures: tuple[Failure | None, ...]
+class NotHere(Exception):
+    """An object is not here to be taken: this receiver has taken the place of the one that told of it, say."""
 
 
 class Receiver:
@@ -164,7 +148,7 @@ class Receiver:
     Args:
         hello: This party's greeting.
         listener: Where peers come in.
-        codec: Bytes to values.
+        codec: Bytes to large values.
         max_stored_bytes: Limit for objects that nobody waits for yet.
         max_object_bytes: Objects beyond this are refused. None: no limit.
         lease_s: How long a peer may be silent, in seconds.
@@ -184,16 +168,18 @@ class Receiver:
         self._listener = listener
         self._codec = codec
         self._max_object_bytes = max_object_bytes
-        self._table: Rendezvous[asyncio.Future[Parcel | Failure], Parcel] = Rendezvous(
-            max_stored_bytes, max_object_bytes
-        )
+        self._table: Rendezvous[Parcel] = Rendezvous(max_stored_bytes, max_object_bytes)
+        self._deliver_all: Deliver = _drop
+        # What the driver is to be told at the end of this turn of the event loop.
+        self._arrived: list[Arrived] = []
+        # Of what it was told that it is large: the object, when it is here; None if it will not come.
+        self._large: dict[Key, asyncio.Future[Parcel | None]] = {}
         self._acks: dict[str, Callable[[Sequence[Ack]], None]] = {}
         # By number, in order; `_told` is the last one.
         self._events: dict[int, PeerEvent] = {}
         # Of those that the next one of their kind makes worthless: the number of the newest one.
         self._newest: dict[tuple[object, ...], int] = {}
         self._news = asyncio.Event()
-        self._local_failures = 0
         self._closed = False
         self._incarnations: dict[str, str] = {}
         # Of whom a forged record has been logged, which is said once.
@@ -241,45 +227,49 @@ class Receiver:
             self._alarm.cancel()
         for _, taken in self._untaken.values():
             taken.cancel()
+        for key in list(self._large):
+            self._forget_large(key)
         await self._listener.close()
 
-    async def receive(self, keys: Sequence[Key], confirmed: Iterable[Key] = ()) -> Received:
-        """Wait for objects from peers.
+    def attach(self, deliver: Deliver) -> None:
+        """Hand what arrives to the driver by this."""
+        self._deliver_all = deliver
 
-        Args:
-            keys: The objects.
-            confirmed: Earlier objects whose values are safe in this party's object store.
+    def expect(self, keys: Iterable[Key]) -> None:
+        """The driver waits for objects. What it waits for already it has not got."""
+        for key in keys:
+            if key in self._large:
+                self._deliver(Arrived(key))
+                continue
+            self._carry_out(key, self._table.awaited(key))
+
+    async def take(self, key: Key) -> tuple[Any, Fault | None]:
+        """The value of an object that the driver was told is large, as soon as it is here.
 
         Returns:
-            A value or a poison for each; never an exception, so that one failure spares the others.
+            It, or why it cannot be decoded.
+
+        Raises:
+            NotHere: There is no such object, or not any more.
         """
-        if confirmed:
-            self.confirm(confirmed)
-        loop = asyncio.get_running_loop()
-        waiters: list[asyncio.Future[Parcel | Failure]] = []
-        for key in keys:
-            waiter: asyncio.Future[Parcel | Failure] = loop.create_future()
-            waiters.append(waiter)
-            self._carry_out(key, self._table.awaited(key, waiter))
-        values: list[Any] = []
-        failures: list[Failure | None] = []
-        for key, waiter in zip(keys, waiters, strict=True):
-            arrived = await waiter
-            value = arrived if isinstance(arrived, Failure) else await self._decode(key, arrived)
-            if isinstance(value, Failure):
-                values.append(Poison(value))
-                failures.append(value)
-            else:
-                values.append(value)
-                failures.append(None)
-        return Received(tuple(values), tuple(failures))
+        large = self._large.get(key)
+        # Not cancelled with this call: there may be another one.
+        parcel = None if large is None else await asyncio.shield(large)
+        if parcel is None:
+            raise NotHere(f"object {key.id} of party {key.peer!r}")
+        try:
+            return await asyncio.to_thread(self._codec.decode, parcel.header, parcel.buffers), None
+        except DecodeError as error:
+            # The error's own text describes the peer's bytes, so it stays a message, which only some may see.
+            detail = f"object {key.id} from party {key.peer!r} cannot be decoded"
+            return None, Fault(Kind.DELIVERY, type(error).__name__, detail=detail, message=str(error))
 
     def revive(self) -> None:
         """Take the place of a receiver that was killed: have the driver say again what it was told.
 
-        Waiters come again by themselves, since the runtime repeats the calls that were pending, and so do objects,
-        since their owners send again what was not acknowledged. Nobody is welcome before `restore`: whom this party
-        has joined, given up or seen leave is not known here.
+        What the driver waits for and what it has it says with each connection, and objects come again because their
+        owners send again what was not acknowledged. Nobody is welcome before `learn`: whom this party has joined,
+        given up or seen leave is not known here.
         """
         self._ignorant = True
         self._tell_driver(PeerEvent(PeerEventKind.RESTARTED, self._hello.party))
@@ -288,7 +278,7 @@ class Receiver:
         """The job has begun: a driver of a peer that is started anew cannot take its predecessor's place any more."""
         self._begun = True
 
-    def restore(self, known: Known) -> None:
+    def learn(self, known: Known) -> None:
         """Learn what the driver knows, after `revive`."""
         self._ignorant = False
         self._begun |= known.begun
@@ -301,16 +291,13 @@ class Receiver:
         self._set_alarm()
         for key, failure in known.failed.items():
             self._carry_out(key, self._table.failed(key, failure))
-        for key in self._table.restore(known.epoch, known.delivered):
-            self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
         for peer, reason in known.left.items():
             if reason is not None and reason.kind is Kind.PARTY_LOST:
                 self._liveness.lost(peer)
             else:
                 self._liveness.left(peer)
             if reason is not None:
-                for resolution in self._table.left(peer, reason):
-                    _resolve(resolution.ticket, reason)
+                self._fail_all_of(peer, reason)
 
     def doubt(self, peer: str) -> None:
         """Something says that a peer may be gone: it has little time left to be heard."""
@@ -318,47 +305,43 @@ class Receiver:
         self._set_alarm()
 
     def confirm(self, keys: Iterable[Key]) -> None:
-        """Acknowledge objects: their values are safe in this party's object store."""
+        """Acknowledge objects: the driver has them."""
         by_peer: dict[str, list[Ack]] = {}
         for key in keys:
+            self._forget_large(key)
             if self._table.confirmed(key).reply is not None:
                 by_peer.setdefault(key.peer, []).append(Ack(key.id, Receipt.DELIVERED))
         for peer, acks in by_peer.items():
             self._acknowledge(peer, acks)
 
-    def abort(self, epoch: int, failure: Failure) -> None:
-        """Let every waiter of an epoch go with this failure, and every one to come in it.
+    def restore(self, epoch: int, delivered: Mapping[str, IdSet]) -> None:
+        """Learn in which epoch the driver is, and what it has of it, by owner."""
+        self._begin(epoch)
+        for key in self._table.restore(epoch, delivered):
+            self._forget_large(key)
+            self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
 
-        Calls of a proxy may overtake one another: one that comes after the end of its epoch changes nothing, and one
-        that comes before the reset that begins its epoch begins it.
-
-        Args:
-            epoch: Which.
-            failure: What the waiters get.
-        """
-        if epoch < self._epoch:
-            return
-        if epoch > self._epoch:
-            self.reset(epoch, failure)
-        for resolution in self._table.abort(failure):
-            _resolve(resolution.ticket, failure)
-
-    def reset(self, epoch: int, failure: Failure) -> None:
-        """Begin an epoch: let go of every waiter of an earlier one, and drop what is left and what still comes of it.
+    def reset(self, epoch: int) -> None:
+        """Begin an epoch: drop what is left of earlier ones, and what still comes of them.
 
         Args:
             epoch: From now on the current one. Nothing happens if it is not later than the one before.
-            failure: What the waiters get.
         """
-        self._epoch = max(self._epoch, epoch)
-        for resolution in self._table.reset(epoch, failure):
-            _resolve(resolution.ticket, failure)
+        self._begin(epoch)
+        self._table.reset(epoch)
+
+    def _begin(self, epoch: int) -> None:
+        if epoch <= self._epoch:
+            return
+        self._epoch = epoch
+        for key in [key for key in self._large if key.id.epoch < epoch]:
+            self._forget_large(key)
         events, self._events = self._events, {}
         for number, event in events.items():
             if event.notice is not None and self._is_stale(event.notice):
                 self._stale_notices += 1
                 self._answer(number)
-            elif event.failure is None or event.epoch >= self._epoch:
+            else:
                 self._events[number] = event
 
     async def events(self, handled: Handled | None = None) -> Batch:
@@ -443,6 +426,9 @@ class Receiver:
         self._heard(peer)
         key = Key(peer, object_id)
         arrival = self._table.offered(key, nbytes, overhead)
+        if arrival.admitted and nbytes > LARGE_BYTES and self._table.is_awaited(key):
+            # It takes a while to come, and the driver a while to ask for it.
+            self._announce_large(key)
         self._carry_out(key, arrival)
         return Verdict.ADMIT if arrival.admitted else Verdict.DECLINE
 
@@ -484,8 +470,7 @@ class Receiver:
         if notice.kind is NoticeKind.GOODBYE:
             self._liveness.left(peer)
             if notice.failure is not None:
-                for resolution in self._table.left(peer, notice.failure):
-                    _resolve(resolution.ticket, notice.failure)
+                self._fail_all_of(peer, notice.failure)
         elif notice.failure is not None:
             # A LATCHED names no objects.
             for object_id in notice.objects:
@@ -531,42 +516,52 @@ class Receiver:
     def _is_stale(self, notice: Notice) -> bool:
         return notice.epoch < self._epoch and notice.kind not in _OF_THE_PROCESS
 
-    def _carry_out(self, key: Key, arrival: Arrival[asyncio.Future[Parcel | Failure], Parcel]) -> None:
+    def _carry_out(self, key: Key, arrival: Arrival[Parcel]) -> None:
         if arrival.resolution is not None:
-            ticket, payload, failure = arrival.resolution
-            _resolve(ticket, payload if payload is not None else failure)
+            parcel, failure = arrival.resolution
+            if parcel is None:
+                self._forget_large(key)
+                self._deliver(Arrived(key, failure=failure))
+            elif parcel.nbytes > LARGE_BYTES or key in self._large:
+                self._announce_large(key).set_result(parcel)
+            else:
+                self._deliver(Arrived(key, SmallValue(parcel.header, tuple(map(bytes, parcel.buffers)))))
         if arrival.reply is not None:
             limit = self._max_object_bytes or 0 if arrival.reply is Reply.REFUSED else 0
             self._acknowledge(key.peer, [Ack(key.id, _RECEIPTS[arrival.reply], limit)])
+
+    def _fail_all_of(self, peer: str, failure: Failure) -> None:
+        for key in self._table.left(peer, failure):
+            self._carry_out(key, Arrival(Resolution(None, failure)))
+
+    def _announce_large(self, key: Key) -> asyncio.Future[Parcel | None]:
+        """Have the driver take an object that is here, or on its way."""
+        large = self._large.get(key)
+        if large is None:
+            large = self._large[key] = asyncio.get_running_loop().create_future()
+            self._deliver(Arrived(key))
+        return large
+
+    def _forget_large(self, key: Key) -> None:
+        large = self._large.pop(key, None)
+        if large is not None and not large.done():
+            large.set_result(None)
+
+    def _deliver(self, arrived: Arrived) -> None:
+        if not self._arrived:
+            # With all that comes at the same time.
+            asyncio.get_running_loop().call_soon(self._deliver_now)
+        self._arrived.append(arrived)
+
+    def _deliver_now(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        self._deliver_all(arrived)
 
     def _acknowledge(self, peer: str, acks: Sequence[Ack]) -> None:
         send = self._acks.get(peer)
         # Without a stream nothing is lost: the peer sends again what was not acknowledged, and is answered then.
         if send is not None:
             send(acks)
-
-    async def _decode(self, key: Key, parcel: Parcel) -> Any:
-        try:
-            if len(parcel.header) <= INLINE_HEADER_BYTES and parcel.nbytes <= INLINE_BYTES:
-                return self._codec.decode(parcel.header, parcel.buffers)
-            return await asyncio.to_thread(self._codec.decode, parcel.header, parcel.buffers)
-        except DecodeError as error:
-            # The error's own text describes the peer's bytes, so it stays a message, which only some may see.
-            detail = f"object {key.id} from party {key.peer!r} cannot be decoded"
-            fault = Fault(Kind.DELIVERY, type(error).__name__, detail=detail, message=str(error))
-        self._local_failures += 1
-        failure = Failure.of_fault(
-            fault,
-            # Another one than any that this receiver had told before it was killed.
-            error_id=f"{self._hello.party}/{self._hello.incarnation}/r{self._life}-{self._local_failures}",
-            party=self._hello.party,
-            task="",
-            sequence=key.id.sequence,
-        )
-        # The epoch may have ended while a thread was at work: nobody is to hear of it then.
-        if key.id.epoch >= self._epoch:
-            self._tell_driver(PeerEvent(PeerEventKind.FAILURE, self._hello.party, failure=failure, epoch=key.id.epoch))
-        return failure
 
     def _tell_driver(self, event: PeerEvent) -> None:
         self._told += 1
@@ -587,12 +582,8 @@ class Receiver:
             taken.set_result(None)
 
 
-def _resolve(waiter: asyncio.Future[Parcel | Failure], outcome: Parcel | Failure | None) -> None:
-    if outcome is None:
-        _impossible()
-    # A waiter may be gone: its call was cancelled when the driver that made it died.
-    if not waiter.done():
-        waiter.set_result(outcome)
+def _drop(arrived: Sequence[Arrived]) -> None:
+    """Nobody is told before a driver is attached."""
 
 
 def _not_taken() -> asyncio.Future[None]:
@@ -600,7 +591,3 @@ def _not_taken() -> asyncio.Future[None]:
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     refused.cancel()
     return refused
-
-
-def _impossible() -> NoReturn:
-    raise RuntimeError("a resolution holds a payload or a failure")

@@ -15,8 +15,9 @@ import optree
 
 from fed.errors import UsageError
 from fed.object import FedObject
+from fed.serde.receipt import SmallValue
 
-__all__ = ["PLAIN", "Nested", "Packed", "Shape", "Slot", "fill", "find_objects", "pack", "unpack"]
+__all__ = ["PLAIN", "Arriving", "Nested", "Packed", "Shape", "Slot", "fill", "find_objects", "pack", "unpack"]
 
 _ATOMIC: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 """Types that cannot hold a fed object; most arguments are one of these, and skip the search."""
@@ -32,6 +33,18 @@ class Nested(NamedTuple):
     """A container in which slots stand for fed objects."""
 
     tree: Any
+
+
+class Arriving(NamedTuple):
+    """An object of a peer that is passed as it came, and decoded beside the user's code.
+
+    Attributes:
+        origin: Which it is, for people.
+        small: Its value.
+    """
+
+    origin: str
+    small: SmallValue
 
 
 class Shape(NamedTuple):

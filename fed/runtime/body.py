@@ -25,14 +25,15 @@ from typing import Any, Final, NamedTuple
 
 import cloudpickle
 
-from fed.core.failure import MAX_CAUSES, Failure, Fault, Kind, Poison
-from fed.runtime.arguments import PLAIN, Shape, unpack
-from fed.serde.receipt import ReceiptWriter
+from fed.core.failure import MAX_CAUSES, Fault, Kind
+from fed.runtime.arguments import PLAIN, Arriving, Shape, unpack
+from fed.serde.contract import DecodeError
+from fed.serde.receipt import SmallCodec
 
 __all__ = [
     "LostError",
     "Origin",
-    "PoisonedError",
+    "UndecodableError",
     "arriving",
     "departing",
     "fault_of_user_error",
@@ -44,6 +45,8 @@ __all__ = [
     "unwrapped",
     "without_colours",
 ]
+
+NO_RECEIPTS: Final = SmallCodec()
 
 MAX_TEXT: Final = 1 << 16
 """Characters of a message or a traceback that travel. A failure keeps far fewer; a debugger may want more."""
@@ -63,16 +66,20 @@ _GROUP: Any = getattr(builtins, "BaseExceptionGroup", None)
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class PoisonedError(Exception):
-    """Raised in place of the user's code when an argument failed; the code does not run.
+class UndecodableError(Exception):
+    """Raised in place of the user's code when an argument that a peer sent cannot be decoded; the code does not run.
 
     Attributes:
-        failure: The failure of the argument.
+        origin: Which argument.
+        type_name: Name of the class of what the codec raised.
+        text: Its text.
     """
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure)
-        self.failure = failure
+    def __init__(self, origin: str, type_name: str, text: str) -> None:
+        super().__init__(origin, type_name, text)
+        self.origin = origin
+        self.type_name = type_name
+        self.text = text
 
 
 class Origin(NamedTuple):
@@ -138,24 +145,22 @@ def _arrive(origin: Origin, data: bytes | None) -> BaseException:
     return LostError(origin)
 
 
-def run(
-    code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], writer: ReceiptWriter | None = None
-) -> Any:
+def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], codec: SmallCodec = NO_RECEIPTS) -> Any:
     """Run the user's code. Without a shape the call is `PLAIN`.
 
     Returns:
-        Its results, followed by their receipt, which is what ``done`` resolves to; without a writer by None.
+        Its results, followed by their receipt, which is what ``done`` resolves to.
 
     Raises:
-        PoisonedError: An argument failed.
+        UndecodableError: An argument that a peer sent cannot be decoded.
         KeyboardInterrupt: In the main thread: Ray cancels the task, or the code raised it; nobody can tell.
         SystemExit: Ray ends the worker.
         Exception: What the code raised, or a `LostError` in its place.
     """
     shape = shape or PLAIN
-    args, kwargs = _arguments(values, shape)
+    args, kwargs = _arguments(values, shape, codec)
     try:
-        return _split(code(*args, **kwargs), shape.returns, code, writer)
+        return _split(code(*args, **kwargs), shape.returns, code, codec)
     except BaseException as error:
         if _interrupts(error) or _ends_worker(error):
             raise
@@ -166,19 +171,21 @@ def run(
     raise travelling
 
 
-async def run_async(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any]) -> Any:
+async def run_async(
+    code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], codec: SmallCodec = NO_RECEIPTS
+) -> Any:
     """As `run`, for a coroutine function.
 
     Raises:
-        PoisonedError: An argument failed.
+        UndecodableError: An argument that a peer sent cannot be decoded.
         asyncio.CancelledError: The call is cancelled, or the code raised it, which cannot be told apart.
         SystemExit: Ray ends the worker.
         Exception: What the code raised, or a `LostError` in its place.
     """
     shape = shape or PLAIN
-    args, kwargs = _arguments(values, shape)
+    args, kwargs = _arguments(values, shape, codec)
     try:
-        return _split(await code(*args, **kwargs), shape.returns, code, None)
+        return _split(await code(*args, **kwargs), shape.returns, code, codec)
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:
@@ -227,8 +234,9 @@ def departing(error: BaseException) -> Exception:
 
 def fault_of_user_error(error: BaseException, kind: Kind = Kind.TASK) -> Fault:
     """What the runtime found, from a user's exception as it came out of a worker. Calls no user code."""
-    if isinstance(error, PoisonedError):
-        return Fault(kind, error.failure.type_name, inherited=error.failure)
+    if type(error) is UndecodableError:
+        # The codec's own text describes the peer's bytes, so it stays a message, which only some may see.
+        return Fault(Kind.DELIVERY, error.type_name, detail=f"{error.origin} cannot be decoded", message=error.text)
     origin = origin_of(error)
     if origin is not None:
         return Fault(kind, origin.type_name, origin.cause_types, message=origin.message, traceback=origin.traceback)
@@ -288,23 +296,27 @@ def text_of(error: BaseException) -> str:
     return text
 
 
-def _arguments(values: Sequence[Any], shape: Shape) -> tuple[list[Any], dict[str, Any]]:
-    for value in values:
-        if type(value) is Poison:
-            raise PoisonedError(value.failure)
-    return unpack(values, shape)
+def _arguments(values: Sequence[Any], shape: Shape, codec: SmallCodec) -> tuple[list[Any], dict[str, Any]]:
+    return unpack([_decoded(value, codec) if type(value) is Arriving else value for value in values], shape)
 
 
-def _split(result: Any, returns: int, code: Callable[..., Any], writer: ReceiptWriter | None) -> Any:
+def _decoded(argument: Arriving, codec: SmallCodec) -> Any:
+    try:
+        return codec.read(argument.small)
+    except DecodeError as error:
+        raise UndecodableError(argument.origin, type(error).__name__, str(error)) from None
+
+
+def _split(result: Any, returns: int, code: Callable[..., Any], codec: SmallCodec) -> Any:
     if returns == 1:
-        return result, writer and writer.write((result,))
+        return result, codec.write((result,))
     if returns == 0:
         return None
     if not isinstance(result, (tuple, list)) or len(result) != returns:
         found = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
         name = getattr(code, "__name__", "the task")
         raise ValueError(f"{name} was called with num_returns={returns} but returned {found}")
-    return (*result, writer and writer.write(result))
+    return (*result, codec.write(result))
 
 
 def _interrupts(error: BaseException) -> bool:

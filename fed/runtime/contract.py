@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fed.core.failure import Failure, Fault
 from fed.core.rendezvous import Key
+from fed.proxy.arriving import Deliver
 from fed.proxy.known import Known
 from fed.proxy.receiver import Handled
 from fed.proxy.sender import Delivery
@@ -30,7 +32,19 @@ from fed.runtime.arguments import Shape
 from fed.serde.receipt import SmallValue
 from fed.transport.contract import Notice
 
-__all__ = ["ActorBody", "Body", "Call", "FetchFailed", "Outcome", "Proxies", "Ref", "Runtime", "Submission", "TaskBody"]
+__all__ = [
+    "ActorBody",
+    "ActorKilledError",
+    "Body",
+    "Call",
+    "FetchFailed",
+    "Outcome",
+    "Proxies",
+    "Ref",
+    "Runtime",
+    "Submission",
+    "TaskBody",
+]
 
 Ref = Any
 """A reference to a result that is or will be in this runtime's store. Opaque outside it."""
@@ -58,17 +72,27 @@ class TaskBody(Body):
 class ActorBody(Body):
     """A class."""
 
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether several calls of an actor of this class may run at once, in any order."""
+        if self.options.get("max_concurrency", 1) != 1 or self.options.get("concurrency_groups"):
+            return True
+        return any(inspect.iscoroutinefunction(member) for _, member in inspect.getmembers(self.code, callable))
+
 
 class Call(NamedTuple):
     """The arguments of one call.
 
     Attributes:
-        values: Positional arguments, then those by keyword, then the extras: plain values or references.
+        values: Positional arguments, then those by keyword, then the extras: plain values, references, or objects of
+            peers as they came (`fed.runtime.arguments.Arriving`).
         shape: How they are put together again; None for `fed.runtime.arguments.PLAIN`.
+        sequence: The number of the call.
     """
 
     values: tuple[Any, ...]
     shape: Shape | None = None
+    sequence: int = -1
 
     @property
     def returns(self) -> int:
@@ -103,6 +127,10 @@ class Outcome(NamedTuple):
     error: BaseException | None
 
 
+class ActorKilledError(Exception):
+    """The actor was killed before the call could run."""
+
+
 class FetchFailed(Exception):
     """A result that existed could not be had: it was lost since, or raised while it was unpickled.
 
@@ -134,12 +162,24 @@ class Proxies(abc.ABC):
         """Greet every peer. Resolves to a list of `fed.proxy.sender.JoinProblem`."""
 
     @abc.abstractmethod
-    def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
-        """Wait for objects of peers. ``done`` resolves to a failure or None for each; a result may be a `Poison`."""
+    def listen(self, deliver: Deliver) -> None:
+        """Have what is expected handed to this as it arrives, on a thread of its own; it must not raise."""
+
+    @abc.abstractmethod
+    def expect(self, keys: Sequence[Key]) -> None:
+        """Have objects of peers handed over when they are there."""
+
+    @abc.abstractmethod
+    def take(self, key: Key) -> Submission:
+        """Have an object that is large put into this runtime's store.
+
+        ``done`` resolves to None, or to the fault of one that cannot be decoded. It fails with `Kind.OBJECT_LOST` if
+        the object is not there any more, of which the driver is told again where it matters.
+        """
 
     @abc.abstractmethod
     def confirm(self, keys: Sequence[Key]) -> None:
-        """These objects' values are safe in this runtime's store."""
+        """These large objects are in this runtime's store."""
 
     @abc.abstractmethod
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
@@ -162,12 +202,8 @@ class Proxies(abc.ABC):
         """A peer left, because of a failure or because it had finished: settle what it has not acknowledged."""
 
     @abc.abstractmethod
-    def abort(self, epoch: int, failure: Failure) -> None:
-        """Fail every pending receive of an epoch, and every one to come in it; nothing if the epoch is over."""
-
-    @abc.abstractmethod
-    def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
-        """Begin an epoch: pending receives of earlier ones get `failure`, and pending pushes count as delivered.
+    def reset(self, epoch: int) -> Sequence[Ref]:
+        """Begin an epoch: nothing of earlier ones is expected any more, and what is pushed of them counts as delivered.
 
         When all of these have resolved, both proxies have let go of earlier epochs.
         """
@@ -198,7 +234,7 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def restore_receiver(self, known: Known) -> None:
-        """Tell a receiver that lives again what it has to know; see `fed.proxy.receiver.Receiver.restore`."""
+        """Tell a receiver that lives again what it has to know; see `fed.proxy.receiver.Receiver.learn`."""
 
     @abc.abstractmethod
     def unasked(self) -> Ref:

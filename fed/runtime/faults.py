@@ -111,7 +111,7 @@ def fault_of(error: BaseException) -> tuple[Fault, BaseException]:
         # What Ray lets out unwrapped and has no class of its own for comes from Ray's own code, not from a task.
         told = cause is not error or worker.origin_of(cause) is not None
         fault = worker.fault_of_user_error(cause, Kind.TASK if told else Kind.INTERNAL)
-        if cause is not error and not fault.traceback and fault.inherited is None:
+        if cause is not error and not fault.traceback and fault.kind is not Kind.DELIVERY:
             # Raised around the user's code: while its arguments were unpickled, or its results pickled. What Ray's
             # wrapper says is a text that was made in the worker.
             fault = _with_trace(fault, worker.text_of(error))

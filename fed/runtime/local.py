@@ -22,20 +22,32 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import cloudpickle
 
-from fed.channel import Role
+from fed.channel import ByRole, Role
 from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
+from fed.proxy.arriving import ArrivalClient, ArrivalServer, Deliver
 from fed.proxy.known import Known
 from fed.proxy.pushing import PushClient, PushServer
-from fed.proxy.receiver import Handled, Receiver
+from fed.proxy.receiver import Handled, NotHere, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
-from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
-from fed.serde.receipt import ReceiptWriter, SmallValue
+from fed.runtime.contract import (
+    ActorBody,
+    ActorKilledError,
+    Call,
+    FetchFailed,
+    Outcome,
+    Proxies,
+    Ref,
+    Runtime,
+    Submission,
+    TaskBody,
+)
+from fed.serde.receipt import SmallCodec, SmallValue
 from fed.transport.contract import AddressInUse, Notice
 
 __all__ = ["LocalRuntime"]
@@ -47,10 +59,6 @@ P = TypeVar("P", bound="_Proxy")
 
 GRACE_S: Final = 10.0
 """How long a closing runtime waits for user code that is still running."""
-
-
-class ActorKilledError(Exception):
-    """The actor was killed before the call could run."""
 
 
 class TaskCancelledError(Exception):
@@ -84,7 +92,7 @@ class LocalRuntime(Runtime):
         sender: Makes the sender, on the event loop it will live on.
         receiver: Makes the receiver, likewise.
         clock: What the proxies live by.
-        writer: Makes the receipts of results. None: there are none.
+        codec: Makes the receipts of results, and reads what peers send.
     """
 
     def __init__(
@@ -93,11 +101,11 @@ class LocalRuntime(Runtime):
         sender: Callable[[], Sender],
         receiver: Callable[[], Receiver],
         clock: Clock = SYSTEM_CLOCK,
-        writer: ReceiptWriter | None = None,
+        codec: SmallCodec = worker.NO_RECEIPTS,
     ) -> None:
         self._party = party
         self._clock = clock
-        self._writer = writer
+        self._codec = codec
         self._make_sender = sender
         self._make_receiver = receiver
         self._proxies: _LocalProxies | None = None
@@ -123,7 +131,7 @@ class LocalRuntime(Runtime):
 
         def run() -> None:
             try:
-                _settle(results, done, lambda: worker.run(body.code, *_resolved(call), self._writer))
+                _settle(results, done, lambda: worker.run(body.code, *_resolved(call), self._codec))
             finally:
                 self._tasks.discard(threading.current_thread())
 
@@ -140,7 +148,7 @@ class LocalRuntime(Runtime):
         """Make an actor on a thread of its own."""
         members = inspect.getmembers(body.code, inspect.isfunction)
         kind = _LoopActor if any(inspect.iscoroutinefunction(member) for _, member in members) else _ThreadActor
-        actor = kind(f"fed-{self._party}-{body.name}", body, call, self._writer)
+        actor = kind(f"fed-{self._party}-{body.name}", body, call, self._codec)
         self._actors.append(actor)
         return actor, actor.created
 
@@ -209,9 +217,11 @@ class LocalRuntime(Runtime):
 class _Actor:
     """An instance and what runs its methods."""
 
-    def __init__(self, body: ActorBody, writer: ReceiptWriter | None) -> None:
+    def __init__(self, body: ActorBody, codec: SmallCodec) -> None:
         self.name = body.name
-        self._writer = writer
+        self._reading = codec.without_receipts()
+        # Where other calls may change what one returns, there is no second copy of it.
+        self._codec = self._reading if body.is_concurrent else codec
         self._code = body.code
         self._instance: Any = None
         self._killed = threading.Event()
@@ -228,7 +238,7 @@ class _Actor:
 
     def _construct(self, call: Call) -> None:
         def make() -> None:
-            self._instance, _ = worker.run(self._code, *_resolved(call))
+            self._instance, _ = worker.run(self._code, *_resolved(call), self._reading)
 
         _settle([], self.created, make)
 
@@ -242,8 +252,8 @@ class _Actor:
 class _ThreadActor(_Actor):
     """Runs one method at a time, in the order of the calls, on a thread of its own."""
 
-    def __init__(self, name: str, body: ActorBody, call: Call, writer: ReceiptWriter | None) -> None:
-        super().__init__(body, writer)
+    def __init__(self, name: str, body: ActorBody, call: Call, codec: SmallCodec) -> None:
+        super().__init__(body, codec)
         self._lock = threading.Lock()
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._steps.put(lambda: self._construct(call))
@@ -268,7 +278,7 @@ class _ThreadActor(_Actor):
         return Submission(tuple(results), done)
 
     def _run(self, method: str, call: Call) -> Any:
-        return worker.run(getattr(self._instance, method), *_resolved(call), self._writer)
+        return worker.run(getattr(self._instance, method), *_resolved(call), self._codec)
 
     def kill(self) -> None:
         # The lock keeps a call from being queued behind the end of the queue.
@@ -289,8 +299,8 @@ class _ThreadActor(_Actor):
 class _LoopActor(_Actor):
     """Runs coroutine methods concurrently on an event loop of its own."""
 
-    def __init__(self, name: str, body: ActorBody, call: Call, writer: ReceiptWriter | None) -> None:
-        super().__init__(body, writer)
+    def __init__(self, name: str, body: ActorBody, call: Call, codec: SmallCodec) -> None:
+        super().__init__(body, codec)
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()
         self._over = False
@@ -342,7 +352,7 @@ class _LoopActor(_Actor):
             code = getattr(self._instance, method)
             arguments = await asyncio.to_thread(_resolved, call)
             runner = worker.run_async if inspect.iscoroutinefunction(code) else _run_inline
-            value = await runner(code, *arguments)
+            value = await runner(code, *arguments, self._codec)
         except asyncio.CancelledError:
             if not self._killed.is_set():
                 _settle(results, done, lambda: _raise(TaskCancelledError(f"a call of actor {self.name} was cancelled")))
@@ -371,6 +381,12 @@ class _Proxy(Protocol):
     def revive(self) -> None: ...
 
 
+class _Server(Protocol):
+    """A proxy's end of the direct channel."""
+
+    async def close(self) -> None: ...
+
+
 class _Host(Generic[P]):
     """One proxy, and the calls of it that have not ended. Belongs to the event loop.
 
@@ -379,14 +395,14 @@ class _Host(Generic[P]):
 
     Args:
         make: Makes the proxy.
-        serve: Begins to serve its end of the direct channel. None: it has none.
+        serve: Begins to serve its end of the direct channel.
     """
 
-    def __init__(self, make: Callable[[], P], serve: Callable[[P], PushServer] | None = None) -> None:
+    def __init__(self, make: Callable[[], P], serve: Callable[[P], _Server]) -> None:
         self._make = make
         self._serve = serve
         self._proxy = make()
-        self._server = None if serve is None else serve(self._proxy)
+        self._server = serve(self._proxy)
         # What the proxy began its life with, and begins every later one with.
         self._start: Callable[[P], Coroutine[Any, Any, str | None]] | None = None
         self._trouble: str | None = None
@@ -446,8 +462,7 @@ class _Host(Generic[P]):
             await asyncio.gather(*calls, return_exceptions=True)
             self._proxy = self._make()
             self._proxy.revive()
-            if self._serve is not None:
-                self._server = self._serve(self._proxy)
+            self._server = self._serve(self._proxy)
             if self._start is not None:
                 self._trouble = await self._start(self._proxy)
             self._alive.set()
@@ -460,8 +475,7 @@ class _Host(Generic[P]):
             self._proxy.validate()
 
     async def _end(self) -> None:
-        if self._server is not None:
-            await self._server.close()
+        await self._server.close()
         await self._proxy.close()
 
     def abandon(self) -> None:
@@ -479,15 +493,20 @@ class _LocalProxies(Proxies):
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"fed-{party}-proxies", daemon=True)
         self._thread.start()
         self._running: set[concurrent.futures.Future[Any]] = set()
-        self._pushes = PushClient()
+        self._pushes, self._arrivals = PushClient(), ArrivalClient()
         self._channel = MemoryDriverEnd(party, clock)
-        self._channel.start(self._pushes)
+        self._channel.start(ByRole({Role.SENDER: self._pushes, Role.RECEIVER: self._arrivals}))
 
-        def serve(sender: Sender) -> PushServer:
+        def serve_sender(sender: Sender) -> PushServer:
             return PushServer(MemoryProxyEnd(self._channel, Role.SENDER), sender.push)
 
+        def serve_receiver(receiver: Receiver) -> ArrivalServer:
+            server = ArrivalServer(MemoryProxyEnd(self._channel, Role.RECEIVER), receiver)
+            receiver.attach(server.deliver)
+            return server
+
         async def make() -> tuple[_Host[Sender], _Host[Receiver]]:
-            return _Host(sender, serve), _Host(receiver)
+            return _Host(sender, serve_sender), _Host(receiver, serve_receiver)
 
         self._sender, self._receiver = asyncio.run_coroutine_threadsafe(make(), self._loop).result()
 
@@ -497,21 +516,27 @@ class _LocalProxies(Proxies):
     def connect(self, timeout_s: float) -> Ref:
         return self._run(self._sender.call(lambda sender: sender.connect(timeout_s)))
 
-    def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
-        results, done = _promises(len(keys))
+    def listen(self, deliver: Deliver) -> None:
+        self._arrivals.listen(deliver)
 
+    def expect(self, keys: Sequence[Key]) -> None:
+        self._arrivals.expect(keys)
+
+    def confirm(self, keys: Sequence[Key]) -> None:
+        self._arrivals.confirm(keys)
+
+    def take(self, key: Key) -> Submission:
+        (result,), done = _promises(1)
         settling = threading.Event()
 
-        async def receive() -> None:
-            received = await self._receiver.call(lambda receiver: receiver.receive(keys, confirmed))
+        async def take() -> None:
+            taken = await self._receiver.call(lambda receiver: receiver.take(key))
             loop = asyncio.get_running_loop()
             # From here on a thread settles the references, also if this is cancelled while none is free to begin.
             settling.set()
-            await asyncio.shield(
-                loop.run_in_executor(None, _settle, results, done, lambda: (*received.values, received.failures))
-            )
+            await asyncio.shield(loop.run_in_executor(None, _settle, [result], done, lambda: taken))
 
-        task = asyncio.run_coroutine_threadsafe(receive(), self._loop)
+        task = asyncio.run_coroutine_threadsafe(take(), self._loop)
         self._running.add(task)
 
         def end(ended: concurrent.futures.Future[None]) -> None:
@@ -519,13 +544,10 @@ class _LocalProxies(Proxies):
             error = None if ended.cancelled() else ended.exception()
             if not settling.is_set():
                 refusal = error or ConnectionAbortedError("the receiver was closed")
-                _settle(results, done, lambda: _raise(refusal))
+                _settle([result], done, lambda: _raise(refusal))
 
         task.add_done_callback(end)
-        return Submission(tuple(results), done)
-
-    def confirm(self, keys: Sequence[Key]) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.confirm(keys))
+        return Submission((result,), done)
 
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
         async def push(sender: Sender) -> Any:
@@ -546,15 +568,14 @@ class _LocalProxies(Proxies):
     def forget(self, peer: str, failure: Failure | None) -> None:
         self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.forget(peer, failure))
 
-    def abort(self, epoch: int, failure: Failure) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.abort(epoch, failure))
+    def reset(self, epoch: int) -> Sequence[Ref]:
+        self._arrivals.reset(epoch)
 
-    def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
         async def reset_sender(sender: Sender) -> None:
             sender.reset(epoch)
 
         async def reset_receiver(receiver: Receiver) -> None:
-            receiver.reset(epoch, failure)
+            receiver.reset(epoch)
 
         return self._run(self._sender.call(reset_sender)), self._run(self._receiver.call(reset_receiver))
 
@@ -578,7 +599,7 @@ class _LocalProxies(Proxies):
     def restore_receiver(self, known: Known) -> None:
         # A copy, as by Ray: the receiver changes its own.
         state = _Blob.of(known)
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.restore(state.value()))
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.learn(state.value()))
 
     def unasked(self) -> Ref:
         async def unasked(receiver: Receiver) -> Any:
@@ -744,7 +765,9 @@ def _failed(error: BaseException) -> BaseException:
     """The exception as it would arrive from another process."""
     if worker.origin_of(error) is not None:
         return worker.arriving(error)
-    if isinstance(error, (ActorKilledError, TaskCancelledError, ConnectionAbortedError, worker.PoisonedError)):
+    if isinstance(
+        error, (ActorKilledError, TaskCancelledError, ConnectionAbortedError, NotHere, worker.UndecodableError)
+    ):
         return error
     # Raised around the user's code: while its arguments were unpickled, or its results pickled.
     return worker.arriving(worker.departing(error))
@@ -777,6 +800,8 @@ def _fault(error: BaseException) -> Fault:
             return Fault(Kind.ACTOR_DIED, "ActorDiedError", message=str(error))
         if isinstance(error, TaskCancelledError):
             return Fault(Kind.CANCELLED, "TaskCancelledError", message=str(error))
+        if isinstance(error, NotHere):
+            return Fault(Kind.OBJECT_LOST, "ObjectLostError", message=str(error))
         if isinstance(error, ConnectionAbortedError):
             return Fault(Kind.INTERNAL, type(error).__name__, message=str(error))
     return worker.fault_of_user_error(error)

@@ -12,6 +12,7 @@ import functools
 import inspect
 import logging
 import socket
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,16 +20,17 @@ from typing import Any, Final
 
 import ray
 
-from fed.channel import DriverEnd, Role
+from fed.channel import ByRole, ChannelError, DriverEnd, Role
 from fed.channel.sockets import SocketAddress
 from fed.config import Config
 from fed.core.failure import Failure
 from fed.core.liveness import RESTART_S
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
+from fed.proxy.arriving import ArrivalClient, ArrivalServer, Deliver
 from fed.proxy.known import Known
 from fed.proxy.pushing import PushClient, PushServer
-from fed.proxy.receiver import Handled, Receiver
+from fed.proxy.receiver import Handled, NotHere, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
@@ -49,7 +51,7 @@ from fed.runtime.contract import (
 from fed.runtime.faults import fault_of, outcome_of
 from fed.runtime.placement import why_no_room
 from fed.serde.data import DataCodec
-from fed.serde.receipt import ReceiptWriter, SmallValue
+from fed.serde.receipt import SmallCodec, SmallValue
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
 from fed.transport.grpc import GrpcLink, GrpcListener
@@ -90,7 +92,9 @@ class RayRuntime(Runtime):
         self._directory = PrivateDirectory()
         self._channel: DriverEnd | None = None
         self._proxies: _RayProxies | None = None
-        self._writer = ReceiptWriter(config.types, config.small_object_bytes)
+        self._codec = SmallCodec(config.types, config.small_object_bytes)
+        # Guards the next two: whatever thread finds that a task is ready submits it.
+        self._binding = threading.Lock()
         # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
         self._exports: dict[Any, Any] = {}
         # With the options of a handle, by number of results; forgotten with the handle.
@@ -101,14 +105,14 @@ class RayRuntime(Runtime):
         if not ray.is_initialized():
             self._init_ray()
         self._check_placement()
-        pushes = PushClient()
+        pushes, arrivals = PushClient(), ArrivalClient()
         channel = driver_end(self._config)
         try:
-            channel.start(pushes)
+            channel.start(ByRole({Role.SENDER: pushes, Role.RECEIVER: arrivals}))
         except OSError as error:
             raise ConfigError(f"cannot make the socket that the proxies connect to: {error}") from error
         self._channel = channel
-        self._proxies = _RayProxies(self._config, self._hello, channel.address, pushes)
+        self._proxies = _RayProxies(self._config, self._hello, channel.address, pushes, arrivals)
         return self._proxies
 
     def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
@@ -117,25 +121,27 @@ class RayRuntime(Runtime):
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""
-        bound = self._bound.setdefault(body, {})
-        remote = bound.get(call.returns)
-        if remote is None:
-            options = {**body.options, "num_returns": call.returns + 1}
-            remote = bound[call.returns] = self._export(body, _task).options(**options)
+        with self._binding:
+            bound = self._bound.setdefault(body, {})
+            remote = bound.get(call.returns)
+            if remote is None:
+                options = {**body.options, "num_returns": call.returns + 1}
+                remote = bound[call.returns] = self._export(body, _task).options(**options)
         return _submission(remote.remote(call.shape, *call.values))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
-        exported = self._export(body, _actor_class)
+        with self._binding:
+            exported = self._export(body, _actor_class)
         if body.options:
             exported = exported.options(**body.options)
         handle = exported.remote(call.shape, *call.values)
         return handle, handle.fed_created.remote()
 
-    def _export(self, body: Body, wrap: Callable[[Any, ReceiptWriter], Any]) -> Any:
+    def _export(self, body: Body, wrap: Callable[[Any, SmallCodec], Any]) -> Any:
         exported = self._exports.get(body.code)
         if exported is None:
-            exported = self._exports[body.code] = ray.remote(wrap(body, self._writer))
+            exported = self._exports[body.code] = ray.remote(wrap(body, self._codec))
         return exported
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
@@ -258,7 +264,7 @@ class FedSender:
     async def connect(self, timeout_s: float) -> Any:
         """See `fed.proxy.sender.Sender.connect`."""
         # The peers are greeted in any case: else they could not be told that this party cannot start [E33].
-        _, problems = await asyncio.gather(self._pushes.reach(REACH_S), self._sender.connect(timeout_s))
+        _, problems = await asyncio.gather(self._pushes.reach.wait(REACH_S), self._sender.connect(timeout_s))
         return problems
 
     async def push(self, deliveries: Sequence[Delivery], *values: Any) -> Any:
@@ -302,9 +308,11 @@ class FedSender:
 class FedReceiver:
     """The receiver proxy as a Ray actor."""
 
-    def __init__(self, config: Config, hello: Hello) -> None:
+    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
         keep_freed_memory()
         self._receiver = build_receiver(config, hello)
+        self._arrivals = ArrivalServer(proxy_end(config, channel, drivers_node, Role.RECEIVER), self._receiver)
+        self._receiver.attach(self._arrivals.deliver)
         # Started here because a restarted actor runs its constructor again, but no call that had completed.
         killed = _was_killed()
         self._start = asyncio.ensure_future(self._listen(RESTART_S if killed else 0.0))
@@ -314,7 +322,8 @@ class FedReceiver:
     async def _listen(self, patience_s: float) -> str | None:
         try:
             await self._receiver.start(patience_s)
-        except (AddressInUse, ConfigError) as error:
+            await self._arrivals.reach.wait(REACH_S)
+        except (AddressInUse, ChannelError, ConfigError) as error:
             return str(error)
         return None
 
@@ -322,10 +331,13 @@ class FedReceiver:
         """None when it listens, else the sentence that says why it cannot."""
         return await self._start
 
-    async def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Any:
-        """See `fed.proxy.receiver.Receiver.receive`; the failures come last."""
-        received = await self._receiver.receive(keys, confirmed)
-        return (*received.values, received.failures)
+    async def take(self, key: Key) -> Any:
+        """See `fed.proxy.receiver.Receiver.take`."""
+        try:
+            return await self._receiver.take(key)
+        except NotHere as error:
+            # Also where Ray makes a value again that its store has lost.
+            raise ray.exceptions.ObjectLostError(str(error), "", "") from None
 
     async def doubt(self, peer: str) -> None:
         """See `fed.proxy.receiver.Receiver.doubt`."""
@@ -336,24 +348,16 @@ class FedReceiver:
         self._receiver.begin()
 
     async def restore(self, known: Known) -> None:
-        """See `fed.proxy.receiver.Receiver.restore`."""
-        self._receiver.restore(known)
+        """See `fed.proxy.receiver.Receiver.learn`."""
+        self._receiver.learn(known)
 
     async def unasked(self) -> Any:
         """See `fed.proxy.receiver.Receiver.unasked`."""
         return self._receiver.unasked()
 
-    async def confirm(self, keys: Sequence[Key]) -> None:
-        """See `fed.proxy.receiver.Receiver.confirm`."""
-        self._receiver.confirm(keys)
-
-    async def abort(self, epoch: int, failure: Failure) -> None:
-        """See `fed.proxy.receiver.Receiver.abort`."""
-        self._receiver.abort(epoch, failure)
-
-    async def reset(self, epoch: int, failure: Failure) -> None:
+    async def reset(self, epoch: int) -> None:
         """See `fed.proxy.receiver.Receiver.reset`."""
-        self._receiver.reset(epoch, failure)
+        self._receiver.reset(epoch)
 
     async def events(self, handled: Handled | None) -> Any:
         """See `fed.proxy.receiver.Receiver.events`."""
@@ -361,22 +365,25 @@ class FedReceiver:
 
     async def close(self) -> None:
         """See `fed.proxy.receiver.Receiver.close`."""
+        await self._arrivals.close()
         await self._receiver.close()
 
 
 class _RayProxies(Proxies):
-    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, pushes: PushClient) -> None:
+    def __init__(
+        self, config: Config, hello: Hello, channel: SocketAddress, pushes: PushClient, arrivals: ArrivalClient
+    ) -> None:
         self._pushes = pushes
+        self._arrivals = arrivals
         # The handler is the driver's own, and may be anything; the proxies need the rest.
         config = dataclasses.replace(config, failure_handler=None)
         # Kept by Ray for every life of the actor, so that one that is killed finds its address again.
         options = {**PROXY_OPTIONS, "resources": dict(config.ray_proxy_resources)}
-        self._sender = ray.remote(FedSender).options(**options).remote(config, hello, channel, node_id())
-        self._receiver = ray.remote(FedReceiver).options(**options).remote(config, hello)
-        self._receives: dict[int, Any] = {}
+        arguments = (config, hello, channel, node_id())
+        self._sender = ray.remote(FedSender).options(**options).remote(*arguments)
+        self._receiver = ray.remote(FedReceiver).options(**options).remote(*arguments)
         # Bound once, since binding costs more than calling. What is told to a proxy that is gone needs no repeating.
-        self._confirm = self._receiver.confirm.options(max_task_retries=0)
-        self._abort = self._receiver.abort.options(max_task_retries=0)
+        self._take = self._receiver.take.options(num_returns=2)
         self._forget = self._sender.forget.options(max_task_retries=0)
         self._close_sender = self._sender.close.options(max_task_retries=0)
         self._close_receiver = self._receiver.close.options(max_task_retries=0)
@@ -387,14 +394,17 @@ class _RayProxies(Proxies):
     def connect(self, timeout_s: float) -> Ref:
         return self._sender.connect.remote(timeout_s)
 
-    def receive(self, keys: Sequence[Key], confirmed: Sequence[Key]) -> Submission:
-        method = self._receives.get(len(keys))
-        if method is None:
-            method = self._receives[len(keys)] = self._receiver.receive.options(num_returns=len(keys) + 1)
-        return _submission(method.remote(keys, confirmed))
+    def listen(self, deliver: Deliver) -> None:
+        self._arrivals.listen(deliver)
+
+    def expect(self, keys: Sequence[Key]) -> None:
+        self._arrivals.expect(keys)
+
+    def take(self, key: Key) -> Submission:
+        return _submission(self._take.remote(key))
 
     def confirm(self, keys: Sequence[Key]) -> None:
-        self._confirm.remote(keys)
+        self._arrivals.confirm(keys)
 
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
         return self._sender.push.remote(deliveries, *refs)
@@ -408,11 +418,9 @@ class _RayProxies(Proxies):
     def forget(self, peer: str, failure: Failure | None) -> None:
         self._forget.remote(peer, failure)
 
-    def abort(self, epoch: int, failure: Failure) -> None:
-        self._abort.remote(epoch, failure)
-
-    def reset(self, epoch: int, failure: Failure) -> Sequence[Ref]:
-        return self._sender.reset.remote(epoch), self._receiver.reset.remote(epoch, failure)
+    def reset(self, epoch: int) -> Sequence[Ref]:
+        self._arrivals.reset(epoch)
+        return self._sender.reset.remote(epoch), self._receiver.reset.remote(epoch)
 
     def events(self, handled: Handled | None) -> Ref:
         return self._receiver.events.remote(handled)
@@ -459,27 +467,30 @@ class _Answer:
         return self._answer
 
 
-def _task(body: TaskBody, writer: ReceiptWriter) -> Callable[..., Any]:
+def _task(body: TaskBody, codec: SmallCodec) -> Callable[..., Any]:
     code = body.code
 
     def task(shape: Shape | None, *values: Any) -> Any:
-        return worker.run(code, shape, values, writer)
+        return worker.run(code, shape, values, codec)
 
     _name(task, body)
     return task
 
 
-def _actor_class(body: ActorBody, writer: ReceiptWriter) -> type:
+def _actor_class(body: ActorBody, codec: SmallCodec) -> type:
     """A class that holds the user's instance and has a method for each of its public ones.
 
     Not a subclass: a method of the user's that calls another one must reach that one, not what is built around it.
     """
     code, label = body.code, body.name
+    reading = codec.without_receipts()
+    # Where other calls may change what one returns, before Ray has taken it, there is no second copy of it.
+    used = reading if body.is_concurrent else codec
 
     def __init__(self: Any, shape: Shape | None, *values: Any) -> None:  # noqa: N807
         self.failed = None
         try:
-            self.instance, _ = worker.run(code, shape, values)
+            self.instance, _ = worker.run(code, shape, values, reading)
         except Exception as error:  # noqa: BLE001 - kept, and raised by every method
             # An actor whose constructor raises is dead to Ray, which then tells neither class nor cause.
             self.failed = error
@@ -491,40 +502,31 @@ def _actor_class(body: ActorBody, writer: ReceiptWriter) -> type:
         if self.failed is not None:
             raise self.failed
 
-    # Where other calls may change what one returns, before Ray has taken it, there is no second copy of it.
-    in_turn = None if _is_concurrent(body) else writer
     members: dict[str, Any] = {"__init__": __init__, "__repr__": __repr__, "fed_created": fed_created}
     for name, member in inspect.getmembers(code, callable):
         if name.startswith("__") and name != "__call__":
             continue
-        members[name] = _coroutine_method(name) if inspect.iscoroutinefunction(member) else _method(name, in_turn)
+        members[name] = (_coroutine_method if inspect.iscoroutinefunction(member) else _method)(name, used)
     actor = type(label, (), members)
     actor.__module__ = getattr(code, "__module__", __name__)
     return actor
 
 
-def _method(name: str, writer: ReceiptWriter | None) -> Callable[..., Any]:
+def _method(name: str, codec: SmallCodec) -> Callable[..., Any]:
     def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
-        return worker.run(getattr(self.instance, name), shape, values, writer)
+        return worker.run(getattr(self.instance, name), shape, values, codec)
 
     method.__name__ = name
     return method
 
 
-def _is_concurrent(body: ActorBody) -> bool:
-    """Whether several calls of such an actor may run at once."""
-    if body.options.get("max_concurrency", 1) != 1 or body.options.get("concurrency_groups"):
-        return True
-    return any(inspect.iscoroutinefunction(member) for _, member in inspect.getmembers(body.code, callable))
-
-
-def _coroutine_method(name: str) -> Callable[..., Any]:
+def _coroutine_method(name: str, codec: SmallCodec) -> Callable[..., Any]:
     async def method(self: Any, shape: Shape | None, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
-        return await worker.run_async(getattr(self.instance, name), shape, values)
+        return await worker.run_async(getattr(self.instance, name), shape, values, codec)
 
     method.__name__ = name
     return method

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from fed.serde.data import DataCodec
 from fed.serde.smallness import is_small
 
-__all__ = ["Receipt", "ReceiptWriter", "SmallValue"]
+__all__ = ["MAX_BYTES", "Receipt", "SmallCodec", "SmallValue"]
 
 
 MAX_BYTES: Final = 1 << 16
@@ -36,17 +36,22 @@ Receipt: TypeAlias = tuple[SmallValue | None, ...] | None
 """What a task's end tells of each result: the value, or nothing if it is large or refused. None if of none."""
 
 
-class ReceiptWriter:
-    """Makes receipts. Can be passed to other processes.
+class SmallCodec:
+    """Writes receipts, and reads what is in those of peers. Can be passed to other processes.
 
     Args:
         types: The declared types of the job.
-        max_bytes: The size of the largest value that is small; of what is over `MAX_BYTES` there is no receipt.
+        max_bytes: The size of the largest value that is small; of what is over `MAX_BYTES` there is no receipt, and
+            with 0 of nothing.
     """
 
-    def __init__(self, types: Sequence[type], max_bytes: int) -> None:
+    def __init__(self, types: Sequence[type] = (), max_bytes: int = 0) -> None:
         self._types = tuple(types)
         self._max_bytes = max_bytes
+
+    def without_receipts(self) -> SmallCodec:
+        """The same for results that may still change when they are written down."""
+        return SmallCodec(self._types)
 
     def write(self, results: Sequence[Any]) -> Receipt:
         """The receipt of these results. Total: what cannot be encoded is told when somebody needs it."""
@@ -59,6 +64,14 @@ class ReceiptWriter:
             room -= 0 if small is None else len(small.header) + sum(map(len, small.buffers))
             receipt.append(small)
         return tuple(receipt) if any(receipt) else None
+
+    def read(self, small: SmallValue) -> Any:
+        """The value.
+
+        Raises:
+            DecodeError: As `DataCodec.decode`.
+        """
+        return _codec(self._types).decode(small.header, [memoryview(buffer) for buffer in small.buffers])
 
     def _small(self, value: Any, room: int) -> SmallValue | None:
         try:

@@ -57,7 +57,7 @@ PLACES: Final[Mapping[str, PlaceRules]] = {
     "connect": PlaceRules(("peer",), ("raises", "kill", "hang", "delay", "drop")),
     "send": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
     "receive": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
-    "deliver": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay")),
+    "deliver": PlaceRules(("peer", "call"), ("kill", "hang", "delay")),
     "broadcast": PlaceRules(("peer", "call", "kind"), ("kill", "hang", "delay", "drop", "duplicate")),
     "handler": PlaceRules((), ("raises", "hang", "delay")),
 }

@@ -25,11 +25,13 @@ from fed.core.failure import Fault, Kind
 from fed.errors import FedTimeoutError
 from fed.job import Job
 from fed.object import ObjectId
+from fed.proxy.arriving import Arrived
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender
+from fed.runtime.body import NO_RECEIPTS
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
-from fed.serde.receipt import ReceiptWriter
+from fed.serde.receipt import SmallCodec
 from fed.testing.faults import FaultRun, Happening, Place, Strike
 from fed.transport.contract import (
     Ack,
@@ -542,7 +544,7 @@ class FaultySender(Sender):
 
 
 class FaultyReceiver(Receiver):
-    """A receiver whose answers to its driver suffer.
+    """A receiver at which what it hands to its driver suffers.
 
     Args:
         injector: The faults of its party.
@@ -553,16 +555,28 @@ class FaultyReceiver(Receiver):
     def __init__(self, injector: Injector, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._injector = injector
+        self._suffering: set[asyncio.Task[None]] = set()
 
     @override
-    async def receive(self, keys: Sequence[Any], *arguments: Any, **options: Any) -> Any:
-        received = await super().receive(keys, *arguments, **options)
-        strikes = [
-            self._injector.strike("deliver", note=False, peer=key.peer, call=key.id.sequence, slot=key.id.slot)
-            for key in keys
-        ]
-        await _suffer(strikes, self._injector.kill_receiver)
-        return received
+    def _deliver(self, arrived: Arrived) -> None:
+        peer, object_id = arrived.key
+        strike = self._injector.strike("deliver", note=False, peer=peer, call=object_id.sequence, slot=object_id.slot)
+        if strike is None:
+            super()._deliver(arrived)
+            return
+        suffering = asyncio.ensure_future(self._deliver_later(arrived, strike))
+        self._suffering.add(suffering)
+        suffering.add_done_callback(self._suffering.discard)
+
+    async def _deliver_later(self, arrived: Arrived, strike: Strike) -> None:
+        await _suffer([strike], self._injector.kill_receiver)
+        super()._deliver(arrived)
+
+    @override
+    async def close(self) -> None:
+        for suffering in self._suffering:
+            suffering.cancel()
+        await super().close()
 
 
 async def _suffer(strikes: Sequence[Strike | None], kill: Callable[[], object]) -> None:
@@ -610,12 +624,10 @@ class FaultyRuntime(LocalRuntime):
         sender: Callable[[], Sender],
         receiver: Callable[[], Receiver],
         clock: Clock = SYSTEM_CLOCK,
-        writer: ReceiptWriter | None = None,
+        codec: SmallCodec = NO_RECEIPTS,
     ) -> None:
-        super().__init__(injector.party, sender, receiver, clock, writer)
+        super().__init__(injector.party, sender, receiver, clock, codec)
         self._injector = injector
-        # Set by whoever makes the job, which numbers the calls.
-        self.number: Callable[[], int] = lambda: 0
         # The actors are kept, so that the id of one is never that of another.
         self._bodies: dict[int, tuple[Any, ActorBody]] = {}
         # What killed workers raise, by its text, and as what the runtime finds it.
@@ -631,7 +643,7 @@ class FaultyRuntime(LocalRuntime):
 
     @override
     def submit(self, body: TaskBody, call: Call) -> Submission:
-        strike = self._strike(body.name)
+        strike = self._strike(body.name, call)
         if strike is not None:
             kill = functools.partial(self._kill, strike.rule.loss)
             body = dataclasses.replace(body, code=_struck(body.code, strike, kill))
@@ -641,7 +653,7 @@ class FaultyRuntime(LocalRuntime):
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         if not self._injector.run.watches("produce"):
             return super().create(body, call)
-        strike = self._strike(f"{body.name}.__init__")
+        strike = self._strike(f"{body.name}.__init__", call)
         # A class of its own for each actor, which can be changed: that is how single calls get their faults.
         user: Any = body.code
         names = {"__module__": user.__module__, "__qualname__": user.__qualname__}
@@ -657,7 +669,7 @@ class FaultyRuntime(LocalRuntime):
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         if id(actor) in self._bodies:
             _, body = self._bodies[id(actor)]
-            strike = self._strike(f"{body.name}.{method}")
+            strike = self._strike(f"{body.name}.{method}", call)
             if strike is not None:
 
                 def kill() -> Exception:
@@ -680,8 +692,8 @@ class FaultyRuntime(LocalRuntime):
         self._injector.run.gates.leave(self._injector.party)
         super().close()
 
-    def _strike(self, task: str) -> Strike | None:
-        return self._injector.strike("produce", note=False, call=self.number(), task=task)
+    def _strike(self, task: str, call: Call) -> Strike | None:
+        return self._injector.strike("produce", note=False, call=call.sequence, task=task)
 
     def _kill(self, kind: Kind) -> Exception:
         """What a worker that is killed raises, since a thread cannot be killed."""

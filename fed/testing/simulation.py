@@ -34,7 +34,7 @@ from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Sender
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
-from fed.serde.receipt import ReceiptWriter
+from fed.serde.receipt import SmallCodec
 from fed.testing.clock import SkippingClock
 from fed.testing.faults import FaultPlan, FaultRun
 from fed.testing.injection import (
@@ -206,7 +206,7 @@ def _job(
     incarnation = new_incarnation()
     hello = hello_of(config, incarnation)
     codec = DataCodec(config.types)
-    writer = ReceiptWriter(config.types, config.small_object_bytes)
+    small_codec = SmallCodec(config.types, config.small_object_bytes)
     # Made anew for every life of a proxy, which ends with its connections.
     make_sender: Callable[..., Sender] = Sender
     make_receiver: Callable[..., Receiver] = Receiver
@@ -232,12 +232,9 @@ def _job(
         )
 
     if injector is None:
-        return Job(config, LocalRuntime(party, sender, receiver, clock, writer), incarnation, clock)
-    runtime = FaultyRuntime(injector, sender, receiver, clock, writer)
-    job = FaultyJob(injector, config, runtime, incarnation, clock)
-    # The runtime is not told the number of a call. It is the last one given when the runtime is asked to run it.
-    runtime.number = lambda: job.calls - 1
-    return job
+        return Job(config, LocalRuntime(party, sender, receiver, clock, small_codec), incarnation, clock)
+    runtime = FaultyRuntime(injector, sender, receiver, clock, small_codec)
+    return FaultyJob(injector, config, runtime, incarnation, clock)
 
 
 def _in_memory(names: Sequence[str]) -> tuple[Place, _Transport]:

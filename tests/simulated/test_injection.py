@@ -15,12 +15,14 @@ import pytest
 from fed.core.failure import Failure, Kind
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
+from fed.proxy.arriving import Arrived
 from fed.proxy.known import Known
 from fed.proxy.receiver import Handled, PeerEventKind, Receiver
 from fed.proxy.sender import Delivery, Sender, SenderEventKind
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
+from fed.serde.receipt import SmallCodec
 from fed.testing import FaultPlan
 from fed.testing.injection import FaultyLink, FaultyListener, Injector
 from fed.transport.contract import (
@@ -577,6 +579,8 @@ class Pair:
         codec = DataCodec()
         self.made: list[str] = []
         self.handled: dict[str, Handled] = {}
+        self.changed = threading.Condition()
+        self.arrived: dict[Key, Arrived] = {}
 
         def runtime(party: str, peer: str) -> LocalRuntime:
             def sender() -> Sender:
@@ -592,6 +596,7 @@ class Pair:
         self.runtimes = {"alice": runtime("alice", "bob"), "bob": runtime("bob", "alice")}
         self.proxies: dict[str, Proxies] = {party: one.start() for party, one in self.runtimes.items()}
         for party, proxies in self.proxies.items():
+            proxies.listen(self.note)
             assert self.end(party, proxies.started()).value is None
 
     def __enter__(self) -> Pair:
@@ -603,6 +608,28 @@ class Pair:
             self.handled[party] = batch.upto
         self.made.clear()
         return self
+
+    def note(self, arrivals: Sequence[Arrived]) -> None:
+        with self.changed:
+            self.arrived.update({one.key: one for one in arrivals})
+            self.changed.notify_all()
+
+    def received(self, party: str, key: Key) -> Any:
+        """The value of an object that is expected, in that party's hands."""
+        while True:
+            with self.changed:
+                assert self.changed.wait_for(lambda: key in self.arrived, LIMIT_S)
+                arrived = self.arrived.pop(key)
+            if arrived.small is not None:
+                return SmallCodec().read(arrived.small)
+            taken = self.proxies[party].take(key)
+            outcome = self.end(party, taken.done)
+            # It was told by a receiver that was killed since, and is told again by the next one.
+            if outcome.fault is None or outcome.fault.kind is not Kind.OBJECT_LOST:
+                assert outcome == Outcome(None, None, None)
+                self.proxies[party].confirm([key])
+                (value,) = self.runtimes[party].fetch(taken.results)
+                return value
 
     def restart_receiver(self, party: str, times: int = 1) -> None:
         """Kill it, and tell the one in its place what a driver would."""
@@ -635,37 +662,34 @@ class Pair:
 
 KEY = Key("alice", ObjectId(0, 1, 0))
 DELIVERIES = [Delivery(KEY.id, ("bob",))]
-KNOWN = Known(0, False, {}, {}, {}, {})
+KNOWN = Known(0, False, {}, {}, {})
 
 
-def test_a_receiver_that_is_killed_is_followed_by_one_that_gets_what_was_waited_for() -> None:
+@pytest.mark.parametrize("value", [7, b"x" * 100_000], ids=["small", "large"])
+def test_a_receiver_that_is_killed_is_followed_by_one_that_gets_what_was_waited_for(value: Any) -> None:
     with Pair() as pair:
-        waiting = pair.proxies["bob"].receive([KEY], [])
+        pair.proxies["bob"].expect([KEY])
         pair.restart_receiver("bob")
-        pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", 7)])
-        assert pair.end("bob", waiting.done) == Outcome((None,), None, None)
-        assert pair.runtimes["bob"].fetch(waiting.results) == [7]
+        pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", value)])
+        assert pair.received("bob", KEY) == value
         assert pair.made == ["receiver of bob"]
-        pair.proxies["bob"].confirm([KEY])
         assert pair.end("alice", pushing).fault is None
 
 
-def test_a_receiver_that_is_killed_again_and_again_loses_nothing() -> None:
+@pytest.mark.parametrize("value", [7, b"x" * 100_000], ids=["small", "large"])
+def test_a_receiver_that_is_killed_again_and_again_loses_nothing(value: Any) -> None:
     with Pair() as pair:
         pushing = []
-        waiting = []
-        for number in range(20):
-            key = Key("alice", ObjectId(0, number, 0))
-            waiting.append((key, pair.proxies["bob"].receive([key], [])))
-            pushing.append(pair.proxies["alice"].push([Delivery(key.id, ("bob",))], [pair.value("alice", number)]))
+        keys = [Key("alice", ObjectId(0, number, 0)) for number in range(20)]
+        for number, key in enumerate(keys):
+            pair.proxies["bob"].expect([key])
+            made = pair.value("alice", (number, value))
+            pushing.append(pair.proxies["alice"].push([Delivery(key.id, ("bob",))], [made]))
             if number % 5 == 0:
                 pair.runtimes["bob"].restart_receiver()
-        # What is confirmed to one that is being killed is not confirmed to the next one.
         pair.restart_receiver("bob")
-        for number, (key, one) in enumerate(waiting):
-            assert pair.end("bob", one.done) == Outcome((None,), None, None)
-            assert pair.runtimes["bob"].fetch(one.results) == [number]
-            pair.proxies["bob"].confirm([key])
+        for number, key in enumerate(keys):
+            assert pair.received("bob", key) == (number, value)
         for done in pushing:
             assert pair.end("alice", done).fault is None
 
@@ -679,10 +703,8 @@ def test_a_sender_that_is_killed_is_followed_by_one_that_has_its_pending_calls()
         ]
         # The greeting had ended, so nobody repeats it: the new one greets by itself.
         pair.proxies["alice"].restore_sender(KNOWN)
-        waiting = pair.proxies["bob"].receive([KEY], [])
-        assert pair.end("bob", waiting.done) == Outcome((None,), None, None)
-        assert pair.runtimes["bob"].fetch(waiting.results) == [7]
-        pair.proxies["bob"].confirm([KEY])
+        pair.proxies["bob"].expect([KEY])
+        assert pair.received("bob", KEY) == 7
         assert pair.end("alice", pushing).fault is None
         assert pair.made == ["sender of alice"]
 
@@ -709,7 +731,7 @@ def test_what_hears_of_events_hears_also_of_those_that_come_to_the_next_receiver
 def test_proxies_that_are_closed_are_not_started_anew() -> None:
     pair = Pair()
     with pair:
-        pair.proxies["bob"].receive([KEY], [])
+        pair.proxies["bob"].expect([KEY])
     for party, runtime in pair.runtimes.items():
         assert pair.end(party, runtime.restart_sender()) == Outcome(None, None, None)
         assert pair.end(party, runtime.restart_receiver()) == Outcome(None, None, None)
@@ -718,7 +740,7 @@ def test_proxies_that_are_closed_are_not_started_anew() -> None:
 
 def test_a_restart_while_the_proxies_close_does_not_keep_them() -> None:
     with Pair() as pair:
-        pair.proxies["bob"].receive([KEY], [])
+        pair.proxies["bob"].expect([KEY])
         for _ in range(3):
             pair.runtimes["bob"].restart_receiver()
             pair.runtimes["alice"].restart_sender()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fed.core.coordination import LEAVE, Coordinator, Gone, Instruction, Latched, Settled, Switched, Tell
-from fed.core.failure import Failure, Fault, Kind, Poison
+from fed.core.failure import Failure, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.core.rendezvous import Arrival, Key, Rendezvous
@@ -22,11 +22,11 @@ NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 OVER = Failure("over", Kind.CANCELLED, "nobody", "EpochOver")
 
 Action = Callable[[], None]
-Outcome = str | Poison
+Outcome = str | Failure
 
 
 class Wait(NamedTuple):
-    """Somebody waits for an object; a list with what came of it."""
+    """The driver waits for an object; a list with what came of it."""
 
     id: ObjectId
     outcomes: list[Outcome]
@@ -39,11 +39,14 @@ class Party:
         self.federation = federation
         self.name = name
         self.core = Coordinator(name, peers, "x", isolate=isolate)
-        self.table: Rendezvous[Wait, str] = Rendezvous(1_000_000)
+        self.table: Rendezvous[str] = Rendezvous(1_000_000)
         self.handled: collections.Counter[int] = collections.Counter()
         self.latched: set[int] = set()
         self.roots: dict[int, Failure] = {}
         self.waits: list[Wait] = []
+        # Those of this epoch that nothing has come of yet; and what they get because the job has failed.
+        self.expected: dict[Key, Wait] = {}
+        self.aborted: Failure | None = None
         self.produced: dict[ObjectId, Failure | None] = {}
         self.waiting_for: set[ObjectId] = set()
         self.asked_reset = False
@@ -64,16 +67,20 @@ class Party:
                 self.latched.add(self.core.epoch)
             elif isinstance(one, Settled):
                 self.settle(self.core.epoch, one.root)
-                self.resolve(self.table.abort(one.root))
+                self.aborted = one.root
+                self.let_go(one.root)
             elif isinstance(one, Switched):
                 old = one.epoch - 1
                 if old in self.latched and old not in self.roots:
                     self.handled[old] += 1
                 self.asked_reset = False
                 self.waiting_for.clear()
-                self.resolve(self.table.reset(one.epoch, OVER))
+                self.aborted = None
+                self.let_go(OVER)
+                self.table.reset(one.epoch)
             elif isinstance(one, Gone) and one.failure is not None:
-                self.resolve(self.table.left(one.peer, one.failure))
+                for key in self.table.left(one.peer, one.failure):
+                    self.resolve(key, one.failure)
         self.core.validate()
         self.table.validate()
 
@@ -82,22 +89,37 @@ class Party:
         self.roots[epoch] = root
         self.handled[epoch] += 1
 
-    def resolve(self, resolutions: Sequence[object]) -> None:
-        for one in resolutions:
-            ticket, payload, failure = one  # type: ignore[misc]
-            ticket.outcomes.append(Poison(failure) if payload is None else payload)  # type: ignore[has-type]
+    def let_go(self, failure: Failure) -> None:
+        for key in list(self.expected):
+            self.resolve(key, failure)
 
-    def arrival(self, key: Key, arrival: Arrival[Wait, str]) -> None:
-        if arrival.resolution is not None:
-            self.resolve([arrival.resolution])
-            if arrival.resolution.payload is not None:
-                self.table.confirmed(key)
+    def resolve(self, key: Key, outcome: Outcome) -> None:
+        wait = self.expected.pop(key, None)
+        if wait is not None:
+            wait.outcomes.append(outcome)
+        else:
+            # The table tells of an object once, and only whoever was let go meanwhile has no use for it.
+            assert self.aborted is not None, (self.name, key)
+
+    def arrival(self, key: Key, arrival: Arrival[str]) -> None:
+        if arrival.resolution is None:
+            return
+        payload, failure = arrival.resolution
+        if payload is not None:
+            self.resolve(key, payload)
+            self.table.confirmed(key)
+        elif failure is not None:
+            self.resolve(key, failure)
 
     def wait(self, key: Key) -> None:
         wait = Wait(key.id, [])
         self.waits.append(wait)
         self.waiting_for.add(key.id)
-        self.arrival(key, self.table.awaited(key, wait))
+        self.expected[key] = wait
+        if self.aborted is not None:
+            self.resolve(key, self.aborted)
+        else:
+            self.arrival(key, self.table.awaited(key))
 
     def call(self, text: str) -> None:
         self.carry_out(self.core.call(text))

@@ -14,23 +14,20 @@ import numpy as np
 import pytest
 
 from fed.config import Address, Config
-from fed.core.failure import Failure, Fault, Kind, Poison
+from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
 from fed.job import hello_of
 from fed.object import ObjectId
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender
-from fed.runtime.arguments import Nested, Shape, Slot
+from fed.runtime.arguments import Arriving, Nested, Shape, Slot
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
-from fed.serde.receipt import ReceiptWriter, SmallValue
+from fed.serde.receipt import SmallCodec, SmallValue
 from fed.testing.simulation import free_addresses
 from fed.transport.memory import MemoryNetwork
 from tests.support.eventually import eventually
-
-FAILURE = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
-OTHER = Failure("bob/x/2", Kind.TASK, "bob", "ValueError")
 
 
 def local_runtime() -> Runtime:
@@ -42,7 +39,7 @@ def local_runtime() -> Runtime:
         "alice",
         lambda: Sender(hello, {"bob": network.link("alice", "bob")}, codec, small_object_bytes=1000),
         lambda: Receiver(hello, network.listener("alice"), codec, max_stored_bytes=10**6),
-        writer=ReceiptWriter((), 64 * 1024),
+        codec=SmallCodec((), 64 * 1024),
     )
 
 
@@ -161,6 +158,9 @@ class Waiter:
     async def wait(self) -> int:
         return 7
 
+    async def same(self, value: int) -> int:
+        return value
+
     def now(self) -> int:
         return 7
 
@@ -176,7 +176,7 @@ def test_what_other_calls_may_change_before_it_is_taken_has_no_receipt(runtime: 
 
 def test_a_small_value_that_no_peer_is_there_for_is_answered_with_the_epoch(runtime: Runtime, proxies: Proxies) -> None:
     pushed = proxies.push_small([Delivery(ObjectId(0, 1, 0), ("bob",))], [SmallValue(b"", ())])
-    for reset in proxies.reset(1, FAILURE):
+    for reset in proxies.reset(1):
         assert ending(runtime, reset).fault is None
     assert ending(runtime, pushed) == Outcome(Pushed([], []), None, None)
 
@@ -237,11 +237,38 @@ def test_a_failure_reaches_whatever_depends_on_it(runtime: Runtime) -> None:
     assert outcome.fault.type_name == "ValueError"
 
 
-def test_poison_among_the_arguments_keeps_the_code_from_running(runtime: Runtime) -> None:
-    for packed in (call(Poison(FAILURE)), call(Nested([Slot(0)]), Poison(FAILURE), extras=1)):
-        outcome = ending(runtime, runtime.submit(task(add), packed).done)
-        assert outcome.fault is not None
-        assert outcome.fault.inherited == FAILURE
+def small(value: Any) -> SmallValue:
+    encoded = DataCodec().encode(value)
+    return SmallValue(encoded.header, tuple(map(bytes, encoded.buffers)))
+
+
+def test_what_a_peer_sent_is_decoded_beside_the_code(runtime: Runtime) -> None:
+    one, two = (Arriving("an object", small(number)) for number in (1, 2))
+    assert value_of(runtime, runtime.submit(task(add), call(one, two, keywords=("second",)))) == 3
+    nested = Nested([Slot(0), 3])
+    assert value_of(runtime, runtime.submit(task(sum), call(nested, two, extras=1))) == 5
+    actor, _ = runtime.create(ActorBody(Counter, "Counter", {}), call(one))
+    assert value_of(runtime, runtime.call(actor, "add", call(two), {})) == 3
+    runtime.kill(actor)
+    awaiting, _ = runtime.create(ActorBody(Waiter, "Waiter", {}), call())
+    assert value_of(runtime, runtime.call(awaiting, "same", call(two), {})) == 2
+    runtime.kill(awaiting)
+
+
+def test_what_cannot_be_decoded_keeps_the_code_from_running(runtime: Runtime) -> None:
+    bad = Arriving("object #2 from party 'bob'", SmallValue(b"\xc1", ()))
+    for packed in (call(bad), call(Nested([Slot(0)]), bad, extras=1)):
+        fault = ending(runtime, runtime.submit(task(add), packed).done).fault
+        assert fault is not None
+        assert (fault.kind, fault.type_name) == (Kind.DELIVERY, "DecodeError")
+        assert fault.detail == "object #2 from party 'bob' cannot be decoded"
+        assert fault.message
+        assert fault.traceback == ""
+    # It is not the task's failure for those that depend on it either.
+    first = runtime.submit(task(add), call(bad))
+    second = ending(runtime, runtime.submit(task(add), call(first.results[0])).done).fault
+    assert second is not None
+    assert second.kind is Kind.DELIVERY
 
 
 class Counter:
@@ -356,15 +383,10 @@ def test_a_function_is_exported_once_however_often_it_is_called(runtime: Runtime
         assert value_of(runtime, runtime.submit(other_options, call(5, 6))) == 11
 
 
-def test_a_receive_that_the_receiver_lets_go_yields_poison_and_the_failure(runtime: Runtime, proxies: Proxies) -> None:
-    keys = [Key("bob", ObjectId(0, 1, 0)), Key("bob", ObjectId(0, 2, 0))]
-    submission = proxies.receive(keys, [])
-    proxies.abort(0, FAILURE)
-    assert tuple(ending(runtime, submission.done).value) == (FAILURE, FAILURE)
-    assert runtime.fetch(submission.results) == [Poison(FAILURE)] * 2
-    consumer = ending(runtime, runtime.submit(task(add), call(submission.results[0])).done)
-    assert consumer.fault is not None
-    assert consumer.fault.inherited == FAILURE
+def test_what_is_not_here_cannot_be_taken(runtime: Runtime, proxies: Proxies) -> None:
+    taken = ending(runtime, proxies.take(Key("bob", ObjectId(0, 1, 0))).done)
+    assert taken.fault is not None
+    assert taken.fault.kind is Kind.OBJECT_LOST
 
 
 def test_a_push_of_nothing_and_to_nobody_ends(runtime: Runtime, proxies: Proxies) -> None:
@@ -385,26 +407,9 @@ def test_a_push_names_what_is_undeliverable_and_what_is_pending(runtime: Runtime
     assert [one.id for one in pushed.undelivered] == [deliveries[1].id]
     assert pushed.pending == deliveries[:1]
     again = proxies.push(pushed.pending, refs[:1])
-    for ref in proxies.reset(2, FAILURE):
+    for ref in proxies.reset(2):
         assert ending(runtime, ref) == Outcome(None, None, None)
     assert ending(runtime, again).value == Pushed([], [])
-
-
-def test_e23_a_reset_ends_what_is_pending_and_lifts_an_abort(runtime: Runtime, proxies: Proxies) -> None:
-    keys = [Key("bob", ObjectId(epoch, 1, 0)) for epoch in (2, 3, 4)]
-    pending = proxies.receive(keys[:1], [])
-    for ref in proxies.reset(3, FAILURE):
-        assert ending(runtime, ref) == Outcome(None, None, None)
-    assert tuple(ending(runtime, pending.done).value) == (FAILURE,)
-    proxies.abort(3, FAILURE)
-    assert tuple(ending(runtime, proxies.receive(keys[1:2], []).done).value) == (FAILURE,)
-    for ref in proxies.reset(4, FAILURE):
-        assert ending(runtime, ref) == Outcome(None, None, None)
-    waiting = proxies.receive(keys[2:], [])
-    # One that comes late is for an epoch that is over.
-    proxies.abort(3, FAILURE)
-    proxies.abort(4, OTHER)
-    assert tuple(ending(runtime, waiting.done).value) == (OTHER,)
 
 
 def test_events_are_empty_once_closed() -> None:

@@ -208,7 +208,6 @@ NAME = r"expected a party's name \(1 to 63 letters, digits, '_', '.' or '-', a l
             {"receive_buffer_bytes": None},
             "receive_buffer_bytes: expected a whole number of bytes, 1 or more, found None",
         ),
-        ({"max_pending_receives": 0}, "max_pending_receives: expected a whole number, 1 or more, found 0"),
         ({"small_object_bytes": -1}, "small_object_bytes: expected a whole number of bytes, 0 or more, found -1"),
         (
             {"chunk_bytes": 2**31},
@@ -283,17 +282,17 @@ def test_the_strongest_place_wins(tmp_path: Path) -> None:
         party = "bob"
         [options]
         init_timeout_s = 21
-        max_pending_receives = 11
+        receive_buffer_bytes = 11
         chunk_bytes = 1
     """
     write(tmp_path, text)
-    environ = {"FED_JOB": "environment", "FED_INIT_TIMEOUT_S": "22", "FED_MAX_PENDING_RECEIVES": "12"}
+    environ = {"FED_JOB": "environment", "FED_INIT_TIMEOUT_S": "22", "FED_RECEIVE_BUFFER_BYTES": "12"}
     config = load({"init_timeout_s": 23, "party": "alice", "addresses": TWO}, environ, tmp_path)
     assert (
         config.job,
         config.party,
         config.init_timeout_s,
-        config.max_pending_receives,
+        config.receive_buffer_bytes,
         config.chunk_bytes,
         config.drain_timeout_s,
     ) == (
@@ -408,7 +407,6 @@ SAMPLES = {
     "lease_s": ("2.5", 2.5),
     "max_object_bytes": ("1", 1),
     "receive_buffer_bytes": ("2", 2),
-    "max_pending_receives": ("3", 3),
     "small_object_bytes": ("0", 0),
     "chunk_bytes": ("1_000", 1000),
 }

@@ -23,7 +23,7 @@ import pytest
 import ray
 import ray.exceptions
 
-from fed.core.failure import MAX_CAUSES, Failure, Fault, Kind, Poison
+from fed.core.failure import MAX_CAUSES, Fault, Kind
 from fed.runtime import body as worker
 from fed.runtime import faults
 from fed.runtime.contract import ActorBody, FetchFailed, Outcome, Ref, Runtime
@@ -595,13 +595,6 @@ def test_a_fetch_that_fails_says_which_and_why(runtime: Runtime) -> None:
         runtime.fetch([failed.results[0], good.results[0]])
     assert (refused.value.position, refused.value.fault) == (0, fault_at(runtime, failed.done))
     assert runtime.fetch(good.results) == [11]
-
-
-def test_poison_is_inherited_and_not_told_as_an_exception(runtime: Runtime) -> None:
-    failure = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
-    first = runtime.submit(task(add), call(Poison(failure)))
-    second = runtime.submit(task(add), call(first.results[0]))
-    assert [fault_at(runtime, one.done).inherited for one in (first, second)] == [failure, failure]
 
 
 # --- Ray alone

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import fed
-from fed.core.failure import Failure, Kind, Poison
+from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
@@ -21,6 +21,7 @@ from fed.serde.data import DataCodec
 from fed.testing import FaultPlan
 from fed.transport.contract import Parcel
 from fed.transport.memory import MemoryNetwork
+from tests.support.consuming import Consumer
 from tests.support.failing import PARTIES, Cell, fail, identity, pass_through, play, returned, run
 from tests.support.wiretap import Wiretap
 from tests.support.worlds import hello
@@ -136,16 +137,17 @@ def test_e12_of_a_value_and_an_error_that_race_at_the_rendezvous_one_wins_for_ev
         threads = [threading.Thread(target=run_lane, args=(lane,)) for lane in range(lanes)]
         for thread in threads:
             thread.start()
-        early = asyncio.ensure_future(receiver.receive([key])) if seed % 3 == 0 else None
+        consumer = Consumer(receiver)
+        early = asyncio.ensure_future(consumer.receive(key)) if seed % 3 == 0 else None
         if early is not None:
             await asyncio.sleep(0)
         await asyncio.to_thread(together.wait, 10)
-        early = early or (asyncio.ensure_future(receiver.receive([key])) if seed % 3 == 1 else None)
+        early = early or (asyncio.ensure_future(consumer.receive(key)) if seed % 3 == 1 else None)
         for thread in threads:
             await asyncio.to_thread(thread.join)
-        received = (await (early or receiver.receive([key]))).values[0]
+        (received,) = await (early or consumer.receive(key))
         receiver.confirm([key])
-        won = "value" if received == "value" else received.failure.error_id
+        won = "value" if received == "value" else received.error_id
         winners.add(won)
         # Whatever still comes changes nothing, for whoever asks again.
         for racer in racers:
@@ -154,8 +156,7 @@ def test_e12_of_a_value_and_an_error_that_race_at_the_rendezvous_one_wins_for_ev
             assert receiver.statistics().table.delivered == 1
             assert receiver.statistics().table.stored == 0
         else:
-            again = (await receiver.receive([key])).values[0]
-            assert again == Poison(failure)
+            assert await consumer.receive(key) == [failure]
             assert receiver.statistics().table.delivered == 0
         receiver.validate()
         await receiver.close()

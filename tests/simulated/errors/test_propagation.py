@@ -19,7 +19,6 @@ from fed.core.coordination import Coordinator
 from fed.core.failure import Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.job import Job
-from fed.place import current_job
 from fed.runtime.local import LocalRuntime
 from fed.sending import QueueThread
 from fed.testing import simulate
@@ -172,43 +171,47 @@ def test_e27_an_abort_ends_what_is_in_flight() -> None:
     assert set(errors) == set(PARTIES)
 
 
-def test_e27_receives_that_are_pending_and_a_driver_that_waits_for_a_slot_are_let_go(tap: Wiretap) -> None:
-    """Bob's next call needs a slot that no object of the slow task will ever free."""
+def test_e27_what_waits_for_other_parties_is_let_go_and_never_runs() -> None:
     gate = threading.Event()
     late = FailsLate(3)
-    stuck: list[int] = []
+    ran: list[Any] = []
 
     @fed.remote
     def never() -> None:
         pass_through(gate)
 
+    @fed.remote
+    def use(value: Any) -> Any:
+        ran.append(value)
+        return value
+
+    @fed.remote
+    class User:
+        def __init__(self, value: Any) -> None:
+            ran.append(value)
+
+        def use(self, value: Any) -> Any:
+            ran.append(value)
+            return value
+
     def program() -> Any:
         late.task.party("alice").remote()
-        slow = [never.party("carol").remote() for _ in range(3)]
-        identity.party("bob").remote(slow[0])
-        if fed.party() == "bob":
-            # When he waits for the slot, the failure is let loose.
-            releasing = threading.Thread(target=late.release)
-            releasing.start()
-        else:
-            late.release()
-        try:
-            identity.party("bob").remote(slow[1])
-            fed.get([identity.party("bob").remote(slow[2])])
-        finally:
-            if fed.party() == "bob":
-                releasing.join()
-                stuck.append(len(current_job()._running()._receiving))
+        slow = never.party("carol").remote()
+        used = use.party("bob").remote(slow)
+        user = User.party("bob").remote(used)
+        results = [used, use.party("alice").remote(used), user.use.remote(1), use.party("bob").remote(used)]
+        late.release()
+        return fed.get(results)
 
-    own = {"bob": {"max_pending_receives": 1}}
-    played = play(program, parties=THREE, own=own, failure_handler=lambda report: gate.set())
+    played = play(program, parties=THREE, failure_handler=lambda report: gate.set())
     assert set(played.errors) == set(THREE)
     assert len(roots(played.errors)) == 1
-    assert stuck[0] <= 1
+    assert ran == []
     for job in played.jobs.values():
         epoch = job._running()
         # In-flight work has reached zero.
-        assert (epoch.running, epoch.undelivered, len(epoch._receiving)) == (0, 0, 0)
+        assert (epoch.running, epoch.undelivered, epoch.expected) == (0, 0, 0)
+        assert len(epoch._flow) == 0
 
 
 def test_e27_when_the_job_is_over_nothing_holds_its_objects() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import collections
-import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 
 import fed
 from fed.core.failure import Fault, Kind
-from fed.job import Job, _SenderEvents
+from fed.job import _SenderEvents
 from fed.place import current_job
 from fed.runtime.contract import Call, Outcome, TaskBody
 from fed.runtime.local import LocalRuntime
@@ -134,33 +132,3 @@ def test_e18_a_sender_that_is_gone_for_good_ends_the_job() -> None:
     errors = run(program).errors
     assert all("the sender proxy failed" in str(error) for error in errors.values()), errors
     assert set(errors) == set(PARTIES)
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["arrived before", "arrives while leaving"])
-def test_who_leaves_confirms_at_once_what_others_wait_for(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise an arrival is confirmed along the way of the next receive, or when some time has passed."""
-    monkeypatch.setattr(sys.modules[Job.__module__], "CONFIRM_S", 1000.0)
-    leaving = threading.Event()
-
-    @fed.remote
-    def made() -> int:
-        if late:
-            leaving.wait(20)
-        return 1
-
-    def release(job: Job) -> None:
-        with job._lock:
-            job.changed.wait_for(lambda: job._life.leaving, 20)
-        leaving.set()
-
-    def program() -> Any:
-        one = identity.party("bob").remote(made.party("alice").remote())
-        if not late:
-            return fed.get(one)
-        if fed.party() == "bob":
-            threading.Thread(target=release, args=(current_job(),)).start()
-        return None
-
-    began = time.monotonic()
-    assert not run(program).errors
-    assert time.monotonic() - began < 15

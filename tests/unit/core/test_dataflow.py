@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Hashable
 
 import pytest
@@ -117,6 +118,35 @@ def test_an_actor_that_is_ended_fails_its_calls_that_wait_and_what_needs_them() 
     assert table.discard("unknown", "ended") == []
 
 
+def test_calls_of_an_actor_that_runs_several_at_once_do_not_wait_for_one_another() -> None:
+    table: Table = Dataflow()
+    assert table.add(1, ["a"], queue="actor", in_turn=False) == []
+    assert table.add(2, queue="actor", in_turn=False) == [Submit(2)]
+    assert table.add(3, ["b"], queue="actor", in_turn=False) == []
+    # Whichever has what it needs goes, also while others are being submitted.
+    assert table.add(4, queue="actor", in_turn=False) == [Submit(4)]
+    assert table.arrived("b") == [Submit(3)]
+    table.validate()
+    assert table.submitted(4) == table.submitted(2) == table.failed(3, "why") == []
+    assert table.arrived("a") == [Submit(1)]
+    assert table.submitted(1) == []
+    assert len(table) == 0
+
+
+def test_an_actor_that_runs_several_at_once_is_ended_with_all_its_calls_that_wait() -> None:
+    table: Table = Dataflow()
+    table.add(1, ["a"], queue="actor", in_turn=False)
+    assert table.add(2, queue="actor", in_turn=False) == [Submit(2)]
+    table.add(3, ["b"], queue="actor", in_turn=False)
+    table.add(4, [3])
+    table.add(5, ["a"], queue="other", in_turn=False)
+    assert table.discard("actor", "ended") == [Fail(1, "ended"), Fail(3, "ended"), Fail(4, "ended")]
+    table.validate()
+    assert table.submitted(2) == []
+    assert table.arrived("b") == []
+    assert table.arrived("a") == [Submit(5)]
+
+
 def test_what_nobody_needs_may_be_told() -> None:
     table: Table = Dataflow()
     assert table.arrived("a") == table.failed("b", "why") == []
@@ -133,14 +163,23 @@ def test_a_task_is_called_and_submitted_once() -> None:
         table.submitted(2)
 
 
+@dataclasses.dataclass
+class Task:
+    """One as the model knows it."""
+
+    needs: set[Hashable]
+    queue: str | None
+    in_turn: bool
+    submitting: bool = False
+
+
 class Dataflows(RuleBasedStateMachine):
     """Beside a model that looks at everything anew after each event."""
 
     def __init__(self) -> None:
         super().__init__()
         self.table: Table = Dataflow()
-        # By task: what it needs, its queue, and whether it is being submitted.
-        self.there: dict[int, tuple[set[Hashable], str | None, bool]] = {}
+        self.there: dict[int, Task] = {}
         self.settled: set[Hashable] = set()
         self.count = 0
 
@@ -150,25 +189,23 @@ class Dataflows(RuleBasedStateMachine):
             del self.there[task]
         submitted = [one.task for one in instructions if isinstance(one, Submit)]
         due = []
-        for task, (needs, queue, submitting) in self.there.items():
-            first = next(other for other, row in self.there.items() if queue is None or row[1] == queue)
-            if not needs and not submitting and (queue is None or first == task):
+        for task, row in self.there.items():
+            first = next(other for other, one in self.there.items() if one.queue == row.queue)
+            if not row.needs and not row.submitting and (row.queue is None or not row.in_turn or first == task):
                 due.append(task)
         assert sorted(submitted) == due
         for task in due:
-            self.there[task] = (set(), self.there[task][1], True)
+            self.there[task].submitting = True
 
     def settle(self, node: Hashable) -> None:
         self.settled.add(node)
-        for needs, _, _ in self.there.values():
-            needs.discard(node)
+        for row in self.there.values():
+            row.needs.discard(node)
 
     def doomed(self, nodes: Collection[Hashable]) -> set[int]:
         found: set[int] = set()
         while True:
-            more = {
-                task for task, (needs, _, _) in self.there.items() if not needs.isdisjoint([*nodes, *found])
-            } - found
+            more = {task for task, row in self.there.items() if not row.needs.isdisjoint([*nodes, *found])} - found
             if not more:
                 return found
             found |= more
@@ -176,11 +213,13 @@ class Dataflows(RuleBasedStateMachine):
     @rule(objects=st.sets(st.sampled_from("abcdef"), max_size=3), data=st.data())
     def add(self, objects: set[str], data: st.DataObject) -> None:
         earlier = data.draw(st.sets(st.sampled_from(sorted(self.there)), max_size=2)) if self.there else set()
-        queue = data.draw(st.sampled_from([None, None, "x", "y"]))
+        # The calls of z wait for no turn; of x and y most do, so that one that does not is among others that do.
+        queue = data.draw(st.sampled_from([None, None, "x", "y", "z", "z"]))
+        in_turn = queue != "z" and data.draw(st.integers(0, 4)) > 0
         needs: set[Hashable] = {one for one in (*objects, *earlier) if one not in self.settled}
         self.count += 1
-        self.there[self.count] = (set(needs), queue, False)
-        self.carry_out(self.table.add(self.count, needs, queue=queue))
+        self.there[self.count] = Task(set(needs), queue, in_turn)
+        self.carry_out(self.table.add(self.count, needs, queue=queue, in_turn=in_turn))
 
     @rule(node=st.sampled_from("abcdef"))
     def arrive(self, node: str) -> None:
@@ -194,10 +233,10 @@ class Dataflows(RuleBasedStateMachine):
         failing = self.doomed({node})
         self.carry_out(self.table.failed(node, "why"), failing=failing)
 
-    @precondition(lambda self: any(row[2] for row in self.there.values()))
+    @precondition(lambda self: any(row.submitting for row in self.there.values()))
     @rule(data=st.data(), well=st.booleans())
     def end_submission(self, data: st.DataObject, well: bool) -> None:
-        task = data.draw(st.sampled_from(sorted(task for task, row in self.there.items() if row[2])))
+        task = data.draw(st.sampled_from(sorted(task for task, row in self.there.items() if row.submitting)))
         del self.there[task]
         if well:
             self.settle(task)
@@ -205,9 +244,9 @@ class Dataflows(RuleBasedStateMachine):
         else:
             self.carry_out(self.table.failed(task, "why"), failing=self.doomed({task}))
 
-    @rule(queue=st.sampled_from("xy"))
+    @rule(queue=st.sampled_from("xyz"))
     def discard(self, queue: str) -> None:
-        ended = {task for task, row in self.there.items() if row[1] == queue and not row[2]}
+        ended = {task for task, row in self.there.items() if row.queue == queue and not row.submitting}
         self.carry_out(self.table.discard(queue, "why"), failing=ended | self.doomed(ended))
 
     @invariant()
@@ -215,7 +254,7 @@ class Dataflows(RuleBasedStateMachine):
         self.table.validate()
         assert len(self.table) == len(self.there)
         assert {task: set(pending) for task, pending in self.table.waiting} == {
-            task: needs for task, (needs, _, _) in self.there.items() if needs
+            task: row.needs for task, row in self.there.items() if row.needs
         }
 
 

@@ -97,7 +97,6 @@ def test_what_is_not_answered_is_said_again_to_every_later_life() -> None:
         answers = [pushing(client, 0), pushing(client, 1)]
         first, second = Noted(), Noted()
         client.connected(Noted(Role.SENDER, Lane.CONTROL))
-        client.connected(Noted(Role.RECEIVER))
         client.connected(first)
         answers.append(pushing(client, 2))
         assert first.sent == [0, 1, 2]

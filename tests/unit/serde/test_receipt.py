@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from fed.serde.data import DataCodec
-from fed.serde.receipt import MAX_BYTES, ReceiptWriter, SmallValue
+from fed.serde.receipt import MAX_BYTES, SmallCodec, SmallValue
 from tests.support.values import Plain
 
-WRITER = ReceiptWriter([Plain], 1000)
+WRITER = SmallCodec([Plain], 1000)
 CODEC = DataCodec([Plain])
 
 
@@ -75,7 +75,7 @@ def test_no_results_have_no_receipt() -> None:
 
 
 def test_a_receipt_is_small_whatever_the_number_of_results() -> None:
-    writer = ReceiptWriter([], 1 << 20)
+    writer = SmallCodec([], 1 << 20)
     receipt = writer.write([bytes(20_000)] * 20)
     assert receipt is not None
     assert [small is not None for small in receipt] == [True] * 3 + [False] * 17
@@ -85,4 +85,4 @@ def test_a_receipt_is_small_whatever_the_number_of_results() -> None:
 
 def test_where_nothing_is_small_nothing_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DataCodec, "encode", None)
-    assert ReceiptWriter([], 0).write([7]) is None
+    assert SmallCodec([], 0).write([7]) is None

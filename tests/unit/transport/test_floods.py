@@ -149,7 +149,7 @@ def test_what_is_kept_is_charged_for_its_buffers_too() -> None:
     tracemalloc.stop()
     # A kilobyte for what else the process does meanwhile.
     assert grown <= kept.nbytes + kept.overhead + ENTRY_BYTES + 1024
-    table: Rendezvous[Any, Parcel] = Rendezvous(kept.overhead + ENTRY_BYTES + 10)
+    table: Rendezvous[Parcel] = Rendezvous(kept.overhead + ENTRY_BYTES + 10)
     assert table.arrived(Key("alice", ID), kept, kept.nbytes, kept.overhead).reply is None
     assert table.statistics().stored_bytes == kept.overhead + ENTRY_BYTES
     table.validate()

@@ -1,0 +1,198 @@
+"""Objects of peers on their way from the receiver to its driver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgpack
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import override
+
+from fed.channel import Connection, Lane, Role
+from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
+from fed.core.failure import Failure, Kind
+from fed.core.idset import IdSet
+from fed.core.rendezvous import Key
+from fed.object import ObjectId
+from fed.proxy import arriving
+from fed.proxy.arriving import (
+    ArrivalClient,
+    ArrivalServer,
+    Arrived,
+    decode_arrived,
+    decode_has,
+    decode_keys,
+    encode_arrived,
+    encode_has,
+    encode_keys,
+)
+from fed.serde.receipt import SmallValue
+from tests.support.worlds import LIMIT_S, run
+
+NUMBERS = st.integers(0, (1 << 64) - 1)
+NAMES = st.text(min_size=1, max_size=8)
+KEYS = st.builds(Key, NAMES, st.builds(ObjectId, NUMBERS, NUMBERS, NUMBERS, NUMBERS))
+FAILURE = Failure("carol/x/1", Kind.TASK, "carol", "ValueError", "#1 f", 1, ("KeyError",), ("bob",), "d")
+ARRIVED = st.one_of(
+    KEYS.map(Arrived),
+    st.builds(
+        Arrived, KEYS, st.builds(SmallValue, st.binary(), st.lists(st.binary(), max_size=3).map(tuple)), st.none()
+    ),
+    KEYS.map(lambda key: Arrived(key, failure=FAILURE)),
+)
+SMALL = SmallValue(b"7", ())
+
+
+def key(sequence: int, slot: int = 0, epoch: int = 0) -> Key:
+    return Key("alice", ObjectId(epoch, sequence, slot))
+
+
+@given(st.lists(ARRIVED, max_size=4))
+def test_what_arrives_is_told_as_it_is(arrived: list[Arrived]) -> None:
+    assert decode_arrived(encode_arrived(arrived)) == arrived
+
+
+@given(st.lists(KEYS, max_size=4))
+def test_names_are_told_as_they_are(keys: list[Key]) -> None:
+    kind, *told = msgpack.unpackb(encode_keys(arriving._Kind.CONFIRM, keys), use_list=False)
+    assert (kind, decode_keys(told)) == (arriving._Kind.CONFIRM, keys)
+
+
+def test_what_the_driver_has_is_told_as_it_is() -> None:
+    ids = IdSet()
+    for one in (key(7), key(9, 1), key(9, 200)):
+        ids.add(one.id)
+    _, *told = msgpack.unpackb(encode_has(3, {"alice": ids}), use_list=False)
+    epoch, has = decode_has(told)
+    assert epoch == 3
+    assert [one.id in has["alice"] for one in (key(7), key(9, 1), key(9, 200), key(8))] == [True] * 3 + [False]
+
+
+class Noted(Connection):
+    """Reads what the driver says."""
+
+    def __init__(self, lane: Lane = Lane.DATA) -> None:
+        super().__init__(Role.RECEIVER, lane, "boot")
+        self.said: list[tuple[str, list[Key]]] = []
+        self.has: list[Key] = []
+
+    @override
+    def send(self, *frames: bytes) -> None:
+        for frame in frames:
+            kind, *told = msgpack.unpackb(frame, use_list=False)
+            if kind == arriving._Kind.HAS:
+                _, has = decode_has(told)
+                self.has += [key(sequence) for sequence in range(10) if key(sequence).id in has.get("alice", IdSet())]
+            else:
+                self.said.append((arriving._Kind(kind).name, decode_keys(told)))
+
+    @override
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+def test_what_has_not_come_is_asked_for_in_every_later_life_and_what_has_is_not() -> None:
+    client, delivered = ArrivalClient(), list[Arrived]()
+    client.listen(delivered.extend)
+    client.expect([key(0), key(1)])
+    first, second, third = Noted(), Noted(), Noted()
+    client.connected(Noted(Lane.CONTROL))
+    client.connected(first)
+    client.expect([key(2), key(3)])
+    assert first.said == [("EXPECT", [key(0), key(1)]), ("EXPECT", [key(2), key(3)])]
+    came = [Arrived(key(1), SMALL), Arrived(key(2)), Arrived(key(3), failure=FAILURE)]
+    client.received(first, [encode_arrived(came)])
+    assert delivered == came
+    # A small one is here with that; a large one has to be taken first.
+    assert first.said[2:] == [("CONFIRM", [key(1)])]
+    client.lost(first)
+    client.connected(second)
+    client.lost(first)
+    assert (second.has, second.said) == ([key(1)], [("EXPECT", [key(0), key(2)])])
+    client.confirm([key(2)])
+    assert second.said[1:] == [("CONFIRM", [key(2)])]
+    # What nobody waits for any more is not handed over twice.
+    client.received(second, [encode_arrived(came)])
+    assert delivered == came
+    client.connected(third)
+    assert (third.has, third.said) == ([key(1), key(2)], [("EXPECT", [key(0)])])
+
+
+def test_e23_with_an_epoch_ends_what_was_waited_for_in_it() -> None:
+    client, delivered = ArrivalClient(), list[Arrived]()
+    client.listen(delivered.extend)
+    connection = Noted()
+    client.expect([key(0), key(1)])
+    client.reset(1)
+    client.expect([key(0, epoch=2)])
+    client.reset(1)
+    client.connected(connection)
+    assert (connection.has, connection.said) == ([], [("EXPECT", [key(0, epoch=2)])])
+    client.received(connection, [encode_arrived([Arrived(key(0), SMALL)])])
+    client.confirm([key(1)])
+    assert delivered == []
+    later = Noted()
+    client.connected(later)
+    assert later.has == []
+
+
+def test_many_names_travel_in_several_frames(monkeypatch: Any) -> None:
+    monkeypatch.setattr(arriving, "KEYS_PER_FRAME", 2)
+    client, connection = ArrivalClient(), Noted()
+    client.expect([key(number) for number in range(5)])
+    client.connected(connection)
+    assert [len(keys) for _, keys in connection.said] == [2, 2, 1]
+
+
+class Told:
+    """A receiver that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.came = asyncio.Event()
+
+    def expect(self, keys: Iterable[Key]) -> None:
+        self.told.append(("expect", list(keys)))
+        self.came.set()
+
+    def confirm(self, keys: Iterable[Key]) -> None:
+        self.told.append(("confirm", list(keys)))
+        self.came.set()
+
+    def restore(self, epoch: int, delivered: Mapping[str, IdSet]) -> None:
+        self.told.append(("restore", epoch, {peer: len(ids) for peer, ids in delivered.items()}))
+
+
+def test_a_receiver_that_is_replaced_leaves_what_is_waited_for_to_the_next_one() -> None:
+    async def scenario() -> None:
+        driver, client = MemoryDriverEnd("bob"), ArrivalClient()
+        loop, delivered = asyncio.get_running_loop(), asyncio.Queue[Sequence[Arrived]]()
+
+        def deliver(arrived: Sequence[Arrived]) -> None:
+            loop.call_soon_threadsafe(delivered.put_nowait, arrived)
+
+        client.listen(deliver)
+        driver.start(client)
+        client.expect([key(0), key(1)])
+        first, second = Told(), Told()
+        server = ArrivalServer(MemoryProxyEnd(driver, Role.RECEIVER), first)
+        await server.reach.wait(LIMIT_S)
+        await asyncio.wait_for(first.came.wait(), LIMIT_S)
+        first.came.clear()
+        server.deliver([Arrived(key(0), SMALL)])
+        assert await asyncio.wait_for(delivered.get(), LIMIT_S) == [Arrived(key(0), SMALL)]
+        await asyncio.wait_for(first.came.wait(), LIMIT_S)
+        assert first.told == [("restore", 0, {}), ("expect", [key(0), key(1)]), ("confirm", [key(0)])]
+        await server.close()
+        # In vain, and no harm.
+        server.deliver([Arrived(key(1), SMALL)])
+        server = ArrivalServer(MemoryProxyEnd(driver, Role.RECEIVER), second)
+        await asyncio.wait_for(second.came.wait(), LIMIT_S)
+        assert second.told == [("restore", 0, {"alice": 1}), ("expect", [key(1)])]
+        await server.close()
+        await asyncio.to_thread(driver.close)
+
+    run(scenario())
