@@ -26,6 +26,7 @@ import numpy as np
 import ray
 
 import fed
+from fed.core.dataflow import Dataflow
 from fed.epoch import Epoch
 from fed.testing.simulation import free_addresses
 
@@ -33,12 +34,16 @@ HOPS: Final = (
     ("alice calls", "alice called", "the call: numbered, planned, submitted to Ray"),
     ("alice called", "alice task begins", "Ray brings the call to alice's actor"),
     ("alice task begins", "alice task ends", "the user's method in alice"),
-    ("alice task ends", "alice knows", "Ray brings its end to alice's driver"),
-    ("alice task ends", "alice sender pushes", "the result is brought to the sender proxy"),
-    ("alice sender pushes", "alice sender has encoded", "serialize"),
+    ("alice task ends", "alice knows", "Ray brings its end, and what is small of it, to alice's driver"),
+    ("alice knows", "alice pushes", "alice's data-sending thread takes it up"),
+    ("alice pushes", "alice sender pushes", "the sender has it: over the direct channel, or as an argument of Ray's"),
+    ("alice sender pushes", "alice sender has encoded", "serialize what is large"),
     ("alice sender has encoded", "bob receiver has it", "the wire"),
-    ("bob receiver has it", "bob receiver returns it", "decode"),
-    ("bob receiver returns it", "bob task begins", "Ray brings the value to bob's actor, which waits for it"),
+    ("bob receiver has it", "bob driver has it", "the direct channel to bob's driver"),
+    ("bob driver has it", "bob receiver has decoded", "what is large is taken and decoded"),
+    ("bob driver has it", "bob submits", "bob's driver finds that his task is ready"),
+    ("bob submits", "bob submitted", "submit it to Ray"),
+    ("bob submits", "bob task begins", "Ray brings the call to bob's actor, which decodes what is small"),
     ("bob task begins", "bob task ends", "the user's method in bob"),
     ("bob task ends", "bob knows", "Ray brings its end to bob's driver"),
     ("bob knows", "bob has got", "fed.get returns in bob"),
@@ -101,7 +106,7 @@ def hook(notes: Notes, party: str) -> Callable[[], None]:
         notes.before(Sender, "push", f"{party} sender pushes")
         notes.after(Sender, "_encode", f"{party} sender has encoded")
         notes.before(Receiver, "on_parcels", f"{party} receiver has it")
-        notes.after(Receiver, "receive", f"{party} receiver returns it")
+        notes.after(Receiver, "take", f"{party} receiver has decoded")
 
     return observe
 
@@ -138,6 +143,11 @@ def play(party: str, directory: str, nbytes: int, iterations: int) -> None:
     notes = Notes(directory)
     ray.init(address="local", include_dashboard=False, runtime_env={"worker_process_setup_hook": hook(notes, party)})
     notes.before(Epoch, "_task_done", f"{party} knows")
+    notes.before(Epoch, "push", f"{party} pushes")
+    notes.before(Epoch, "arrived", f"{party} driver has it")
+    if party == "bob":
+        notes.before(Epoch, "_submit", "bob submits")
+        notes.before(Dataflow, "submitted", "bob submitted")
     make_actor: Any = fed.remote(Maker)
     take_actor: Any = fed.remote(Taker)
     with fed.job(party=party):

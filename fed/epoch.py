@@ -36,6 +36,7 @@ from fed.runtime.body import text_of
 from fed.runtime.contract import (
     ActorBody,
     ActorKilledError,
+    Body,
     Call,
     FetchFailed,
     Outcome,
@@ -51,6 +52,9 @@ from fed.serde.receipt import Receipt, SmallCodec, SmallValue
 __all__ = ["Actor", "Desk", "Entry", "Epoch", "Push"]
 
 logger = logging.getLogger("fed.epoch")
+
+IMMUTABLE: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""Types of arguments that nobody can change."""
 
 MAX_MISSING: Final = 100_000
 """Objects of other parties that will not come and that nobody has waited for yet, as far as they are remembered."""
@@ -271,6 +275,8 @@ class Epoch:
         self._aborted: Failure | None = None
         self._tasks: set[_Task] = set()
         self._flow: Dataflow[_Task, Outcome] = Dataflow()
+        # How many tasks are being handed to the runtime. With the lock.
+        self.being_submitted = 0
         # Tasks that some thread is about to submit.
         self._submitting: collections.deque[_Task] = collections.deque()
         # Objects of other parties that are waited for; and of those that are large, by which call they are taken.
@@ -323,10 +329,13 @@ class Epoch:
         waiting: list[tuple[int, Wait]] = []
         for task in self._tasks:
             pending = next((used for used in task.uses if used.state == PENDING), None)
-            if pending is None:
-                running.append(task)
-            else:
+            before = self._flow.held_up_by(task)
+            if pending is not None:
                 waiting.append((task.sequence, Wait(task.label, pending.label, pending.party)))
+            elif before is not None:
+                waiting.append((task.sequence, Wait(task.label, before.label, self._party)))
+            else:
+                running.append(task)
         # The wanted ones after the tasks: what the driver wants, it has called for before.
         wanted = [one for one in self._wanted if one.state == PENDING]
         waiting += [(self._plan.calls, Wait("fed.get", one.label, one.party)) for one in wanted]
@@ -345,6 +354,10 @@ class Epoch:
     def drained(self) -> bool:
         """Whether every task here has ended, and everything that was to come or go has."""
         return not (self._tasks or self._pushing or self._expected)
+
+    def validate(self) -> None:
+        """Check the laws of the table. With the lock. Raises RuntimeError where one is broken."""
+        self._flow.validate()
 
     def end(self) -> None:
         """The next epoch has begun: nothing that still comes of this one counts. With the lock."""
@@ -367,7 +380,7 @@ class Epoch:
 
     def run(self, body: TaskBody, party: str, packed: Packed, returns: int) -> tuple[FedObject[Any], ...]:
         """A call of a function."""
-        return self._call(body.name, party, packed, returns, lambda call: self._runtime.submit(body, call))
+        return self._call(body.name, party, packed, returns, lambda call: self._runtime.submit(body, call), body=body)
 
     def create(self, body: ActorBody, party: str, packed: Packed) -> Actor:
         """The creation of an actor."""
@@ -382,7 +395,7 @@ class Epoch:
                 self._runtime.kill(handle)
             return Submission((done,), done)
 
-        self._call(f"{body.name}.__init__", party, packed, 1, submit, actor=actor)
+        self._call(f"{body.name}.__init__", party, packed, 1, submit, body=body, actor=actor)
         return actor
 
     def call(
@@ -418,7 +431,7 @@ class Epoch:
         self._desk.raise_if_latched()
         if step.here and handle is not None:
             self._runtime.kill(handle)
-        self._submit_ready()
+        self.submit_ready()
 
     def get(self, objects: Sequence[FedObject[Any]], timeout_s: float | None) -> list[Any]:
         """The values of objects, in every party.
@@ -485,6 +498,7 @@ class Epoch:
         submit: Callable[[Call], Submission],
         *,
         of: str = "",
+        body: Body | None = None,
         actor: Actor | None = None,
     ) -> tuple[FedObject[Any], ...]:
         uses = [self._entry(one) for one in packed.objects]
@@ -507,25 +521,44 @@ class Epoch:
             shape = Shape(packed.keywords, len(packed.extras), returns)
             wanted = None if shape == PLAIN else shape
 
+            given = list(packed.values)
+
             def submit_call() -> Submission:
-                values = tuple(
-                    [_passed(value._entry) if type(value) is FedObject else value for value in packed.values]
-                )
+                values = tuple([_passed(value._entry) if type(value) is FedObject else value for value in given])
                 return submit(Call((*values, *[_passed(one._entry) for one in packed.extras]), wanted, step.sequence))
 
-            self._start(_Task(step.sequence, named, made, uses, submit_call, actor))
+            self._start(_Task(step.sequence, named, made, uses, submit_call, actor), given, body)
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
 
-    def _start(self, task: _Task) -> None:
+    def _start(self, task: _Task, values: list[Any], body: Body | None) -> None:
         # The job may have latched while the call was prepared [E21].
         self._desk.raise_if_latched()
+        with self._lock:
+            # Only this thread adds tasks, so what need not wait now need not wait in a moment.
+            waits = bool(self._needs(task)) or (task.actor is not None and self._flow.has_queue(task.actor))
+        try:
+            if waits:
+                self._hold(values, body)
+        except BaseException as error:  # noqa: BLE001 - as in `_submit`
+            with self._lock:
+                task.failed = _refused(error)
+                self._finish([task])
+            return
         with self._lock:
             self._tasks.add(task)
             for entry in task.results:
                 entry.task = task
             queue, ordered = (None, True) if task.actor is None else (task.actor, task.actor.ordered)
             self._apply(self._flow.add(task, self._needs(task), queue=queue, in_turn=ordered))
-        self._submit_ready()
+        self.submit_ready()
+
+    def _hold(self, values: list[Any], body: Body | None) -> None:
+        """Keep what a call was given as it is now: the user may change it before the call is submitted."""
+        for position, value in enumerate(values):
+            if type(value) is not FedObject and type(value) not in IMMUTABLE:
+                values[position] = self._runtime.hold(value)
+        if body is not None:
+            self._runtime.hold_code(body)
 
     def _needs(self, task: _Task) -> list[Entry | _Task]:
         """What of a task's arguments is not here and not the runtime's to wait for. The lock is held."""
@@ -539,7 +572,7 @@ class Epoch:
         return needs
 
     def _apply(self, instructions: Sequence[Instruction[_Task, Outcome]]) -> None:
-        """Do what the table says; what is to be submitted, `_submit_ready` does. The lock is held."""
+        """Do what the table says; what is to be submitted, `submit_ready` does. The lock is held."""
         pending = collections.deque(instructions)
         failed: list[_Task] = []
         while pending:
@@ -566,11 +599,11 @@ class Epoch:
         actor = task.actor
         if actor is None or actor.construction is None:
             return None
-        # One that was to be made in an epoch that ended before that never is.
-        never_made = actor.handle is None and actor.construction.epoch is not self
-        return _killed(actor) if actor.killed or never_made else None
+        if actor.handle is None and actor.construction.epoch is not self:
+            return _dead(f"actor {actor.label} was never made: the epoch ended while its construction waited")
+        return _killed(actor) if actor.killed else None
 
-    def _submit_ready(self) -> None:
+    def submit_ready(self) -> None:
         """Submit what is ready. Without the lock."""
         while True:
             with self._lock:
@@ -580,8 +613,9 @@ class Epoch:
                 outcome = self._why_not(task)
                 if outcome is not None:
                     self._fail_unsubmitted(task, outcome)
-            if outcome is None:
-                self._submit(task)
+                    continue
+                self.being_submitted += 1
+            self._submit(task)
 
     def _submit(self, task: _Task) -> None:
         submit, task.submit = task.submit, None
@@ -589,14 +623,18 @@ class Epoch:
             raise RuntimeError(f"{task.label} was submitted before")
         try:
             refs, done = submit()
-        except Exception as error:  # noqa: BLE001 - an argument that cannot be pickled, an option that Ray refuses
+        # An argument that cannot be pickled, an option that Ray refuses; whatever it raises, in whatever thread.
+        except BaseException as error:  # noqa: BLE001
             # The call has its number and the others count on it: it must end like any other that fails.
-            fault = Fault(Kind.TASK, type(error).__name__, message=text_of(error))
             with self._lock:
-                self._fail_unsubmitted(task, Outcome(None, fault, error))
+                self.being_submitted -= 1
+                self._fail_unsubmitted(task, _refused(error))
+                self._lock.notify_all()
             return
         with self._lock:
+            self.being_submitted -= 1
             if self._over:
+                self._lock.notify_all()
                 return
             task.done = done
             for entry, ref in zip(task.results, refs, strict=True):
@@ -627,7 +665,14 @@ class Epoch:
             keys = [Key(entry.party, entry.id) for entry in awaited]
             with self._lock:
                 self._expected.update(zip(keys, awaited, strict=True))
-            self._proxies.expect(keys)
+                for key, entry in zip(keys, awaited, strict=True):
+                    failure = self._aborted or self._missing.get(key)
+                    if failure is not None:
+                        self._not_coming(entry, failure)
+                keys = [key for key in keys if key in self._expected]
+            if keys:
+                self._proxies.expect(keys)
+            self.submit_ready()
         if step.pushes:
             needed: dict[Entry, tuple[str, ...]] = {}
             for position, consumer in step.pushes:
@@ -656,11 +701,15 @@ class Epoch:
         return self._missing
 
     def note_missing(self, peer: str, objects: Iterable[ObjectId], failure: Failure) -> None:
-        """A party tells that objects of it will never come. With the lock."""
+        """A party tells that objects of it will never come. With the lock, and `submit_ready` after that."""
         for object_id in objects:
-            # What it names beyond all that could be waited for, a receiver may forget.
-            if object_id.epoch == self.number and len(self._missing) < MAX_MISSING:
-                self._missing[Key(peer, object_id)] = failure
+            key = Key(peer, object_id)
+            entry = self._expected.get(key)
+            if entry is not None:
+                self._not_coming(entry, failure)
+            # What it names beyond all that could be waited for is forgotten.
+            elif object_id.epoch == self.number and len(self._missing) < MAX_MISSING:
+                self._missing[key] = failure
 
     def _tell_failed(self, consumer: str, failure: Failure, entry: Entry) -> None:
         self._desk.tell(consumer, Notice(NoticeKind.FAILURE, self.number, failure, (entry.id,)))
@@ -700,22 +749,26 @@ class Epoch:
             self._lock.notify_all()
         for key in large:
             self._take(key)
-        self._submit_ready()
+        self.submit_ready()
 
     def _take(self, key: Key) -> None:
         taking = self._proxies.take(key)
         with self._lock:
+            if key not in self._expected:
+                return
             self._taking[key] = taking
         # What becomes possible by it is not to be submitted on the runtime's thread.
         self._watch(taking.done, lambda outcome: self._desk.soon(functools.partial(self._took, key, taking, outcome)))
 
     def _took(self, key: Key, taking: Submission, outcome: Outcome) -> None:
         with self._lock:
-            # A receiver that was killed is asked in vain, and the one in its place tells of the object again.
-            if self._over or self._taking.get(key) is not taking or _is_lost(outcome):
+            if self._over or self._taking.get(key) is not taking:
+                return
+            del self._taking[key]
+            if _is_lost(outcome):
+                # A receiver that was killed was asked in vain, and the one in its place tells of the object again.
                 return
             self._moves += 1
-            del self._taking[key]
             entry = self._expected.get(key)
             if entry is None:
                 return
@@ -729,7 +782,7 @@ class Epoch:
                 self._came(entry)
             self._lock.notify_all()
         self._proxies.confirm([key])
-        self._submit_ready()
+        self.submit_ready()
 
     def _came(self, entry: Entry) -> None:
         """An object of another party is here. The lock is held."""
@@ -919,9 +972,18 @@ def _inherited(failure: Failure, cause: BaseException | None) -> Outcome:
     return Outcome(None, Fault(failure.kind, failure.type_name, inherited=failure), cause)
 
 
+def _refused(error: BaseException) -> Outcome:
+    """The end of a task that could not be submitted."""
+    return Outcome(None, Fault(Kind.TASK, type(error).__name__, message=text_of(error)), error)
+
+
 def _killed(actor: Actor) -> Outcome:
-    """The end of a call that is made too late: its actor was killed, or never made."""
-    error = ActorKilledError(f"actor {actor.label} was killed")
+    """The end of a call of an actor that was killed before that."""
+    return _dead(f"actor {actor.label} was killed")
+
+
+def _dead(text: str) -> Outcome:
+    error = ActorKilledError(text)
     return Outcome(None, Fault(Kind.ACTOR_DIED, "ActorDiedError", message=str(error)), error)
 
 

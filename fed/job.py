@@ -495,6 +495,8 @@ class Job:
                 f"{', '.join(unready)}"
             )
         self._interrupter.forget()
+        # What another thread is just submitting of the old epoch comes before all that is called from here on.
+        self._wait_for(lambda: not old.being_submitted, START_S)
         deadline = self._clock.monotonic() + START_S
         for done in self._running_proxies().reset(self._coordinator.epoch):
             self._result_of(done, deadline, "the proxies to begin the next epoch")
@@ -563,6 +565,8 @@ class Job:
         """Check the laws of the core. Raises RuntimeError where one is broken."""
         with self._lock:
             self._coordinator.validate()
+            if self._epoch is not None:
+                self._epoch.validate()
 
     def _running(self) -> Epoch:
         if self._epoch is None:
@@ -718,7 +722,8 @@ class Job:
         """Objects of peers are here. On the channel's thread for data."""
         try:
             self._running().arrived(arrivals)
-        except Exception as error:
+        # Also what ends a thread: this one is not the job's to end.
+        except BaseException as error:
             logger.exception("what arrived could not be taken in")
             self._thread_failed(error)
 
@@ -741,6 +746,7 @@ class Job:
             for event in batch.events:
                 self._handle_event(event)
             self.changed.notify_all()
+        self._running().submit_ready()
         # Asked for more only now: with that, those who told these learn that they are in safe hands.
         self._handled = batch.upto
         self._listen()
@@ -935,7 +941,7 @@ class Job:
         exposure = self._exposure.get(peer, Exposure.TYPE) if own else Exposure.TYPE
         return dataclasses.replace(notice, failure=failure.redacted(exposure))
 
-    def _thread_failed(self, error: Exception) -> None:
+    def _thread_failed(self, error: BaseException) -> None:
         """A queue thread's handler raised: nobody may be left waiting for what it was to do."""
         with self._lock:
             self._learn_defect(Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error)))

@@ -121,8 +121,8 @@ class _LaneThread:
                 return
             try:
                 step()
-            except Exception:
-                # A handler must not raise; if one does nevertheless, the others are served.
+            except BaseException:
+                # A handler must not raise; if one does nevertheless, the others are served. Nor may it end the thread.
                 logger.exception("thread %s", self._thread.name)
 
 

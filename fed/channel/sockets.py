@@ -349,8 +349,8 @@ class _Loop:
     def _guard(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception:
-            # A handler must not raise; if one does nevertheless, the others are served.
+        except BaseException:
+            # A handler must not raise; if one does nevertheless, the others are served. Nor may it end the thread.
             logger.exception("thread %s", self._thread.name)
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import collections
 import enum
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable
 from typing import Generic, TypeAlias, TypeVar
 
 # Python 3.10 has no generic NamedTuple of its own.
@@ -95,10 +95,16 @@ class Dataflow(Generic[T, R]):
     def __contains__(self, task: T) -> bool:
         return task in self._rows
 
-    @property
-    def waiting(self) -> Iterator[tuple[T, Collection[Hashable]]]:
-        """The tasks that need something, each with what is pending of it, in the order in which they were added."""
-        return ((row.task, row.pending) for row in self._rows.values() if row.pending)
+    def has_queue(self, queue: Hashable) -> bool:
+        """Whether there are tasks of a queue."""
+        return queue in self._queues
+
+    def held_up_by(self, task: T) -> T | None:
+        """The task whose turn it is before this one's, if that is another one."""
+        row = self._rows.get(task)
+        if row is None or row.queue is None or self._has_its_turn(row):
+            return None
+        return next(iter(self._queues[row.queue])).task
 
     def add(
         self, task: T, needs: Collection[Hashable] = (), *, queue: Hashable | None = None, in_turn: bool = True

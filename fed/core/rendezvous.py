@@ -87,7 +87,7 @@ class Arrival(Generic[P]):
     Attributes:
         resolution: What to tell the driver, if anything.
         reply: What to tell the peer, if anything.
-        admitted: Whether an offered object is to be sent; or is being sent, of one that is awaited.
+        admitted: Whether an offered object is to be sent.
     """
 
     resolution: Resolution[P] | None = None
@@ -170,6 +170,9 @@ class Rendezvous(Generic[P]):
         entry = self._entries.get(key)
         left = self._left.get(key.peer)
         if left is not None and (entry is None or entry.state in (_State.DEFERRED, _State.HANDED)):
+            if entry is not None:
+                self._drop(key)
+            self._put(key, _Entry(_State.FAILED, failure=left))
             return Arrival(Resolution(None, left))
         if entry is None:
             self._put(key, _Entry(_State.AWAITED))
@@ -179,11 +182,10 @@ class Rendezvous(Generic[P]):
         if entry.state is _State.FAILED:
             return Arrival(Resolution(None, entry.failure))
         # An admitted offer is on its way already; asking for it again would only double the traffic.
-        on_its_way = entry.reserved > 0
-        wanted = entry.state is not _State.AWAITED and not on_its_way
+        wanted = entry.state is not _State.AWAITED and not entry.reserved
         self._free(entry)
         entry.state = _State.AWAITED
-        return Arrival(reply=Reply.WANTED if wanted else None, admitted=on_its_way)
+        return Arrival(reply=Reply.WANTED) if wanted else _NOTHING
 
     def offered(self, key: Key, nbytes: int, overhead: int = 0) -> Arrival[P]:
         """A large object is offered before any of it is sent; see `arrived`."""
@@ -257,8 +259,7 @@ class Rendezvous(Generic[P]):
         if self._is_past(key.id):
             return Arrival(reply=Reply.DELIVERED)
         entry = self._entries.get(key)
-        if entry is not None and entry.state in (_State.AWAITED, _State.FAILED):
-            return _NOTHING
+        # Whatever this table knows of it: the driver may have got it from the one in whose place this is.
         if entry is not None:
             self._drop(key)
         self._begin_delivered(key.id.epoch)

@@ -12,10 +12,10 @@ Frames are msgpack, as in `fed.proxy.pushing`.
 from __future__ import annotations
 
 import enum
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgpack
@@ -36,8 +36,10 @@ logger = logging.getLogger("fed.receiver")
 LARGE_BYTES: Final = 1 << 16
 """Values of more than this many bytes are large."""
 
+KEY_BYTES: Final = 64
 KEYS_PER_FRAME: Final = 1 << 14
-"""Some 40 bytes for each, so a frame is far from the largest that there can be."""
+FRAME_BYTES: Final = 1 << 20
+"""Where a frame ends, of at most so many names of so many bytes: far from the largest that there can be."""
 
 
 class Arrived(NamedTuple):
@@ -127,14 +129,16 @@ class ArrivalClient:
         """See `fed.channel.DriverHandler`."""
         told = [arrived for frame in frames for arrived in decode_arrived(frame)]
         with self._lock:
-            # A failure is told to who asks. What was lost with a connection may come again.
             arrived = [one for one in told if one.key in self._expected]
-        self._deliver(arrived)
+            # What was lost with a connection, or was not confirmed to a receiver that lives again, may come again.
+            again = [one.key for one in told if one.key.id in self._delivered.get(one.key.peer, ())]
+        if arrived:
+            self._deliver(arrived)
         with self._lock:
             for one in arrived:
                 if one.failure is not None:
                     self._expected.pop(one.key, None)
-        self.confirm([one.key for one in arrived if one.small is not None])
+        self.confirm([*again, *[one.key for one in arrived if one.small is not None]])
 
     def lost(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""
@@ -152,7 +156,7 @@ class ArrivalClient:
         """Say this of some objects, if the receiver is there. With the lock."""
         if self._connection is not None:
             rest = iter(keys)
-            while part := list(islice(rest, KEYS_PER_FRAME)):
+            while part := list(itertools.islice(rest, KEYS_PER_FRAME)):
                 self._connection.send(encode_keys(kind, part))
 
 
@@ -172,7 +176,7 @@ class ArrivalServer:
 
     def deliver(self, arrived: Sequence[Arrived]) -> None:
         """Hand objects to the driver. In vain if it is not there: it asks for them again."""
-        self._end.send(Lane.DATA, encode_arrived(arrived))
+        self._end.send(Lane.DATA, *encode_arrived(arrived))
 
     def connected(self, lane: Lane) -> None:
         """See `fed.channel.ProxyHandler`."""
@@ -223,31 +227,48 @@ def decode_has(told: Sequence[Any]) -> tuple[int, dict[str, IdSet]]:
     return epoch, {peer: IdSet.load(dumped) for peer, dumped in has.items()}
 
 
-def encode_arrived(arrived: Iterable[Arrived]) -> bytes:
-    """Objects as a frame."""
+def encode_arrived(arrived: Iterable[Arrived]) -> list[bytes]:
+    """Objects as frames. Those that follow one another with the same failure have it once."""
+    frames: list[bytes] = []
     told: list[tuple[Any, ...]] = []
-    for key, small, failure in arrived:
-        name = (key.peer, tuple(key.id))
+    nbytes = 0
+
+    def end_frame() -> None:
+        nonlocal told, nbytes
+        if told:
+            frames.append(msgpack.packb(told))
+            told, nbytes = [], 0
+
+    for (small, failure), group in itertools.groupby(arrived, key=lambda one: (one.small, one.failure)):
+        keys = [(one.key.peer, tuple(one.key.id)) for one in group]
+        what: tuple[Any, ...] = ()
         if small is not None:
-            told.append((*name, *small))
+            what = small
         elif failure is not None:
-            told.append((*name, wire.encode_failure(failure)))
-        else:
-            told.append(name)
-    frame: bytes = msgpack.packb(told)
-    return frame
+            what = (wire.encode_failure(failure),)
+        for start in range(0, len(keys), KEYS_PER_FRAME):
+            part = keys[start : start + KEYS_PER_FRAME]
+            told.append((part, *what))
+            nbytes += KEY_BYTES * len(part) + (small_bytes(small) if small is not None else sum(map(len, what)))
+            if nbytes >= FRAME_BYTES:
+                end_frame()
+    end_frame()
+    return frames
 
 
 def decode_arrived(frame: bytes) -> list[Arrived]:
-    """Read what `encode_arrived` wrote."""
-    arrived = []
-    for peer, object_id, *what in msgpack.unpackb(frame, use_list=False):
-        key = Key(peer, ObjectId(*object_id))
-        if len(what) == 2:
-            arrived.append(Arrived(key, SmallValue(*what)))
-        else:
-            arrived.append(Arrived(key, failure=wire.decode_failure(what[0]) if what else None))
+    """Read one of the frames that `encode_arrived` wrote."""
+    arrived: list[Arrived] = []
+    for names, *what in msgpack.unpackb(frame, use_list=False):
+        small = SmallValue(*what) if len(what) == 2 else None
+        failure = wire.decode_failure(what[0]) if len(what) == 1 else None
+        arrived += [Arrived(Key(peer, ObjectId(*object_id)), small, failure) for peer, object_id in names]
     return arrived
+
+
+def small_bytes(small: SmallValue) -> int:
+    """What it takes in a frame, roughly."""
+    return len(small.header) + sum(len(buffer) + 8 for buffer in small.buffers)
 
 
 def _drop(arrived: Sequence[Arrived]) -> None:

@@ -106,6 +106,8 @@ class PushServer:
         self._push = push
         # Kept here because the event loop holds tasks weakly.
         self._tasks: set[asyncio.Task[None]] = set()
+        # What the driver is to be answered at the end of this turn of the event loop.
+        self._answers: list[bytes] = []
         self.reach = Reach(Role.SENDER)
         end.start(self)
 
@@ -137,7 +139,14 @@ class PushServer:
         except Exception as error:
             logger.exception("a push failed")
             answer = encode_answer(number, SenderFailed(f"{type(error).__name__}: {error}"))
-        self._end.send(Lane.DATA, answer)
+        if not self._answers:
+            # With all that are there at the same time.
+            asyncio.get_running_loop().call_soon(self._send_answers)
+        self._answers.append(answer)
+
+    def _send_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        self._end.send(Lane.DATA, *answers)
 
 
 def encode_push(number: int, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> bytes:

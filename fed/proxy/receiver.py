@@ -51,6 +51,13 @@ MAX_UNTAKEN: Final = 64
 """Notices of one peer that the driver has not handled yet. A sender tells them one by one, so beyond a few that were
 told again nobody honest has as many."""
 
+ACK_S: Final = 0.02
+"""How long the word that an object was delivered may wait for others to go with it: nobody waits for it but a party
+that leaves, and to send one takes both machines as long as to send an object."""
+
+MAX_LATE_ACKS: Final = 256
+"""How many words to one peer wait at most."""
+
 _OF_THE_PROCESS: Final = frozenset({NoticeKind.READY, NoticeKind.GOODBYE})
 """Notices about a peer's process, which lives through the epochs: they are never out of date."""
 
@@ -175,6 +182,8 @@ class Receiver:
         # Of what it was told that it is large: the object, when it is here; None if it will not come.
         self._large: dict[Key, asyncio.Future[Parcel | None]] = {}
         self._acks: dict[str, Callable[[Sequence[Ack]], None]] = {}
+        self._late_acks: dict[str, list[Ack]] = {}
+        self._ack_timer: asyncio.TimerHandle | None = None
         # By number, in order; `_told` is the last one.
         self._events: dict[int, PeerEvent] = {}
         # Of those that the next one of their kind makes worthless: the number of the newest one.
@@ -225,6 +234,8 @@ class Receiver:
         self._news.set()
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
         for _, taken in self._untaken.values():
             taken.cancel()
         for key in list(self._large):
@@ -426,7 +437,7 @@ class Receiver:
         self._heard(peer)
         key = Key(peer, object_id)
         arrival = self._table.offered(key, nbytes, overhead)
-        if arrival.admitted and nbytes > LARGE_BYTES and self._table.is_awaited(key):
+        if arrival.admitted and nbytes + overhead > LARGE_BYTES and self._table.is_awaited(key):
             # It takes a while to come, and the driver a while to ask for it.
             self._announce_large(key)
         self._carry_out(key, arrival)
@@ -522,7 +533,7 @@ class Receiver:
             if parcel is None:
                 self._forget_large(key)
                 self._deliver(Arrived(key, failure=failure))
-            elif parcel.nbytes > LARGE_BYTES or key in self._large:
+            elif parcel.nbytes + parcel.overhead > LARGE_BYTES or key in self._large:
                 self._announce_large(key).set_result(parcel)
             else:
                 self._deliver(Arrived(key, SmallValue(parcel.header, tuple(map(bytes, parcel.buffers)))))
@@ -558,6 +569,20 @@ class Receiver:
         self._deliver_all(arrived)
 
     def _acknowledge(self, peer: str, acks: Sequence[Ack]) -> None:
+        late = self._late_acks.setdefault(peer, [])
+        late += acks
+        if len(late) > MAX_LATE_ACKS or any(ack.receipt is not Receipt.DELIVERED for ack in acks):
+            self._send_acks(peer)
+        elif self._ack_timer is None:
+            self._ack_timer = asyncio.get_running_loop().call_later(ACK_S, self._send_late_acks)
+
+    def _send_late_acks(self) -> None:
+        self._ack_timer = None
+        for peer in list(self._late_acks):
+            self._send_acks(peer)
+
+    def _send_acks(self, peer: str) -> None:
+        acks = self._late_acks.pop(peer)
         send = self._acks.get(peer)
         # Without a stream nothing is lost: the peer sends again what was not acknowledged, and is answered then.
         if send is not None:

@@ -75,9 +75,18 @@ class ActorBody(Body):
     @property
     def is_concurrent(self) -> bool:
         """Whether several calls of an actor of this class may run at once, in any order."""
-        if self.options.get("max_concurrency", 1) != 1 or self.options.get("concurrency_groups"):
+        if (self.options.get("max_concurrency") or 1) != 1 or self.options.get("concurrency_groups"):
             return True
-        return any(inspect.iscoroutinefunction(member) for _, member in inspect.getmembers(self.code, callable))
+        return any(inspect.iscoroutinefunction(member) for member in self.methods().values())
+
+    def methods(self) -> dict[str, Callable[..., Any]]:
+        """What of the class may be called, by name; nothing of one that cannot even be looked at."""
+        try:
+            members = inspect.getmembers(self.code, callable)
+        # Whatever a descriptor of the user's raises. The construction fails by it too, and tells.
+        except Exception:  # noqa: BLE001
+            return {}
+        return {name: member for name, member in members if not name.startswith("__") or name == "__call__"}
 
 
 class Call(NamedTuple):
@@ -266,6 +275,18 @@ class Runtime(abc.ABC):
 
         Blocks for little more than the time given to each of greeting and telling.
         """
+
+    @abc.abstractmethod
+    def hold(self, value: Any) -> Any:
+        """Keep a value as it is now, for a call that is made later. Returns what is to be passed in its place.
+
+        Raises:
+            Exception: Whatever the value raises when it is copied.
+        """
+
+    @abc.abstractmethod
+    def hold_code(self, body: Body) -> None:
+        """Keep code as it is now, with the variables that it refers to, for a call that is made later."""
 
     @abc.abstractmethod
     def submit(self, body: TaskBody, call: Call) -> Submission:

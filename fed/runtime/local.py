@@ -38,6 +38,7 @@ from fed.runtime.arguments import Shape
 from fed.runtime.contract import (
     ActorBody,
     ActorKilledError,
+    Body,
     Call,
     FetchFailed,
     Outcome,
@@ -125,6 +126,15 @@ class LocalRuntime(Runtime):
         """Tell it from a thread of its own, with a sender that lives for no longer."""
         announce(self._make_sender, notices, timeout_s)
 
+    def hold(self, value: Any) -> Any:
+        """Copy it."""
+        held: _Future = concurrent.futures.Future()
+        held.set_result(_Blob.of(value))
+        return held
+
+    def hold_code(self, body: Body) -> None:
+        """Nothing: in one process code is what it is."""
+
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a function on a thread as soon as its arguments are there."""
         results, done = _promises(call.returns)
@@ -146,8 +156,7 @@ class LocalRuntime(Runtime):
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make an actor on a thread of its own."""
-        members = inspect.getmembers(body.code, inspect.isfunction)
-        kind = _LoopActor if any(inspect.iscoroutinefunction(member) for _, member in members) else _ThreadActor
+        kind = _LoopActor if any(map(inspect.iscoroutinefunction, body.methods().values())) else _ThreadActor
         actor = kind(f"fed-{self._party}-{body.name}", body, call, self._codec)
         self._actors.append(actor)
         return actor, actor.created

@@ -69,7 +69,7 @@ REACH_S: Final = 10.0
 PROXY_OPTIONS: Final = {
     # A proxy waits far more than it works, and must find room on a cluster that is full of the user's tasks.
     "num_cpus": 0,
-    # Ray restarts a killed proxy and repeats the calls that were pending: they are the outbox and the waiters.
+    # Ray restarts a killed proxy and repeats the calls that were pending: of large results they are the outbox.
     "max_restarts": -1,
     "max_task_retries": -1,
     # Every pending call counts; beyond the limit even a ping would wait.
@@ -119,6 +119,16 @@ class RayRuntime(Runtime):
         """Tell it from this process, which needs no cluster for that."""
         announce(functools.partial(build_sender, self._config, self._hello), notices, timeout_s)
 
+    def hold(self, value: Any) -> Any:
+        """Put it into Ray's object store. A reference of Ray's own is kept by itself."""
+        return value if isinstance(value, ray.ObjectRef) else ray.put(value)
+
+    def hold_code(self, body: Body) -> None:
+        """Pickle it. Ray itself does that with the first call."""
+        with self._binding:
+            if body.code not in self._exports:
+                self._export(body, _Frozen(body.code))
+
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""
         with self._binding:
@@ -126,22 +136,23 @@ class RayRuntime(Runtime):
             remote = bound.get(call.returns)
             if remote is None:
                 options = {**body.options, "num_returns": call.returns + 1}
-                remote = bound[call.returns] = self._export(body, _task).options(**options)
+                remote = bound[call.returns] = self._export(body).options(**options)
         return _submission(remote.remote(call.shape, *call.values))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
         with self._binding:
-            exported = self._export(body, _actor_class)
+            exported = self._export(body)
         if body.options:
             exported = exported.options(**body.options)
         handle = exported.remote(call.shape, *call.values)
         return handle, handle.fed_created.remote()
 
-    def _export(self, body: Body, wrap: Callable[[Any, SmallCodec], Any]) -> Any:
+    def _export(self, body: Body, code: Any = None) -> Any:
         exported = self._exports.get(body.code)
         if exported is None:
-            exported = self._exports[body.code] = ray.remote(wrap(body, self._codec))
+            wrap: Any = _actor_class if isinstance(body, ActorBody) else _task
+            exported = self._exports[body.code] = ray.remote(wrap(body, code or body.code, self._codec))
         return exported
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
@@ -467,9 +478,17 @@ class _Answer:
         return self._answer
 
 
-def _task(body: TaskBody, codec: SmallCodec) -> Callable[..., Any]:
-    code = body.code
+class _Frozen:
+    """Code as it was when it was pickled. In a worker it is itself again."""
 
+    def __init__(self, code: Any) -> None:
+        self._data = ray.cloudpickle.dumps(code)
+
+    def __reduce__(self) -> Any:
+        return ray.cloudpickle.loads, (self._data,)
+
+
+def _task(body: TaskBody, code: Any, codec: SmallCodec) -> Callable[..., Any]:
     def task(shape: Shape | None, *values: Any) -> Any:
         return worker.run(code, shape, values, codec)
 
@@ -477,12 +496,12 @@ def _task(body: TaskBody, codec: SmallCodec) -> Callable[..., Any]:
     return task
 
 
-def _actor_class(body: ActorBody, codec: SmallCodec) -> type:
+def _actor_class(body: ActorBody, code: Any, codec: SmallCodec) -> type:
     """A class that holds the user's instance and has a method for each of its public ones.
 
     Not a subclass: a method of the user's that calls another one must reach that one, not what is built around it.
     """
-    code, label = body.code, body.name
+    label = body.name
     reading = codec.without_receipts()
     # Where other calls may change what one returns, before Ray has taken it, there is no second copy of it.
     used = reading if body.is_concurrent else codec
@@ -503,12 +522,10 @@ def _actor_class(body: ActorBody, codec: SmallCodec) -> type:
             raise self.failed
 
     members: dict[str, Any] = {"__init__": __init__, "__repr__": __repr__, "fed_created": fed_created}
-    for name, member in inspect.getmembers(code, callable):
-        if name.startswith("__") and name != "__call__":
-            continue
+    for name, member in body.methods().items():
         members[name] = (_coroutine_method if inspect.iscoroutinefunction(member) else _method)(name, used)
     actor = type(label, (), members)
-    actor.__module__ = getattr(code, "__module__", __name__)
+    actor.__module__ = getattr(body.code, "__module__", __name__)
     return actor
 
 

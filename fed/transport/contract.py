@@ -149,7 +149,7 @@ class Receipt(enum.Enum):
     """What became of a parcel at its consumer."""
 
     DELIVERED = "DELIVERED"
-    """Safe in the consumer's object store: the sender may forget it."""
+    """In the hands of the consumer's driver: the sender may forget it."""
     DEFERRED = "DEFERRED"
     """Not kept, for lack of room while nobody waits for it: the sender keeps it until it is WANTED."""
     WANTED = "WANTED"

@@ -12,6 +12,8 @@ import pytest
 import fed
 from fed.channel.memory import MemoryProxyEnd
 from fed.core.failure import Kind
+from fed.epoch import Epoch
+from fed.runtime.local import LocalRuntime
 from fed.serde.receipt import SmallCodec
 from fed.testing import FaultPlan, simulate
 from tests.support.failing import identity, pass_through, run
@@ -210,6 +212,143 @@ def test_what_waits_for_several_objects_runs_when_the_last_one_is_here() -> None
         return fed.get(result)
 
     assert everywhere(program) == [1, 3, 100_000, 2]
+
+
+@fed.remote
+class Taker:
+    def __init__(self, values: Any = (), _: Any = None) -> None:
+        self.values = list(values)
+
+    def take(self, values: Any, _: Any = None) -> Any:
+        return [*self.values, *values]
+
+
+def test_a_call_that_waits_has_the_arguments_that_it_was_given() -> None:
+    """The program goes on to change them, as it may where nothing waits."""
+    held = Held()
+
+    @fed.remote
+    def take(values: Any, nested: Any, _: Any = None) -> Any:
+        return [*values, *nested["more"]]
+
+    def program() -> Any:
+        given: list[int] = []
+        slow, calls = held.call(), []
+        taker = Taker.party("bob").remote(given, slow)
+        for number in range(3):
+            given.append(number)
+            calls.append(take.party("bob").remote(given, {"more": given, "slow": slow}))
+            # This one waits for its turn only.
+            calls.append(taker.take.remote(given))
+        held.gate.set()
+        return fed.get(calls)
+
+    expected = [list(range(number + 1)) for number in range(3)]
+    assert everywhere(program) == [one for values in expected for one in (2 * values, values)]
+
+
+class Unpicklable:
+    """Raises when it is pickled what ends a thread."""
+
+    def __reduce__(self) -> Any:
+        raise SystemExit("odd")
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_an_argument_that_cannot_be_pickled_fails_its_task_and_nothing_else(waits: bool) -> None:
+    held = Held()
+
+    def program() -> Any:
+        slow = held.call()
+        bad = identity.party("bob").remote({"odd": Unpicklable(), "slow": slow if waits else 1})
+        after = identity.party("bob").remote(slow)
+        with pytest.raises(fed.TaskError, match="SystemExit"):
+            fed.get(bad)
+        held.gate.set()
+        return fed.get(after)
+
+    assert everywhere(program, on_error="isolate") == b"x" * 10
+
+
+def test_whatever_the_runtime_raises_on_a_thread_of_the_jobs_fails_the_task_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit = LocalRuntime.submit
+
+    def refusing(runtime: LocalRuntime, body: Any, given: Any) -> Any:
+        if body.name == "refused" and "channel" in threading.current_thread().name:
+            raise SystemExit("odd")
+        return submit(runtime, body, given)
+
+    monkeypatch.setattr(LocalRuntime, "submit", refusing)
+
+    @fed.remote
+    def refused(value: Any) -> Any:
+        return value
+
+    def program() -> Any:
+        held = Held()
+        slow = held.call()
+        bad = refused.party("bob").remote(slow)
+        held.gate.set()
+        with pytest.raises(fed.TaskError, match="SystemExit"):
+            fed.get(bad)
+        return fed.get(identity.party("bob").remote(identity.party("alice").remote(1)))
+
+    assert everywhere(program, on_error="isolate") == 1
+
+
+@pytest.mark.parametrize("what", ["call", "create"])
+def test_e23_what_is_being_submitted_when_an_epoch_ends_comes_before_what_is_called_in_the_next(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bob's channel is just handing a call of the old epoch to the runtime."""
+    held, release = threading.Event(), threading.Event()
+    original = getattr(LocalRuntime, what)
+
+    def slow(runtime: LocalRuntime, *arguments: Any) -> Any:
+        if "channel" in threading.current_thread().name and not held.is_set():
+            held.set()
+            pass_through(release)
+        return original(runtime, *arguments)
+
+    monkeypatch.setattr(LocalRuntime, what, slow)
+
+    def program() -> Any:
+        other = identity.party("alice").remote(1)
+        log = Log.party("bob").remote(*([other] if what == "create" else []))
+        if what == "call":
+            log.note.remote(1, other)
+        pass_through(held)
+        threading.Timer(0.2, release.set).start()
+        fed.reset()
+        return fed.get([log.note.remote(2), log.note.remote(3)])[-1]
+
+    assert everywhere(program) == ([1, 2, 3] if what == "call" else [2, 3])
+
+
+def test_e37_a_call_that_waits_for_its_turn_does_not_count_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect loses an object, so the call before it never runs."""
+    lock, lost = threading.Lock(), list[Any]()
+    post = Epoch._post_pushes
+
+    def lose_one(epoch: Epoch, entry: Any, consumers: Any) -> None:
+        with lock:
+            loses = epoch._party == "bob" and not lost
+            lost.extend([entry] if loses else [])
+        if not loses:
+            post(epoch, entry, consumers)
+
+    monkeypatch.setattr(Epoch, "_post_pushes", lose_one)
+
+    def program() -> Any:
+        log = Log.party("alice").remote()
+        log.note.remote(1, identity.party("bob").remote(1))
+        return fed.get(log.note.remote(2))
+
+    errors = run(program, parties=PARTIES, skip_waiting=True).errors
+    assert {type(error) for error in errors.values()} == {fed.DeadlockError}, errors
+    assert all("#3 Log.note" in str(error) for error in errors.values())
 
 
 def test_a_value_that_was_made_here_is_as_equal_as_it_is_elsewhere() -> None:

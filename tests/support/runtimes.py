@@ -230,6 +230,57 @@ def test_an_exception_that_cannot_travel_keeps_its_name(runtime: Runtime) -> Non
     assert (outcome.fault.type_name, outcome.fault.message) == ("Boom", "secret")
 
 
+def test_what_is_held_for_a_later_call_is_what_it_was(runtime: Runtime) -> None:
+    given = [1]
+    nested = Nested({"values": given, "slot": Slot(0)})
+    body = task(lambda values, tree: (values, tree["values"], tree["slot"]))
+    runtime.hold_code(body)
+    held = runtime.hold(given), runtime.hold(nested)
+    given.append(2)
+    assert value_of(runtime, runtime.submit(body, call(*held, 7, extras=1))) == ([1], [1], 7)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        runtime.hold(threading.Lock())
+
+
+def test_code_that_is_held_for_a_later_call_is_what_it_was(runtime: Runtime) -> None:
+    if isinstance(runtime, LocalRuntime):
+        pytest.skip("in one process code is what it is")
+    seen = [1]
+    function = task(lambda: list(seen))
+
+    class Seeing:
+        def see(self) -> list[int]:
+            return list(seen)
+
+    runtime.hold_code(function)
+    actor_class = ActorBody(Seeing, "Seeing", {})
+    runtime.hold_code(actor_class)
+    seen.append(2)
+    assert value_of(runtime, runtime.submit(function, call())) == [1]
+    actor, _ = runtime.create(actor_class, call())
+    assert value_of(runtime, runtime.call(actor, "see", call(), {})) == [1]
+    runtime.kill(actor)
+
+
+class Managed:
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def method(self) -> int:
+        return 7
+
+
+def test_what_decides_whether_calls_run_in_order_is_what_may_be_called(runtime: Runtime) -> None:
+    assert not ActorBody(Managed, "Managed", {"max_concurrency": None}).is_concurrent
+    assert ActorBody(Managed, "Managed", {"max_concurrency": 2}).is_concurrent
+    assert ActorBody(Waiter, "Waiter", {}).is_concurrent
+    actor, _ = runtime.create(ActorBody(Managed, "Managed", {}), call())
+    done = runtime.call(actor, "method", call(), {})
+    assert ending(runtime, done.done).value is not None
+    runtime.kill(actor)
+
+
 def test_a_failure_reaches_whatever_depends_on_it(runtime: Runtime) -> None:
     failed = runtime.submit(task(value_error), call()).results[0]
     outcome = ending(runtime, runtime.submit(task(add), call(failed)).done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def key(sequence: int, slot: int = 0, epoch: int = 0) -> Key:
 
 @given(st.lists(ARRIVED, max_size=4))
 def test_what_arrives_is_told_as_it_is(arrived: list[Arrived]) -> None:
-    assert decode_arrived(encode_arrived(arrived)) == arrived
+    assert [one for frame in encode_arrived(arrived) for one in decode_arrived(frame)] == arrived
 
 
 @given(st.lists(KEYS, max_size=4))
@@ -104,7 +105,7 @@ def test_what_has_not_come_is_asked_for_in_every_later_life_and_what_has_is_not(
     client.expect([key(2), key(3)])
     assert first.said == [("EXPECT", [key(0), key(1)]), ("EXPECT", [key(2), key(3)])]
     came = [Arrived(key(1), SMALL), Arrived(key(2)), Arrived(key(3), failure=FAILURE)]
-    client.received(first, [encode_arrived(came)])
+    client.received(first, encode_arrived(came))
     assert delivered == came
     # A small one is here with that; a large one has to be taken first.
     assert first.said[2:] == [("CONFIRM", [key(1)])]
@@ -114,9 +115,10 @@ def test_what_has_not_come_is_asked_for_in_every_later_life_and_what_has_is_not(
     assert (second.has, second.said) == ([key(1)], [("EXPECT", [key(0), key(2)])])
     client.confirm([key(2)])
     assert second.said[1:] == [("CONFIRM", [key(2)])]
-    # What nobody waits for any more is not handed over twice.
-    client.received(second, [encode_arrived(came)])
+    # What nobody waits for any more is not handed over twice, but its owner may not have heard of it.
+    client.received(second, encode_arrived(came))
     assert delivered == came
+    assert second.said[2:] == [("CONFIRM", [key(1), key(2)])]
     client.connected(third)
     assert (third.has, third.said) == ([key(1), key(2)], [("EXPECT", [key(0)])])
 
@@ -131,7 +133,7 @@ def test_e23_with_an_epoch_ends_what_was_waited_for_in_it() -> None:
     client.reset(1)
     client.connected(connection)
     assert (connection.has, connection.said) == ([], [("EXPECT", [key(0, epoch=2)])])
-    client.received(connection, [encode_arrived([Arrived(key(0), SMALL)])])
+    client.received(connection, encode_arrived([Arrived(key(0), SMALL)]))
     client.confirm([key(1)])
     assert delivered == []
     later = Noted()
@@ -145,6 +147,20 @@ def test_many_names_travel_in_several_frames(monkeypatch: Any) -> None:
     client.expect([key(number) for number in range(5)])
     client.connected(connection)
     assert [len(keys) for _, keys in connection.said] == [2, 2, 1]
+
+
+def test_however_much_arrives_at_once_no_frame_is_large() -> None:
+    values = [Arrived(key(number), SmallValue(bytes(60_000), (b"x",))) for number in range(100)]
+    frames = encode_arrived(values)
+    assert [one for frame in frames for one in decode_arrived(frame)] == values
+    assert max(map(len, frames)) < 2 * arriving.FRAME_BYTES
+    long = dataclasses.replace(FAILURE, detail="d" * 200)
+    failed = [Arrived(key(number), failure=long) for number in range(100_000)]
+    frames = encode_arrived(failed)
+    assert [one for frame in frames for one in decode_arrived(frame)] == failed
+    assert max(map(len, frames)) < 2 * arriving.FRAME_BYTES
+    # The record is there once for many objects.
+    assert sum(map(len, frames)) < 100_000 * arriving.KEY_BYTES
 
 
 class Told:

@@ -21,13 +21,14 @@ from fed.object import ObjectId
 from fed.proxy.arriving import Arrived
 from fed.proxy.greeting import disagreement
 from fed.proxy.known import Known
-from fed.proxy.receiver import Batch, Handled, NotHere, PeerEvent, PeerEventKind, Receiver
+from fed.proxy.receiver import ACK_S, Batch, Handled, NotHere, PeerEvent, PeerEventKind, Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender, SenderEvent, SenderEventKind
 from fed.serde.contract import Encoded
 from fed.serde.data import DataCodec
 from fed.testing.clock import SkippingClock
 from fed.transport.contract import (
     PROTOCOL_VERSION,
+    Ack,
     AddressInUse,
     Hello,
     Notice,
@@ -37,6 +38,7 @@ from fed.transport.contract import (
     PeerRefused,
     PeerUnreachable,
     PeerUntrusted,
+    Receipt,
     Refusal,
     Verdict,
 )
@@ -322,6 +324,36 @@ def test_what_is_small_is_not_decoded_on_its_way_and_what_is_large_is_taken() ->
             for key in (fed.key(1), fed.key(2)):
                 with pytest.raises(NotHere, match="of party 'alice'"):
                     await fed.receivers["bob"].take(key)
+
+    run(test)
+
+
+def test_words_of_delivery_go_together_and_what_somebody_waits_for_at_once() -> None:
+    async def test() -> None:
+        async with federation(drivers=False, max_stored_bytes=0) as fed:
+            bob, told = fed.receivers["bob"], list[list[Ack]]()
+            bob.on_stream("alice", lambda acks: told.append(list(acks)))
+            delivered = [Ack(fed.key(number).id, Receipt.DELIVERED) for number in range(3)]
+            bob.confirm([fed.key(0)])
+            bob.confirm([fed.key(1)])
+            await settle()
+            assert told == []
+            await asyncio.sleep(ACK_S)
+            assert told == [delivered[:2]]
+            # What was deferred is wanted now, and goes with what waits, in order.
+            bob.on_offer("alice", fed.key(7).id, 100, 0)
+            told.clear()
+            bob.confirm([fed.key(2)])
+            bob.expect([fed.key(7)])
+            assert told == [[delivered[2], Ack(fed.key(7).id, Receipt.WANTED)]]
+            told.clear()
+            for number in range(1000, 2000):
+                bob.confirm([fed.key(number)])
+            assert sum(map(len, told)) > 700
+            # Of what waits when it closes its owner hears from nobody, and sends it again.
+            await bob.close()
+            await asyncio.sleep(ACK_S)
+            assert sum(map(len, told)) < 1000
 
     run(test)
 
@@ -718,7 +750,7 @@ def test_what_is_pending_is_neither_encoded_nor_sent_again(settled: bool) -> Non
             if settled:
                 assert await fed.receive(0) == 1
                 while len(alice._peers["bob"].outbox):
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(ACK_S)
             again = asyncio.ensure_future(alice.push(pushed.pending, [1]))
             if not settled:
                 assert await fed.receive(0) == 1
