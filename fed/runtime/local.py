@@ -138,6 +138,7 @@ class LocalRuntime(Runtime):
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a function on a thread as soon as its arguments are there."""
         results, done = _promises(call.returns)
+        call = _copied(call)
 
         def run() -> None:
             try:
@@ -157,13 +158,13 @@ class LocalRuntime(Runtime):
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make an actor on a thread of its own."""
         kind = _LoopActor if any(map(inspect.iscoroutinefunction, body.methods().values())) else _ThreadActor
-        actor = kind(f"fed-{self._party}-{body.name}", body, call, self._codec)
+        actor = kind(f"fed-{self._party}-{body.name}", body, _copied(call), self._codec)
         self._actors.append(actor)
         return actor, actor.created
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         """Run a method on the actor's thread, after the calls before it."""
-        submission: Submission = actor.call(method, call)
+        submission: Submission = actor.call(method, _copied(call))
         return submission
 
     def kill(self, actor: Any) -> None:
@@ -742,11 +743,16 @@ def _settle(results: list[_Future], done: _Future, make: Callable[[], Any]) -> N
         future.set_result(blob)
 
 
+def _copied(call: Call) -> Call:
+    """The call with the values that it has now, out of reach of the user, who may change them while it waits."""
+    values = [value if isinstance(value, concurrent.futures.Future) else _Blob.of(value) for value in call.values]
+    return call._replace(values=tuple(values))
+
+
 def _resolved(call: Call) -> tuple[Shape | None, list[Any]]:
     """The arguments of `fed.runtime.body.run` after the code. Raises the error of an argument that failed."""
     values = [
-        value.result().value() if isinstance(value, concurrent.futures.Future) else _Blob.of(value).value()
-        for value in call.values
+        (value.result() if isinstance(value, concurrent.futures.Future) else value).value() for value in call.values
     ]
     return call.shape, values
 
