@@ -17,7 +17,7 @@ def passed() -> list[tuple[int, str]]:
 def test_the_hops_of_an_iteration_are_told_apart_from_those_of_the_next() -> None:
     found = durations(passed())
     assert all(len(values) == 3 for values in found.values())
-    assert found["serialize"] == [1.0] * 3
+    assert found["serialize what is large"] == [1.0] * 3
     assert found["all of it"] == [float(len({point for begins, ends, _ in HOPS for point in (begins, ends)}) - 1)] * 3
 
 
