@@ -246,6 +246,7 @@ class Epoch:
         number: Which, from 0.
         party: This party.
         parties: All parties, in the order that is equal everywhere.
+        isolate: Whether failed tasks leave the job running.
         codec: Reads small values.
         runtime: Where tasks run.
         proxies: The way to the other parties.
@@ -257,6 +258,7 @@ class Epoch:
         number: int,
         party: str,
         parties: Sequence[str],
+        isolate: bool,
         codec: SmallCodec,
         runtime: Runtime,
         proxies: Proxies,
@@ -264,6 +266,7 @@ class Epoch:
     ) -> None:
         self.number = number
         self._party = party
+        self._isolate = isolate
         self._codec = codec
         self._runtime = runtime
         self._proxies = proxies
@@ -286,7 +289,7 @@ class Epoch:
         # What a `fed.get` in progress wants.
         self._wanted: Sequence[Entry] = ()
         self._moves = 0
-        # What the receiver would have to know again if it were killed.
+        # What will not come and nobody has waited for yet: the receiver may be killed, and know it no more.
         self._missing: dict[Key, Failure] = {}
 
     @property
@@ -457,15 +460,21 @@ class Epoch:
             self._desk.wait(lambda: wait.left == 0, timeout_s)
         finally:
             self._wanted = ()
-        self._desk.raise_if_latched()
         with self._lock:
             missing = next((one for one in objects if one._entry.state == PENDING), None)
+            failed = next((entry for entry in entries if entry.failure is not None), None)
+        # A failure that leaves the job running all parties see, also one whose driver wakes late: others may have left
+        # because of it by then.
+        if missing is not None or failed is None or not self._survivable(failed.failure):
+            self._desk.raise_if_latched()
         if missing is not None:
             raise FedTimeoutError(f"fed.get: {missing!r} did not arrive within {timeout_s:g} s")
-        for entry in entries:
-            if entry.failure is not None:
-                self._desk.raise_failure(entry.failure, entry.cause)
+        if failed is not None and failed.failure is not None:
+            self._desk.raise_failure(failed.failure, failed.cause)
         return self._fetch(entries)
+
+    def _survivable(self, failure: Failure | None) -> bool:
+        return self._isolate and failure is not None and failure.kind.symmetric
 
     def _fetch(self, entries: Sequence[Entry]) -> list[Any]:
         """What is small this party reads too, its own as well, so that all parties get equal values."""
@@ -694,11 +703,6 @@ class Epoch:
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
         self._pushing += len(consumers)
         self._desk.push([Push(self, entry, tuple(consumers))])
-
-    @property
-    def missing(self) -> Mapping[Key, Failure]:
-        """What other parties have told will never come, as far as nobody has waited for it yet. With the lock."""
-        return self._missing
 
     def note_missing(self, peer: str, objects: Iterable[ObjectId], failure: Failure) -> None:
         """A party tells that objects of it will never come. With the lock, and `submit_ready` after that."""

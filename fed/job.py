@@ -681,6 +681,7 @@ class Job:
             number,
             self.party,
             self.config.parties,
+            self.config.on_error == "isolate",
             SmallCodec(self.config.types),
             self._runtime,
             proxies,
@@ -854,7 +855,6 @@ class Job:
             begun=self._joined_at > 0,
             incarnations=dict(self._incarnations),
             left=dict(self._gone),
-            failed=dict(epoch.missing),
         )
 
     # On the error-queue thread

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fed.core.failure import Failure
-from fed.core.rendezvous import Key
 
 __all__ = ["Known"]
 
@@ -20,11 +19,9 @@ class Known(NamedTuple):
         incarnations: The life of each peer's driver that this party has joined.
         left: Peers of which nothing more is expected, and the failure because of which they left or are lost, if it was
             one.
-        failed: Objects that will never come.
     """
 
     epoch: int
     begun: bool
     incarnations: Mapping[str, str]
     left: Mapping[str, Failure | None]
-    failed: Mapping[Key, Failure]

@@ -300,8 +300,6 @@ class Receiver:
                 # Whoever falls silent from here on is missed, also if this life never hears of it.
                 self._liveness.heard(peer, now)
         self._set_alarm()
-        for key, failure in known.failed.items():
-            self._carry_out(key, self._table.failed(key, failure))
         for peer, reason in known.left.items():
             if reason is not None and reason.kind is Kind.PARTY_LOST:
                 self._liveness.lost(peer)

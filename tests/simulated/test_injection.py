@@ -662,7 +662,7 @@ class Pair:
 
 KEY = Key("alice", ObjectId(0, 1, 0))
 DELIVERIES = [Delivery(KEY.id, ("bob",))]
-KNOWN = Known(0, False, {}, {}, {})
+KNOWN = Known(0, False, {}, {})
 
 
 @pytest.mark.parametrize("value", [7, b"x" * 100_000], ids=["small", "large"])

@@ -171,6 +171,31 @@ def test_e27_an_abort_ends_what_is_in_flight() -> None:
     assert set(errors) == set(PARTIES)
 
 
+def test_e16_whose_driver_wakes_late_sees_the_failure_that_all_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others have left because of it by then, which ends the job."""
+    wait = Job.wait
+
+    def late(job: Job, *arguments: Any) -> bool:
+        reached = wait(job, *arguments)
+        if job.party == "alice":
+            with job._lock:
+                assert job.changed.wait_for(lambda: job._life.latched, 20)
+        return reached
+
+    monkeypatch.setattr(Job, "wait", late)
+
+    def program() -> Any:
+        return fed.get([identity.party("bob").remote(1), fail.party("alice").remote()])
+
+    errors = run(program, parties=THREE, on_error="isolate").errors
+    assert {party: type(error) for party, error in errors.items()} == {
+        "alice": fed.TaskError,
+        "bob": fed.RemoteError,
+        "carol": fed.RemoteError,
+    }
+    assert len({error.error_id for error in errors.values() if isinstance(error, fed.FailureError)}) == 1
+
+
 def test_e27_what_waits_for_other_parties_is_let_go_and_never_runs() -> None:
     gate = threading.Event()
     late = FailsLate(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any, Literal
 
@@ -33,13 +34,15 @@ def test_a_producer_far_ahead_of_its_consumer_loses_nothing_and_floods_nobody(
     transport: Literal["memory", "grpc"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit, batches = 256 * 1024, 60
-    held, deferred = [0], [0]
+    held, deferred, ahead = [0], [0], threading.Event()
     take = Rendezvous.arrived
 
     def arrived(table: Rendezvous[Any], *arguments: Any) -> Any:
         arrival = take(table, *arguments)
         held[0] = max(held[0], table._stored_bytes)
         deferred[0] = max(deferred[0], table._deferred)
+        if table._deferred:
+            ahead.set()
         return arrival
 
     monkeypatch.setattr(Rendezvous, "arrived", arrived)
@@ -49,9 +52,9 @@ def test_a_producer_far_ahead_of_its_consumer_loses_nothing_and_floods_nobody(
             totals = []
             for number in range(batches):
                 values = produce.options(num_returns=BATCH).party("alice").remote(number * BATCH)
-                # Alice is through with the loop long before bob, and what he has not asked for yet must wait with her.
+                # Alice is ahead until she has filled bob's buffer, and what he has not asked for must wait with her.
                 if fed.party() == "bob":
-                    time.sleep(0.005)
+                    assert ahead.wait(30)
                 totals.append(total.party("bob").remote(*values))
             return sum(fed.get(totals))
 

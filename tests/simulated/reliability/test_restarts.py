@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import fed
+from fed.place import current_job
+from fed.runtime.local import LocalRuntime
 from fed.testing import FaultPlan, Simulation, simulate
 from fed.transport.contract import AddressInUse, Handler
 from fed.transport.memory import MemoryListener
@@ -55,6 +58,38 @@ def test_a_proxy_that_is_killed_loses_nothing(size: int, place: Any, party: str,
     expected = ([(step + 2) * size for step in range(STEPS) if step % 3 == 2], (b"\x00" * 7))
     assert dict(run(lambda: ring(size), plan)) == dict.fromkeys(PARTIES, expected)
     assert plan.injected
+
+
+@fed.remote
+def fail() -> None:
+    raise ValueError
+
+
+def test_what_will_not_come_is_known_although_the_receiver_that_heard_of_it_was_killed() -> None:
+    """Bob is told of a failure, his receiver is killed, and only then he makes the call that needs what has failed."""
+    taken = threading.Event()
+
+    def program() -> Any:
+        with fed.job(on_error="isolate"):
+            bad, job = fail.party("alice").remote(), current_job()
+            if fed.party() == "bob":
+                assert taken.wait(20)
+                assert isinstance(job._runtime, LocalRuntime)
+                job._runtime.restart_receiver().result(20)
+            used = grow.party("bob").remote(bad, 1)
+            if fed.party() == "alice":
+                with job._lock:
+                    assert job.changed.wait_for(lambda: bad._entry.failure is not None and not job._untold_news, 20)
+                taken.set()
+            with pytest.raises(fed.TaskError) as caught:
+                fed.get(used)
+            # The next receiver is as good as the one before.
+            assert fed.get(grow.party("bob").remote(grow.party("alice").remote(b"", 1), 1)) == b"\x00\x01"
+            return caught.value.error_id
+
+    simulation = simulate(program, parties=["alice", "bob"], timeout_s=40)
+    assert simulation["alice"] == simulation["bob"]
+    assert simulation["alice"].startswith("alice/")
 
 
 def test_a_receiver_that_cannot_listen_again_ends_the_job_in_every_party(
