@@ -559,6 +559,13 @@ class Epoch:
                 entry.task = task
             queue, ordered = (None, True) if task.actor is None else (task.actor, task.actor.ordered)
             self._apply(self._flow.add(task, self._needs(task), queue=queue, in_turn=ordered))
+            # One whose arguments are not held this thread submits itself, before the user may change them.
+            ready = bool(self._submitting) and self._submitting[-1] is task
+            if ready:
+                self._submitting.pop()
+                self.being_submitted += 1
+        if ready:
+            self._submit(task)
         self.submit_ready()
 
     def _hold(self, values: list[Any], body: Body | None) -> None:

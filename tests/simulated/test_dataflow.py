@@ -247,6 +247,38 @@ def test_a_call_that_waits_has_the_arguments_that_it_was_given() -> None:
     assert everywhere(program) == [one for values in expected for one in (2 * values, values)]
 
 
+def test_a_call_that_need_not_wait_is_submitted_by_the_thread_that_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread that looks for what is ready just then must not take it: the program goes on, and changes it."""
+    submitting: list[tuple[str, str]] = []
+    submit, apply = LocalRuntime.submit, Epoch._apply
+
+    def noted(runtime: LocalRuntime, body: Any, given: Any) -> Any:
+        submitting.append((body.name, threading.current_thread().name))
+        return submit(runtime, body, given)
+
+    def contended(epoch: Epoch, instructions: Any) -> None:
+        apply(epoch, instructions)
+        # As soon as the lock is free.
+        thread = threading.Thread(target=epoch.submit_ready, name="another")
+        threads.append(thread)
+        thread.start()
+
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(LocalRuntime, "submit", noted)
+    monkeypatch.setattr(Epoch, "_apply", contended)
+
+    @fed.remote
+    def free(value: Any) -> Any:
+        return value
+
+    assert everywhere(lambda: fed.get([free.party("bob").remote([number]) for number in range(50)])) == [
+        [number] for number in range(50)
+    ]
+    for thread in threads:
+        thread.join()
+    assert set(submitting) == {("free", "fed-bob")}
+
+
 class Unpicklable:
     """Raises when it is pickled what ends a thread."""
 
