@@ -19,13 +19,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from fed.changes import Changes
+from fed.condition import PredicateCondition
 from fed.core.dataflow import Dataflow, Instruction, Submit
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan, PlannedObject, Step
 from fed.core.rendezvous import Key
-from fed.core.stall import MAX_SHOWN, Standing, Wait
+from fed.core.stall import MAX_SHOWN, PartyStatus, Wait
 from fed.errors import FedTimeoutError, UsageError
 from fed.object import FedObject, ObjectId
 from fed.proxy.arriving import Arrived
@@ -67,7 +67,7 @@ FAILED: Final = 2
 class Desk(Protocol):
     """What an epoch needs of its job."""
 
-    changed: Changes
+    changed: PredicateCondition
     """Guards every state; notified when one changed. Entered by its lock."""
 
     def wait(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> bool:
@@ -321,7 +321,7 @@ class Epoch:
         """The driver has come to wait. With the lock."""
         self._moves += 1
 
-    def standing(self, *, idle: bool, untold: int) -> Standing:
+    def standing(self, *, idle: bool, untold: int) -> PartyStatus:
         """What this party is at. With the lock.
 
         Args:
@@ -343,7 +343,7 @@ class Epoch:
         wanted = [one for one in self._wanted if one.state == PENDING]
         waiting += [(self._plan.calls, Wait("fed.get", one.label, one.party)) for one in wanted]
         shown = heapq.nsmallest(MAX_SHOWN, running, key=lambda task: task.sequence)
-        return Standing(
+        return PartyStatus(
             moves=self._moves,
             idle=idle,
             running=len(running),

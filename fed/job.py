@@ -29,15 +29,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from fed.changes import Changes
 from fed.cleanup import CleanupManager, FailureReport, run_steps
 from fed.clock import SYSTEM_CLOCK, Clock
+from fed.condition import PredicateCondition
 from fed.config import Config
-from fed.core.coordination import EXIT, LEAVE, Coordinator, Gone, Instruction, Latched, Switched, Tell
+from fed.core.coordination import EXIT, LEAVE, Coordinator, Instruction, Latched, PeerDeparted, Switched, Tell
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
-from fed.core.stall import Due, Stall, account, graph, mermaid
+from fed.core.stall import Due, StallDetector, describe_wait, graph, mermaid
 from fed.epoch import Actor, Entry, Epoch, Push
 from fed.errors import (
     ConfigError,
@@ -53,7 +53,7 @@ from fed.object import FedObject, ObjectId
 from fed.proxy.arriving import Arrived
 from fed.proxy.known import Known
 from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind
-from fed.proxy.sender import OUTCAST, SenderEventKind
+from fed.proxy.sender import REJECTED, SenderEventKind
 from fed.raising import aborted, error_of, init_error
 from fed.runtime.arguments import Packed
 from fed.runtime.body import text_of
@@ -227,7 +227,7 @@ class Job:
         self._thread = threading.get_ident()
         # Entered as itself and not through the condition: that is one step, between which no Ctrl-C can fall.
         self._lock = threading.Lock()
-        self.changed = Changes(self._lock)
+        self.changed = PredicateCondition(self._lock)
         self._coordinator = Coordinator(
             config.party,
             config.peers,
@@ -252,7 +252,7 @@ class Job:
         self._untold_news = 0
         # Whose question about what this party is at is being answered; another one of theirs can wait.
         self._answering: set[str] = set()
-        self._stall = Stall(config.party, STALL_S)
+        self._stall = StallDetector(config.party, STALL_S)
         self._idle = False
         self._progress_due = False
         # Belongs to the data-sending thread.
@@ -260,13 +260,13 @@ class Job:
         # These three belong to the error-queue thread.
         self._untold: dict[str, list[_Tell]] = {}
         self._being_told: set[str] = set()
-        self._deaf: set[str] = set()
+        self._unreachable: set[str] = set()
         self._joined_at = 0.0
         # How far joining has come: whether the proxies were asked to start, and to greet the others.
         self._listened = False
         self._connecting = False
         self._refused = False
-        self._in_haste = False
+        self._fast_shutdown = False
         self._said_goodbye = False
         self._votes_s = VOTES_S
         self._leave_by = 0.0
@@ -274,7 +274,7 @@ class Job:
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
-        self._data: QueueThread[Push | _Events | _ListensAgain | _SenderEvents | _Step | Gone] = QueueThread(
+        self._data: QueueThread[Push | _Events | _ListensAgain | _SenderEvents | _Step | PeerDeparted] = QueueThread(
             f"fed-{config.party}-data",
             self._handle_data,
             self._thread_failed,
@@ -654,7 +654,7 @@ class Job:
                 self.tell(one.peer, one.notice)
             elif isinstance(one, Latched):
                 self._cleanup.trigger()
-            elif isinstance(one, Gone):
+            elif isinstance(one, PeerDeparted):
                 self._gone[one.peer] = one.failure
                 self._data.post(one)
             elif isinstance(one, Switched):
@@ -670,7 +670,7 @@ class Job:
         for peer, notice in switched.early:
             if notice.failure is not None:
                 self._epoch.note_missing(peer, notice.objects, notice.failure)
-        self._stall = Stall(self.party, STALL_S)
+        self._stall = StallDetector(self.party, STALL_S)
         self._root_error = self._root_cause = self._interruption = None
         self._unread.clear()
         self._past_cleanups.append(self._cleanup)
@@ -698,7 +698,7 @@ class Job:
 
     # On the data-sending thread
 
-    def _handle_data(self, items: list[Push | _Events | _ListensAgain | _SenderEvents | _Step | Gone]) -> None:
+    def _handle_data(self, items: list[Push | _Events | _ListensAgain | _SenderEvents | _Step | PeerDeparted]) -> None:
         epoch = self._running()
         pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
         for item in items:
@@ -713,7 +713,7 @@ class Job:
                 self._handle_sender_events(item.outcome)
             elif isinstance(item, _Step):
                 item.run()
-            elif isinstance(item, Gone):
+            elif isinstance(item, PeerDeparted):
                 self._running_proxies().forget(item.peer, item.failure)
         ready = list(pushes.values())
         for start in range(0, len(ready), PUSH_BATCH):
@@ -819,14 +819,14 @@ class Job:
         for event in outcome.value:
             with self._lock:
                 leaving = self._life.leaving
-                if event.kind is SenderEventKind.OUTCAST and not leaving:
-                    self._lose(event.peer, OUTCAST, event.reason)
+                if event.kind is SenderEventKind.REJECTED and not leaving:
+                    self._lose(event.peer, REJECTED, event.reason)
                 known = self._known() if event.kind is SenderEventKind.RESTARTED else None
             if known is not None:
                 logger.warning("the sender proxy of party %r was killed and lives again", self.party)
                 self._running_proxies().restore_sender(known)
             elif event.kind is SenderEventKind.ABSENT:
-                self._running_proxies().doubt(event.peer)
+                self._running_proxies().suspect(event.peer)
 
     def _restore_receiver(self) -> None:
         """The receiver was killed and lives again: have it know what it knew."""
@@ -899,7 +899,7 @@ class Job:
     def _tell_peer(self, peer: str, items: list[_Tell]) -> None:
         with self._lock:
             listens = peer in self._life.attentive
-            in_haste = self._life.leaving and (self._life.latched or self._in_haste or not self._joined_at)
+            fast_shutdown = self._life.leaving and (self._life.latched or self._fast_shutdown or not self._joined_at)
         notices = [
             self._exposed(item.notice, peer)
             for item in items
@@ -909,7 +909,7 @@ class Job:
         if not notices or self._proxies is None:
             self._told(peer, items, self._clock.monotonic(), None, Outcome({}, None, None))
             return
-        done = self._proxies.tell({peer: notices}, FAREWELL_S if in_haste else TELL_S)
+        done = self._proxies.tell({peer: notices}, FAREWELL_S if fast_shutdown else TELL_S)
         self._being_told.add(peer)
         self._runtime.watch(done, functools.partial(self._told, peer, items, self._clock.monotonic(), done))
 
@@ -925,11 +925,11 @@ class Job:
                 if any(item.notice.kind is NoticeKind.STANDING for item in items):
                     self._answering.discard(peer)
             self.changed.notify_all()
-        if matters and peer not in self._deaf:
-            self._deaf.add(peer)
+        if matters and peer not in self._unreachable:
+            self._unreachable.add(peer)
             logger.warning("party %r could not be told: %s", peer, reason)
         if not reason:
-            self._deaf.discard(peer)
+            self._unreachable.discard(peer)
         self._errors.post(_Told(peer, again))
 
     def _exposed(self, notice: Notice, peer: str) -> Notice:
@@ -1031,7 +1031,7 @@ class Job:
             first, found = self._coordinator.close(text)
             self._carry_out(found)
             if error is not None:
-                self._in_haste = True
+                self._fast_shutdown = True
         if first and error is not None:
             self._give_up(error)
         if first:
@@ -1043,7 +1043,7 @@ class Job:
                     ("end the data-sending thread", lambda: self._data.stop(STOP_S)),
                     ("end the error-queue thread", lambda: self._errors.stop(STOP_S)),
                     ("end the cleanup thread", lambda: self._end_cleanup(self._cleanup)),
-                    ("report what is left", self._report_unasked if joined else _nothing),
+                    ("report what is left", self._report_unclaimed if joined else _nothing),
                     ("close the proxies", self._close_proxies),
                     ("close the runtime", self._runtime.close),
                     ("report", self._report_closed),
@@ -1073,7 +1073,7 @@ class Job:
 
     def _hurry(self) -> None:
         """An interruption during the shutdown: the rest of it waits for nobody."""
-        self._in_haste = True
+        self._fast_shutdown = True
 
     def _end_cleanup(self, cleanup: CleanupManager) -> None:
         """Let a failure handler that runs come to its end."""
@@ -1121,7 +1121,7 @@ class Job:
             self._wait_leaving(lambda: not epoch.expected, FAREWELL_S)
         with self._lock:
             running, undelivered = epoch.running, epoch.undelivered
-            drained = self._in_haste or self._life.latched or epoch.drained
+            drained = self._fast_shutdown or self._life.latched or epoch.drained
         if not drained:
             logger.warning(
                 "leaving after %g s (drain_timeout_s) with %d tasks running and %d results undelivered",
@@ -1149,7 +1149,7 @@ class Job:
             self._said_goodbye = True
             self._carry_out(self._coordinator.goodbye())
         if clean:
-            budget_s = self._leave_by - self._clock.monotonic() if not self._in_haste else FAREWELL_S
+            budget_s = self._leave_by - self._clock.monotonic() if not self._fast_shutdown else FAREWELL_S
             self._wait_leaving(lambda: not self._life.busy or self._life.latched, budget_s)
             until = self._clock.monotonic() + FAREWELL_S
             if self._life.latched:
@@ -1159,7 +1159,7 @@ class Job:
                     self._carry_out(self._coordinator.goodbye())
         with self._lock:
             failed = self._life.latched
-            still = self._life.busy if not failed and not self._in_haste else ()
+            still = self._life.busy if not failed and not self._fast_shutdown else ()
             # One that was refused stays a moment too, or the other would find nobody and never learn why.
             awaited = failed and (self._joined_at > 0 or self._refused)
         self._wait_leaving(
@@ -1193,12 +1193,12 @@ class Job:
                 if self._is_current(book):
                     self._carry_out(self._coordinator.out_of_time())
 
-    def _report_unasked(self) -> None:
-        if self._life.latched or self._in_haste:
+    def _report_unclaimed(self) -> None:
+        if self._life.latched or self._fast_shutdown:
             return
-        answer = self._running_proxies().unasked()
-        unasked = self._result_of(answer, self._clock.monotonic() + STOP_S, "the receiver proxy")
-        for peer, count in sorted(unasked.items()):
+        answer = self._running_proxies().unclaimed()
+        unclaimed = self._result_of(answer, self._clock.monotonic() + STOP_S, "the receiver proxy")
+        for peer, count in sorted(unclaimed.items()):
             logger.warning("%d objects of party %r were never asked for, and are dropped", count, peer)
 
     def _close_proxies(self) -> None:
@@ -1226,7 +1226,7 @@ class Job:
                     self._interrupter.deliver()
                 elif met or left_s <= SIGNAL_CHECK_S:
                     return
-                self._look_up()
+                self._check_stall()
 
     def _wait_leaving(self, predicate: Callable[[], object], timeout_s: float, *, patient: bool = False) -> None:
         """Wait during the shutdown. A Ctrl-C cuts it short, and so does haste, unless it is worth some patience."""
@@ -1234,11 +1234,11 @@ class Job:
         cut = False
         with self._standing_still():
             while True:
-                if not cut and (self._interrupter.interrupted or (self._in_haste and not patient)):
+                if not cut and (self._interrupter.interrupted or (self._fast_shutdown and not patient)):
                     cut = True
                     limit = min(limit, self._clock.monotonic() + FAREWELL_S)
-                    if not self._in_haste:
-                        self._in_haste = True
+                    if not self._fast_shutdown:
+                        self._fast_shutdown = True
                         if not self._said_goodbye:
                             self._give_up(KeyboardInterrupt())
                 with self._lock:
@@ -1250,7 +1250,7 @@ class Job:
                     )
                     if predicate() or self._clock.monotonic() >= limit:
                         return
-                self._look_up()
+                self._check_stall()
 
     @contextlib.contextmanager
     def _standing_still(self) -> Iterator[None]:
@@ -1265,7 +1265,7 @@ class Job:
             # All that it does from here on comes later, and so does whatever that moves.
             self._idle = False
 
-    def _look_up(self) -> None:
+    def _check_stall(self) -> None:
         """The driver has waited for a moment: if nothing has moved for long, ask why, and tell people [E36]."""
         now = self._clock.monotonic()
         text = ""
@@ -1279,7 +1279,7 @@ class Job:
             own = epoch.standing(idle=True, untold=self._untold_news)
             peers = self._life.attentive
             if due is Due.REPORT:
-                text = account(own, peers, self._stall.answers)
+                text = describe_wait(own, peers, self._stall.answers)
             # What a peer was told of this may be lost with a receiver that was killed, and a divergence unseen with it.
             self._carry_out(self._coordinator.progress(everyone=True))
             number = self._stall.ask(peers, own)

@@ -46,7 +46,7 @@ from fed.core.journal import SEGMENT, Journal
 from fed.core.lifecycle import Lifecycle, State
 from fed.core.notice import Notice, NoticeKind
 
-__all__ = ["EXIT", "LEAVE", "Coordinator", "Gone", "Instruction", "Latched", "Settled", "Switched", "Tell"]
+__all__ = ["EXIT", "LEAVE", "Coordinator", "PeerDeparted", "Instruction", "Latched", "Settled", "Switched", "Tell"]
 
 LEAVE: Final = "fed.shutdown()"
 EXIT: Final = "sys.exit()"
@@ -91,7 +91,7 @@ class Settled(NamedTuple):
     root: Failure
 
 
-class Gone(NamedTuple):
+class PeerDeparted(NamedTuple):
     """A peer will acknowledge nothing more: because of a failure, or because its program has ended."""
 
     peer: str
@@ -116,7 +116,7 @@ VOTED: Final = Ask(0, 0)
 """After its vote. Failed parties have made unequal calls, and say nothing of them."""
 
 
-Instruction = Tell | Latched | Settled | Gone | Switched
+Instruction = Tell | Latched | Settled | PeerDeparted | Switched
 
 
 class Coordinator:
@@ -311,7 +311,7 @@ class Coordinator:
             return []
         self.journal.forget(peer)
         # Not a vote: each party makes its own record of a loss, and counts only those that it told the others.
-        return [Gone(peer, failure), *self.learn(failure, ends_job=True), *self._settle_if_complete()]
+        return [PeerDeparted(peer, failure), *self.learn(failure, ends_job=True), *self._settle_if_complete()]
 
     # Epochs
 
@@ -400,7 +400,7 @@ class Coordinator:
             if peer in self._ends:
                 return []
             self._ends[peer] = notice.calls
-            return [Gone(peer, None), *self._hear_progress(peer, notice), *self._compare_ends()]
+            return [PeerDeparted(peer, None), *self._hear_progress(peer, notice), *self._compare_ends()]
         failure = None if notice.failure is None else self.believed(notice.failure)
         if failure is None or past:
             # It left over something that is history here, and must not come back as news [E30].

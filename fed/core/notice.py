@@ -23,7 +23,7 @@ import dataclasses
 import enum
 
 from fed.core.failure import Failure
-from fed.core.stall import Standing
+from fed.core.stall import PartyStatus
 from fed.object import ObjectId
 
 __all__ = ["Notice", "NoticeKind"]
@@ -67,4 +67,4 @@ class Notice:
     calls: int = 0
     digest: int = 0
     texts: tuple[str, ...] = ()
-    standing: Standing | None = None
+    standing: PartyStatus | None = None

@@ -315,7 +315,7 @@ class Rendezvous(Generic[P]):
             entry.state, entry.failure = _State.FAILED, failure
         return vain
 
-    def unasked(self) -> dict[str, int]:
+    def unclaimed(self) -> dict[str, int]:
         """How many objects each peer has sent or offered that nobody has asked for.
 
         There are none when programs have ended that were the same everywhere and have not failed.
@@ -337,8 +337,8 @@ class Rendezvous(Generic[P]):
 
     def started_anew(self, peer: str) -> None:
         """Another driver takes the place of a peer's: what that one had sent is worth nothing."""
-        unasked = (_State.STORED, _State.DEFERRED, _State.FAILED)
-        for key in [key for key, entry in self._entries.items() if key.peer == peer and entry.state in unasked]:
+        unclaimed = (_State.STORED, _State.DEFERRED, _State.FAILED)
+        for key in [key for key, entry in self._entries.items() if key.peer == peer and entry.state in unclaimed]:
             self._drop(key)
 
     def statistics(self) -> Statistics:

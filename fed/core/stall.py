@@ -1,6 +1,7 @@
 """Waiting that lasts: who waits for what, what the others are at, and the proof of a deadlock [E36, E37].
 
-A driver that waits while nothing moves asks the others, in rounds, what they are at; each answers with its `Standing`.
+A driver that waits while nothing moves asks the others, in rounds, what they are at; each answers with its status
+(`PartyStatus`).
 
 ::
 
@@ -17,7 +18,7 @@ Laws:
    could have changed it. (The double counting of F. Mattern, *Algorithms for distributed termination detection*, 1987.)
 3. One task that runs, one result on its way or one driver outside fed keeps it from being called a deadlock.
 4. A party calls a deadlock only what it waits in itself: that somebody else waits, it would have from that one alone.
-5. Whatever the others answer, a `Standing` is bounded.
+5. Whatever the others answer, a `PartyStatus` is bounded.
 
 All times are seconds on one monotonic clock, which the caller reads.
 """
@@ -30,10 +31,10 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_SHOWN", "Due", "Stall", "Standing", "Wait", "account", "graph", "mermaid"]
+__all__ = ["MAX_SHOWN", "Due", "StallDetector", "PartyStatus", "Wait", "describe_wait", "graph", "mermaid"]
 
 MAX_SHOWN: Final = 8
-"""Tasks and waits that a `Standing` names; of more it has the number."""
+"""Tasks and waits that a `PartyStatus` names; of more it has the number."""
 
 MAX_INTERVAL_S: Final = 600.0
 """Lines about one wait come at ever longer intervals, up to this."""
@@ -54,7 +55,7 @@ class Wait(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class PartyStatus:
     """What one party is at.
 
     Attributes:
@@ -90,7 +91,7 @@ class Due(enum.Enum):
     """Tell people what the wait is about, and begin another round."""
 
 
-class Stall:
+class StallDetector:
     """One party's view of a wait. Not thread-safe.
 
     Args:
@@ -107,8 +108,8 @@ class Stall:
         self._interval = stall_s
         self._round = 0
         self._asked: frozenset[str] = frozenset()
-        self._answers: dict[str, Standing] = {}
-        self._before: Mapping[str, Standing] | None = None
+        self._answers: dict[str, PartyStatus] = {}
+        self._before: Mapping[str, PartyStatus] | None = None
 
     @property
     def round(self) -> int:
@@ -116,7 +117,7 @@ class Stall:
         return self._round
 
     @property
-    def answers(self) -> Mapping[str, Standing]:
+    def answers(self) -> Mapping[str, PartyStatus]:
         """What the others have answered in this round."""
         return self._answers
 
@@ -129,7 +130,7 @@ class Stall:
 
         Args:
             now: The time.
-            moves: As in `Standing.moves`, of this party.
+            moves: As in `PartyStatus.moves`, of this party.
         """
         if moves != self._moves:
             self._moves, self._since, self._interval = moves, now, self._stall_s
@@ -146,7 +147,7 @@ class Stall:
         self._interval = min(2 * self._interval, MAX_INTERVAL_S)
         return Due.REPORT
 
-    def ask(self, peers: Collection[str], own: Standing) -> int:
+    def ask(self, peers: Collection[str], own: PartyStatus) -> int:
         """A round begins, of which all that came before is the one before, if all had answered that.
 
         Args:
@@ -162,12 +163,12 @@ class Stall:
         self._asked, self._answers = frozenset(peers), {}
         return self._round
 
-    def answered(self, peer: str, round_: int, standing: Standing) -> None:
+    def answered(self, peer: str, round_: int, standing: PartyStatus) -> None:
         """A peer tells what it is at; an answer of another round is of no use any more."""
         if round_ == self._round and peer in self._asked:
             self._answers[peer] = standing
 
-    def deadlock(self, own: Standing) -> Mapping[str, Standing] | None:
+    def deadlock(self, own: PartyStatus) -> Mapping[str, PartyStatus] | None:
         """What everybody is at, if it is proven that nothing will ever move again.
 
         Args:
@@ -181,7 +182,7 @@ class Stall:
         return now
 
 
-def graph(standings: Mapping[str, Standing]) -> str:
+def graph(standings: Mapping[str, PartyStatus]) -> str:
     """Who waits for whom, in a line."""
     parts = []
     for party, standing in sorted(standings.items()):
@@ -190,7 +191,7 @@ def graph(standings: Mapping[str, Standing]) -> str:
     return "; ".join(parts)
 
 
-def mermaid(standings: Mapping[str, Standing]) -> str:
+def mermaid(standings: Mapping[str, PartyStatus]) -> str:
     """The same as a mermaid diagram."""
     names: dict[tuple[str, str], str] = {}
 
@@ -210,7 +211,7 @@ def mermaid(standings: Mapping[str, Standing]) -> str:
     return "\n".join(["graph LR", *edges])
 
 
-def account(own: Standing, asked: Collection[str], answers: Mapping[str, Standing]) -> str:
+def describe_wait(own: PartyStatus, asked: Collection[str], answers: Mapping[str, PartyStatus]) -> str:
     """What this party waits for, and what the others last said they were at."""
     waits = [f"{one.who} waits for {one.what} of party {one.party!r}" for one in own.waits]
     mine = _and_more(waits, own.waiting) if waits else "this party has done its part, and waits for the others"
@@ -218,7 +219,7 @@ def account(own: Standing, asked: Collection[str], answers: Mapping[str, Standin
     return "; ".join([mine, *theirs])
 
 
-def _doing(standing: Standing) -> str:
+def _doing(standing: PartyStatus) -> str:
     parts = []
     if standing.running:
         parts.append(f"runs {_and_more(standing.tasks, standing.running)}")

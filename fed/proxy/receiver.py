@@ -47,7 +47,7 @@ logger = logging.getLogger("fed.receiver")
 LISTEN_RETRY_S: Final = 0.25
 """How soon another attempt is made where the port is not free yet."""
 
-MAX_UNTAKEN: Final = 64
+MAX_UNACKNOWLEDGED: Final = 64
 """Notices of one peer that the driver has not handled yet. A sender tells them one by one, so beyond a few that were
 told again nobody honest has as many."""
 
@@ -195,13 +195,13 @@ class Receiver:
         self._forgers: set[str] = set()
         self._begun = False
         # Whether this has taken the place of a receiver that was killed, and has not been told what that one knew.
-        self._ignorant = False
+        self._awaiting_snapshot = False
         self._epoch = 0
         self._stale_notices = 0
         # Of the events: how many there were, and by number who told one and what resolves when it is in safe hands.
         self._life = secrets.token_hex(8)
         self._told = 0
-        self._untaken: dict[int, tuple[str, asyncio.Future[None]]] = {}
+        self._unacknowledged: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self._liveness = Liveness([peer for peer in hello.parties if peer != hello.party], lease_s)
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -236,7 +236,7 @@ class Receiver:
             self._alarm.cancel()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
-        for _, taken in self._untaken.values():
+        for _, taken in self._unacknowledged.values():
             taken.cancel()
         for key in list(self._large):
             self._forget_large(key)
@@ -282,7 +282,7 @@ class Receiver:
         owners send again what was not acknowledged. Nobody is welcome before `learn`: whom this party has joined,
         given up or seen leave is not known here.
         """
-        self._ignorant = True
+        self._awaiting_snapshot = True
         self._tell_driver(PeerEvent(PeerEventKind.RESTARTED, self._hello.party))
 
     def begin(self) -> None:
@@ -291,7 +291,7 @@ class Receiver:
 
     def learn(self, known: Known) -> None:
         """Learn what the driver knows, after `revive`."""
-        self._ignorant = False
+        self._awaiting_snapshot = False
         self._begun |= known.begun
         self._incarnations.update(known.incarnations)
         now = asyncio.get_running_loop().time()
@@ -308,7 +308,7 @@ class Receiver:
             if reason is not None:
                 self._fail_all_of(peer, reason)
 
-    def doubt(self, peer: str) -> None:
+    def suspect(self, peer: str) -> None:
         """Something says that a peer may be gone: it has little time left to be heard."""
         self._liveness.evidence(peer, asyncio.get_running_loop().time())
         self._set_alarm()
@@ -360,7 +360,7 @@ class Receiver:
             handled: The last batch that is in safe hands: whoever told what is in it is told so.
         """
         if handled is not None and handled.life == self._life:
-            for number in [number for number in self._untaken if number <= handled.number]:
+            for number in [number for number in self._unacknowledged if number <= handled.number]:
                 self._answer(number)
         # A reset may drop what this was woken for.
         while not self._events and not self._closed:
@@ -371,9 +371,9 @@ class Receiver:
         self._newest.clear()
         return Batch(Handled(self._life, self._told), events)
 
-    def unasked(self) -> dict[str, int]:
+    def unclaimed(self) -> dict[str, int]:
         """How many objects of each peer nobody has asked for."""
-        return self._table.unasked()
+        return self._table.unclaimed()
 
     def statistics(self) -> ReceiverStatistics:
         """Counts so far."""
@@ -396,7 +396,7 @@ class Receiver:
         if hello.expects not in ("", self._hello.incarnation):
             # It may be about to say goodbye to the run before this one.
             raise Refusal(f"party {self._hello.party!r} was started anew after party {peer!r} had joined it")
-        if self._ignorant:
+        if self._awaiting_snapshot:
             raise NotNow(
                 f"the receiver of party {self._hello.party!r} was killed, and does not know yet whom it joined"
             )
@@ -405,7 +405,7 @@ class Receiver:
         # gone on to its next job, under whatever name, waits until this one is over here too.
         if other and (self._closed or self._begun):
             # The one that we know has probably gone; or two run at the same time by mistake.
-            self.doubt(peer)
+            self.suspect(peer)
             raise NotNow(f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined")
         reason = disagreement(self._hello, hello)
         if reason is not None:
@@ -490,12 +490,12 @@ class Receiver:
             return None
         # Told to nobody but this process, it would be lost with it; so its peer keeps it until the driver has it.
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._untaken[self._told] = (peer, taken)
+        self._unacknowledged[self._told] = (peer, taken)
         return taken
 
     def _is_full(self, peer: str) -> bool:
         """Whether nothing more of a peer can be passed on to the driver now."""
-        return self._closed or sum(who == peer for who, _ in self._untaken.values()) >= MAX_UNTAKEN
+        return self._closed or sum(who == peer for who, _ in self._unacknowledged.values()) >= MAX_UNACKNOWLEDGED
 
     def _heard(self, peer: str) -> None:
         """A frame of a peer has come, whatever is in it: it is there."""
@@ -600,7 +600,7 @@ class Receiver:
 
     def _answer(self, number: int) -> None:
         """What was told with this event is in safe hands, or is of no use any more."""
-        _, taken = self._untaken.pop(number, ("", None))
+        _, taken = self._unacknowledged.pop(number, ("", None))
         if taken is not None and not taken.done():
             taken.set_result(None)
 

@@ -25,8 +25,8 @@ from fed.core.outbox import Outbox
 from fed.object import ObjectId
 from fed.proxy.known import Known
 from fed.serde.contract import Codec, EncodeError
+from fed.serde.encode_cost import is_small
 from fed.serde.receipt import SmallValue
-from fed.serde.smallness import is_small
 from fed.transport.contract import (
     Hello,
     Link,
@@ -58,7 +58,7 @@ _T = TypeVar("_T")
 
 logger = logging.getLogger("fed.sender")
 
-OUTCAST: Final = "it refuses a party that had joined it"
+REJECTED: Final = "it refuses a party that had joined it"
 """What everybody is told of a peer that will have nothing more to do with this party."""
 
 BATCH_BYTES: Final = 256 * 1024
@@ -135,7 +135,7 @@ class SenderEventKind(enum.Enum):
 
     RESTARTED = "RESTARTED"
     """It was killed, and lives again; what it had been told is gone."""
-    OUTCAST = "OUTCAST"
+    REJECTED = "REJECTED"
     """A peer that had joined refuses this party for good."""
     ABSENT = "ABSENT"
     """Nobody listens any more where a peer that had joined did."""
@@ -146,8 +146,8 @@ class SenderEvent(NamedTuple):
 
     Attributes:
         kind: What it is.
-        peer: For OUTCAST and ABSENT: who.
-        reason: For OUTCAST: a sentence.
+        peer: For REJECTED and ABSENT: who.
+        reason: For REJECTED: a sentence.
     """
 
     kind: SenderEventKind
@@ -634,9 +634,9 @@ class _Peer:
                 # It had joined, and will have nothing more to do with us: no use to go on asking. Where one that has
                 # finished was, anybody may listen by now.
                 if not self._left:
-                    self._tell_driver(SenderEvent(SenderEventKind.OUTCAST, self.link.peer, problem.reason))
+                    self._tell_driver(SenderEvent(SenderEventKind.REJECTED, self.link.peer, problem.reason))
                 # The reason is the peer's text, or names what is this party's own: no detail, which everybody is told.
-                self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=OUTCAST, message=problem.reason))
+                self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=REJECTED, message=problem.reason))
                 return
             if self._left:
                 level = logging.DEBUG

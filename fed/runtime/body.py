@@ -113,7 +113,7 @@ class LostError(Exception):
         return f"{self.origin.type_name}: {self.origin.message} (the original exception could not leave its worker)"
 
 
-class _Passport(NamedTuple):
+class _ExceptionEnvelope(NamedTuple):
     """Pickled in place of the exception that it is attached to.
 
     Attached as the instance's ``__reduce_ex__``, which pickle asks before it asks the class, it holds at every step
@@ -140,7 +140,7 @@ def _arrive(origin: Origin, data: bytes | None) -> BaseException:
         except Exception:  # noqa: BLE001
             return LostError(origin)
         if issubclass(type(error), BaseException):
-            _VARIABLES.__get__(error)[_HOOK] = _Passport(origin, data)
+            _VARIABLES.__get__(error)[_HOOK] = _ExceptionEnvelope(origin, data)
             return error  # type: ignore[no-any-return]
     return LostError(origin)
 
@@ -218,9 +218,9 @@ def departing(error: BaseException) -> Exception:
             return LostError(origin)
         for one in (error, inner):
             _VARIABLES.__get__(one).pop(_HOOK, None)
-        passport = _Passport(origin, _pickled(inner))
+        envelope = _ExceptionEnvelope(origin, _pickled(inner))
         for one in (error, inner):
-            _VARIABLES.__get__(one)[_HOOK] = passport
+            _VARIABLES.__get__(one)[_HOOK] = envelope
         arrived = pickle.loads(_pickler().dumps(error))  # noqa: S301 - our own bytes
         # A class that the user registered a serializer for is pickled past the hook: it is told of by its class.
         if origin_of(arrived) == origin or type(arrived) is type(error):
@@ -247,14 +247,14 @@ def origin_of(error: BaseException) -> Origin | None:
     """What the worker noted about an exception, if it came from one. Calls no user code."""
     if type(error) is LostError:
         return error.origin
-    passport = _VARIABLES.__get__(error).get(_HOOK)
-    return passport.origin if type(passport) is _Passport else None
+    envelope = _VARIABLES.__get__(error).get(_HOOK)
+    return envelope.origin if type(envelope) is _ExceptionEnvelope else None
 
 
 def arriving(error: BaseException) -> BaseException:
     """What a departed exception is where it arrives, for a runtime that moves it within one process."""
-    passport = _VARIABLES.__get__(error).get(_HOOK)
-    return LostError(passport.origin) if type(passport) is _Passport and passport.data is None else error
+    envelope = _VARIABLES.__get__(error).get(_HOOK)
+    return LostError(envelope.origin) if type(envelope) is _ExceptionEnvelope and envelope.data is None else error
 
 
 def unwrapped(error: BaseException) -> BaseException:

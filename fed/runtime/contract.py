@@ -230,8 +230,8 @@ class Proxies(abc.ABC):
         """Resolves to a list of `fed.proxy.sender.SenderEvent` as soon as there is one; to none once closed."""
 
     @abc.abstractmethod
-    def doubt(self, peer: str) -> None:
-        """Something says that a peer may be gone; see `fed.proxy.receiver.Receiver.doubt`."""
+    def suspect(self, peer: str) -> None:
+        """Something says that a peer may be gone; see `fed.proxy.receiver.Receiver.suspect`."""
 
     @abc.abstractmethod
     def begin(self, incarnations: Mapping[str, str]) -> None:
@@ -246,7 +246,7 @@ class Proxies(abc.ABC):
         """Tell a receiver that lives again what it has to know; see `fed.proxy.receiver.Receiver.learn`."""
 
     @abc.abstractmethod
-    def unasked(self) -> Ref:
+    def unclaimed(self) -> Ref:
         """Resolves to the number of objects of each peer that nobody has asked for."""
 
     @abc.abstractmethod

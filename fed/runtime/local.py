@@ -596,8 +596,8 @@ class _LocalProxies(Proxies):
     def sender_events(self) -> Ref:
         return self._run(self._sender.call(lambda sender: sender.events()), pending=False)
 
-    def doubt(self, peer: str) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.doubt(peer))
+    def suspect(self, peer: str) -> None:
+        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.suspect(peer))
 
     def begin(self, incarnations: Mapping[str, str]) -> None:
         self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.begin(incarnations))
@@ -611,11 +611,11 @@ class _LocalProxies(Proxies):
         state = _Blob.of(known)
         self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.learn(state.value()))
 
-    def unasked(self) -> Ref:
-        async def unasked(receiver: Receiver) -> Any:
-            return receiver.unasked()
+    def unclaimed(self) -> Ref:
+        async def unclaimed(receiver: Receiver) -> Any:
+            return receiver.unclaimed()
 
-        return self._run(self._receiver.call(unasked))
+        return self._run(self._receiver.call(unclaimed))
 
     def statistics(self) -> Ref:
         async def statistics(sender: Sender) -> Any:

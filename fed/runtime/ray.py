@@ -350,9 +350,9 @@ class FedReceiver:
             # Also where Ray makes a value again that its store has lost.
             raise ray.exceptions.ObjectLostError(str(error), "", "") from None
 
-    async def doubt(self, peer: str) -> None:
-        """See `fed.proxy.receiver.Receiver.doubt`."""
-        self._receiver.doubt(peer)
+    async def suspect(self, peer: str) -> None:
+        """See `fed.proxy.receiver.Receiver.suspect`."""
+        self._receiver.suspect(peer)
 
     async def begin(self) -> None:
         """See `fed.proxy.receiver.Receiver.begin`."""
@@ -362,9 +362,9 @@ class FedReceiver:
         """See `fed.proxy.receiver.Receiver.learn`."""
         self._receiver.learn(known)
 
-    async def unasked(self) -> Any:
-        """See `fed.proxy.receiver.Receiver.unasked`."""
-        return self._receiver.unasked()
+    async def unclaimed(self) -> Any:
+        """See `fed.proxy.receiver.Receiver.unclaimed`."""
+        return self._receiver.unclaimed()
 
     async def reset(self, epoch: int) -> None:
         """See `fed.proxy.receiver.Receiver.reset`."""
@@ -439,8 +439,8 @@ class _RayProxies(Proxies):
     def sender_events(self) -> Ref:
         return self._sender.events.remote()
 
-    def doubt(self, peer: str) -> None:
-        self._receiver.doubt.remote(peer)
+    def suspect(self, peer: str) -> None:
+        self._receiver.suspect.remote(peer)
 
     def begin(self, incarnations: Mapping[str, str]) -> None:
         self._sender.begin.remote(incarnations)
@@ -452,8 +452,8 @@ class _RayProxies(Proxies):
     def restore_receiver(self, known: Known) -> None:
         self._receiver.restore.remote(known)
 
-    def unasked(self) -> Ref:
-        return self._receiver.unasked.remote()
+    def unclaimed(self) -> Ref:
+        return self._receiver.unclaimed.remote()
 
     def statistics(self) -> Ref:
         return self._sender.statistics.remote()

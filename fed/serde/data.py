@@ -33,7 +33,7 @@ from fed.serde import builtin
 from fed.serde.contract import DecodeError, Encoded, EncodeError
 from fed.serde.declared import READ_RULES as DECLARED_READ_RULES
 from fed.serde.declared import declare, is_declarable
-from fed.serde.smallness import is_small
+from fed.serde.encode_cost import is_small
 from fed.serde.tree import (
     BYTES_PER_WORK,
     MAX_ARRAY,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from fed.serde.data import DataCodec
-from fed.serde.smallness import is_small
+from fed.serde.encode_cost import is_small
 
 __all__ = ["MAX_BYTES", "Receipt", "SmallCodec", "SmallValue"]
 

@@ -29,7 +29,7 @@ from fed.errors import FedTimeoutError, UsageError
 from fed.testing.gates import Gates
 from fed.transport.contract import NoticeKind, TransportError
 
-__all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "Injection", "Strike"]
+__all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "Injection", "InjectedFault"]
 
 Place = Literal["driver", "produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
 Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
@@ -93,7 +93,7 @@ class Injection(NamedTuple):
         return f"{self.party}: {self.place} {self.action}" + (f" ({named})" if named else "")
 
 
-class Happening(NamedTuple):
+class InjectionPoint(NamedTuple):
     """Something that happens at a place, and may be struck.
 
     Attributes:
@@ -130,7 +130,7 @@ class _Rule:
     gate: str | None = None
     loss: Kind = Kind.WORKER_CRASHED
 
-    def concerns(self, happening: Happening) -> bool:
+    def concerns(self, happening: InjectionPoint) -> bool:
         return self.place == happening.place and all(
             getattr(happening, name) == value for name, value in self.wanted.items()
         )
@@ -293,7 +293,7 @@ class Fault:
         self._rule = rule
 
     def probability(self, share: float) -> Fault:
-        """Strike with this probability only, by the seed of the plan.
+        """InjectedFault with this probability only, by the seed of the plan.
 
         Args:
             share: Above 0, and up to 1.
@@ -372,12 +372,12 @@ class Fault:
         self._finish(dataclasses.replace(self._rule, action=action, **values))
 
 
-class Strike:
+class InjectedFault:
     """A fault that strikes something that happens."""
 
     __slots__ = ("_run", "happening", "rule")
 
-    def __init__(self, run: FaultRun, rule: _Rule, happening: Happening) -> None:
+    def __init__(self, run: FaultRun, rule: _Rule, happening: InjectionPoint) -> None:
         self._run = run
         self.rule = rule
         self.happening = happening
@@ -450,7 +450,7 @@ class FaultRun:
         """Whether anything can go wrong at a place."""
         return place in self._rules
 
-    def strike(self, happening: Happening) -> Strike | None:
+    def strike(self, happening: InjectionPoint) -> InjectedFault | None:
         """The fault that strikes what happens, if one does."""
         struck = None
         with self._lock:
@@ -458,7 +458,7 @@ class FaultRun:
                 # Each counts for itself, so that a fault that is added to a plan moves no other.
                 if rule.concerns(happening) and self._chosen(rule, happening) and struck is None:
                     struck = rule
-        return None if struck is None else Strike(self, struck, happening)
+        return None if struck is None else InjectedFault(self, struck, happening)
 
     def note(self, injection: Injection) -> None:
         """A fault has struck."""
@@ -470,7 +470,7 @@ class FaultRun:
         self.running = False
         self.gates.end()
 
-    def _chosen(self, rule: _Rule, happening: Happening) -> bool:
+    def _chosen(self, rule: _Rule, happening: InjectionPoint) -> bool:
         if rule.nth is not None:
             pair = (rule.number, happening.party, happening.peer)
             self._times[pair] += 1

@@ -32,7 +32,7 @@ from fed.runtime.body import NO_RECEIPTS
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.receipt import SmallCodec
-from fed.testing.faults import FaultRun, Happening, Place, Strike
+from fed.testing.faults import FaultRun, InjectedFault, InjectionPoint, Place
 from fed.transport.contract import (
     Ack,
     Handler,
@@ -73,15 +73,15 @@ class Injector:
         self.kill_sender: Callable[[], object] = _nothing
         self.kill_receiver: Callable[[], object] = _nothing
 
-    def strike(self, place: Place, *, note: bool = True, **what: Any) -> Strike | None:
+    def strike(self, place: Place, *, note: bool = True, **what: Any) -> InjectedFault | None:
         """The fault that strikes what happens here, if one does.
 
         Args:
             place: Where.
             note: Count it as injected at once. Otherwise that is for the caller.
-            **what: Fields of `fed.testing.faults.Happening`.
+            **what: Fields of `fed.testing.faults.InjectionPoint`.
         """
-        strike = self.run.strike(Happening(place, self.party, **what))
+        strike = self.run.strike(InjectionPoint(place, self.party, **what))
         if strike is not None and note:
             strike.note()
         return strike
@@ -259,11 +259,11 @@ class FaultyLink(Link):
                     return
                 raise
 
-    def _strike(self, parcel: Parcel) -> Strike | None:
+    def _strike(self, parcel: Parcel) -> InjectedFault | None:
         name = parcel.id
         return self._injector.strike("send", note=False, peer=self.peer, call=name.sequence, slot=name.slot)
 
-    async def _before_greeting(self, strike: Strike) -> None:
+    async def _before_greeting(self, strike: InjectedFault) -> None:
         if strike.action == "raises":
             raise strike.error()
         if strike.action == "drop":
@@ -272,7 +272,7 @@ class FaultyLink(Link):
             self._die()
         await strike.pause()
 
-    async def _stop(self, session: _Session, strike: Strike) -> None:
+    async def _stop(self, session: _Session, strike: InjectedFault) -> None:
         """Do what holds up everything behind it, or ends it."""
         if strike.action == "kill":
             self._die()
@@ -396,7 +396,7 @@ class _Lane:
 
     def __init__(self) -> None:
         # Behind one that hangs; None while none does.
-        self.behind: deque[tuple[Parcel, Strike | None]] | None = None
+        self.behind: deque[tuple[Parcel, InjectedFault | None]] | None = None
         self.arrived = asyncio.Event()
 
 
@@ -454,13 +454,13 @@ class _FaultyHandler:
         for task in self._tasks:
             task.cancel()
 
-    def _take_in(self, peer: str, lane: _Lane, parcel: Parcel, strike: Strike | None) -> None:
+    def _take_in(self, peer: str, lane: _Lane, parcel: Parcel, strike: InjectedFault | None) -> None:
         if lane.behind is not None:
             lane.behind.append((parcel, strike))
         else:
             self._arrive(peer, lane, parcel, strike)
 
-    def _arrive(self, peer: str, lane: _Lane, parcel: Parcel, strike: Strike | None) -> None:
+    def _arrive(self, peer: str, lane: _Lane, parcel: Parcel, strike: InjectedFault | None) -> None:
         if strike is None:
             self._hand(peer, lane, parcel)
             return
@@ -495,7 +495,7 @@ class _FaultyHandler:
         if await wait():
             self._hand(peer, lane, parcel)
 
-    async def _go_on_later(self, peer: str, lane: _Lane, strike: Strike) -> None:
+    async def _go_on_later(self, peer: str, lane: _Lane, strike: InjectedFault) -> None:
         goes_on = await strike.pause()
         behind = lane.behind or ()
         lane.behind = None
@@ -568,7 +568,7 @@ class FaultyReceiver(Receiver):
         self._suffering.add(suffering)
         suffering.add_done_callback(self._suffering.discard)
 
-    async def _deliver_later(self, arrived: Arrived, strike: Strike) -> None:
+    async def _deliver_later(self, arrived: Arrived, strike: InjectedFault) -> None:
         await _suffer([strike], self._injector.kill_receiver)
         super()._deliver(arrived)
 
@@ -579,7 +579,7 @@ class FaultyReceiver(Receiver):
         await super().close()
 
 
-async def _suffer(strikes: Sequence[Strike | None], kill: Callable[[], object]) -> None:
+async def _suffer(strikes: Sequence[InjectedFault | None], kill: Callable[[], object]) -> None:
     """Let a call of a proxy suffer all that strikes what it carries."""
     for strike in filter(None, strikes):
         strike.note()
@@ -692,7 +692,7 @@ class FaultyRuntime(LocalRuntime):
         self._injector.run.gates.leave(self._injector.party)
         super().close()
 
-    def _strike(self, task: str, call: Call) -> Strike | None:
+    def _strike(self, task: str, call: Call) -> InjectedFault | None:
         return self._injector.strike("produce", note=False, call=call.sequence, task=task)
 
     def _kill(self, kind: Kind) -> Exception:
@@ -709,7 +709,7 @@ class FaultyRuntime(LocalRuntime):
         return Outcome(None, Fault(kind, _TYPE_NAMES[kind], message=fault.message), outcome.error)
 
 
-def _struck(code: Callable[..., Any], strike: Strike, kill: Callable[[], Exception]) -> Callable[..., Any]:
+def _struck(code: Callable[..., Any], strike: InjectedFault, kill: Callable[[], Exception]) -> Callable[..., Any]:
     """The user's code, behind what goes wrong."""
 
     def before(goes_on: bool) -> None:

@@ -27,9 +27,9 @@ from fed import config as options
 from fed.api import shutdown
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Address, Config
+from fed.context import set_job_factory
 from fed.errors import FedTimeoutError, JobAborted, PartyLeftError, RemoteError, UsageError
 from fed.job import Job, hello_of, new_incarnation
-from fed.place import set_job_factory
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Sender
 from fed.runtime.local import LocalRuntime

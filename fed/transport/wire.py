@@ -36,7 +36,7 @@ from fed.core.failure import (
     Failure,
     Kind,
 )
-from fed.core.stall import MAX_SHOWN, Standing, Wait
+from fed.core.stall import MAX_SHOWN, PartyStatus, Wait
 from fed.object import ObjectId
 from fed.text import cut, is_plain, plain
 from fed.transport.contract import (
@@ -462,7 +462,7 @@ def _read_notice(message: pb.Notice) -> Notice:
     )
 
 
-def _standing(standing: Standing) -> pb.Standing:
+def _standing(standing: PartyStatus) -> pb.Standing:
     message = pb.Standing(idle=standing.idle)
     for name in ("moves", "running", "in_flight", "waiting"):
         setattr(message, name, _in_range(getattr(standing, name), MAX_SEQUENCE, f"{name} of a standing"))
@@ -473,10 +473,10 @@ def _standing(standing: Standing) -> pb.Standing:
     return message
 
 
-def _read_standing(message: pb.Standing) -> Standing:
+def _read_standing(message: pb.Standing) -> PartyStatus:
     if max(len(message.tasks), len(message.waits)) > MAX_SHOWN:
         raise MalformedFrame(f"a standing names more than {MAX_SHOWN} tasks or waits")
-    return Standing(
+    return PartyStatus(
         moves=_in_range(message.moves, MAX_SEQUENCE, "moves of a standing"),
         idle=message.idle,
         running=_in_range(message.running, MAX_SEQUENCE, "running of a standing"),

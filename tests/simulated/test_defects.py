@@ -284,7 +284,7 @@ def test_ctrl_c_during_the_drain_ends_it() -> None:
     """In one process, as a script of a single party would be: the main thread drains, and is interrupted."""
     program = """
 import threading, signal, os, fed
-from fed.place import set_job_factory
+from fed.context import set_job_factory
 from fed.testing.simulation import _in_memory, _job
 
 place, connect = _in_memory(["alice"])

@@ -17,7 +17,7 @@ import pytest
 import fed
 from fed.core.failure import Kind
 from fed.testing import FaultPlan, Injection, Simulation, simulate
-from fed.testing.faults import PLACES, Happening
+from fed.testing.faults import PLACES, InjectionPoint
 from fed.transport.contract import PeerRefused
 
 PARTIES = ["alice", "bob", "carol"]
@@ -187,21 +187,21 @@ def test_a_plan_serves_one_simulation_at_a_time_and_begins_each_anew() -> None:
 # When it strikes
 
 
-def struck(plan: FaultPlan, happenings: list[Happening]) -> list[Happening]:
+def struck(plan: FaultPlan, happenings: list[InjectionPoint]) -> list[InjectionPoint]:
     run = plan.begin(PARTIES)
     found = [one for one in happenings if run.strike(one)]
     run.end()
     return found
 
 
-SENT = [Happening("send", party, peer, call) for call in range(50) for party in PARTIES for peer in PARTIES]
+SENT = [InjectionPoint("send", party, peer, call) for call in range(50) for party in PARTIES for peer in PARTIES]
 
 
 def test_a_fault_strikes_what_it_was_planned_for_and_nothing_else() -> None:
     plan = FaultPlan()
     plan.at("send", party="alice", peer="bob", call=3).drop()
-    others = [Happening("receive", "alice", "bob", 3), Happening("connect", "alice", "bob")]
-    assert struck(plan, SENT + others) == [Happening("send", "alice", "bob", 3)]
+    others = [InjectionPoint("receive", "alice", "bob", 3), InjectionPoint("connect", "alice", "bob")]
+    assert struck(plan, SENT + others) == [InjectionPoint("send", "alice", "bob", 3)]
 
 
 def test_the_nth_time_is_counted_for_each_party_and_peer_whatever_comes_between() -> None:
@@ -216,7 +216,7 @@ def test_the_nth_time_is_counted_for_each_party_and_peer_whatever_comes_between(
 
 
 def test_a_probability_depends_on_the_seed_and_on_what_happens_but_on_no_order() -> None:
-    def chosen(seed: int, happenings: list[Happening]) -> set[Happening]:
+    def chosen(seed: int, happenings: list[InjectionPoint]) -> set[InjectionPoint]:
         plan = FaultPlan(seed)
         plan.at("send").probability(0.3).drop()
         return set(struck(plan, happenings))
@@ -231,7 +231,7 @@ def test_a_probability_depends_on_the_seed_and_on_what_happens_but_on_no_order()
 def test_what_comes_again_has_another_chance() -> None:
     plan = FaultPlan()
     plan.at("send").probability(0.5).drop()
-    again = [Happening("send", "alice", "bob", 3)] * 100
+    again = [InjectionPoint("send", "alice", "bob", 3)] * 100
     assert 30 < len(struck(plan, again)) < 70
 
 
@@ -241,7 +241,7 @@ def test_the_first_of_several_faults_strikes_and_each_counts_for_itself() -> Non
     plan.at("send", party="alice", peer="bob", nth=2).corrupt()
     plan.at("send", party="alice", peer="bob", nth=3).duplicate()
     run = plan.begin(PARTIES)
-    strikes = [run.strike(Happening("send", "alice", "bob", 0)) for _ in range(4)]
+    strikes = [run.strike(InjectionPoint("send", "alice", "bob", 0)) for _ in range(4)]
     assert [one and one.action for one in strikes] == [None, "drop", "duplicate", None]
     run.end()
 

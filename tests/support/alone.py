@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple
 from unittest import mock
 
 import fed
+from fed.context import current_job, find_job, set_job_factory
 from fed.core.journal import Journal
 from fed.job import Job
-from fed.place import current_job, find_job, set_job_factory
 from fed.testing.simulation import _in_memory, _job
 from tests.support.failing import Cell, FailsLate, fail, identity, pass_through
 

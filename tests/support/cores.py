@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fed.core.coordination import LEAVE, Coordinator, Gone, Instruction, Latched, Settled, Switched, Tell
+from fed.core.coordination import LEAVE, Coordinator, Instruction, Latched, PeerDeparted, Settled, Switched, Tell
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
@@ -78,7 +78,7 @@ class Party:
                 self.aborted = None
                 self.let_go(OVER)
                 self.table.reset(one.epoch)
-            elif isinstance(one, Gone) and one.failure is not None:
+            elif isinstance(one, PeerDeparted) and one.failure is not None:
                 for key in self.table.left(one.peer, one.failure):
                     self.resolve(key, one.failure)
         self.core.validate()

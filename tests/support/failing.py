@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import fed
+from fed.context import current_job
 from fed.job import Job
-from fed.place import current_job
 from fed.testing import Simulation, simulate
 
 PARTIES: Final = ["alice", "bob", "carol", "dave"]

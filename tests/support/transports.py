@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fed.core.failure import Failure, Kind
-from fed.core.stall import Standing, Wait
+from fed.core.stall import PartyStatus, Wait
 from fed.object import ObjectId
 from fed.transport.contract import (
     Ack,
@@ -373,7 +373,7 @@ def test_a_cancelled_reader_of_acks_leaves_the_stream_whole(make_world: MakeWorl
             NoticeKind.STANDING,
             3,
             calls=7,
-            standing=Standing(9, True, 2, 1, 4, ("#3 train",), (Wait("fed.get", "#3 train", "bob"),)),
+            standing=PartyStatus(9, True, 2, 1, 4, ("#3 train",), (Wait("fed.get", "#3 train", "bob"),)),
         ),
         Notice(NoticeKind.GOODBYE, 3),
         Notice(NoticeKind.GOODBYE, 3, calls=7, digest=(1 << 64) - 1),

@@ -13,9 +13,9 @@ import pytest
 
 import fed
 from fed.cleanup import run_steps
+from fed.context import current_job
 from fed.core.notice import NoticeKind
 from fed.job import Job
-from fed.place import current_job
 from tests.support import alone
 from tests.support.failing import (
     CANARY,

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import fed
+from fed.context import current_job
 from fed.core.coordination import MAX_EARLY
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.object import ObjectId
-from fed.place import current_job
 from fed.testing import FaultPlan
 from fed.transport.contract import PeerUnreachable
 from tests.support import alone

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import fed
+from fed.context import current_job
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.job import Job
-from fed.place import current_job
 from fed.raising import error_of
 from tests.support.failing import fail, identity, returned, run
 

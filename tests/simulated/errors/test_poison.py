@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import fed
+from fed.context import current_job
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
-from fed.place import current_job
 from fed.proxy.receiver import Receiver
 from fed.serde.data import DataCodec
 from fed.testing import FaultPlan

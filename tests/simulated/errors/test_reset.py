@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import fed
+from fed.context import current_job
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
-from fed.place import current_job
 from fed.testing import simulate
 from tests.support.failing import (
     PARTIES,

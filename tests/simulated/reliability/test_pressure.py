@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pytest
 
 import fed
+from fed.context import current_job
 from fed.core.rendezvous import Rendezvous
 from fed.object import ObjectId
-from fed.place import current_job
 from fed.proxy.sender import Delivery
 from fed.runtime.contract import Call, TaskBody
 from fed.testing import simulate

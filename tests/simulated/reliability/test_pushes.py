@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import fed
+from fed.context import current_job
 from fed.core.failure import Fault, Kind
 from fed.job import _SenderEvents
-from fed.place import current_job
 from fed.runtime.contract import Call, Outcome, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fed
-from fed.place import current_job
+from fed.context import current_job
 from fed.runtime.local import LocalRuntime
 from fed.testing import FaultPlan, Simulation, simulate
 from fed.transport.contract import AddressInUse, Handler

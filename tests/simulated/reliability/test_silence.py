@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import fed
-from fed.place import current_job
+from fed.context import current_job
 from fed.testing import Simulation, simulate, simulation
 from fed.transport.memory import MemoryNetwork
 from tests.support.eventually import eventually

@@ -12,11 +12,11 @@ import pytest
 
 import fed
 from fed.clock import Clock
+from fed.context import current_job
 from fed.core.notice import NoticeKind
 from fed.epoch import Entry, Epoch
 from fed.interruption import Interrupter
 from fed.job import STALL_S, Job
-from fed.place import current_job
 from fed.testing import Simulation, simulate, simulation
 from fed.testing.clock import SkippingClock
 from tests.support.eventually import eventually

@@ -20,7 +20,7 @@ import grpc.aio
 import fed
 from fed import api
 from fed.core.failure import Failure, Kind
-from fed.core.stall import Standing, Wait
+from fed.core.stall import PartyStatus, Wait
 from fed.object import ObjectId
 from fed.transport import wire
 from fed.transport.contract import PROTOCOL_VERSION, Hello, Notice, NoticeKind, Parcel
@@ -33,7 +33,7 @@ FIRST = 1 << 40
 """The sequence number of carol's objects that nobody waits for."""
 ROUNDS = 20
 LIMIT_S = 60.0
-STANDING = Standing(3, idle=True, running=1, waiting=1, tasks=("train",), waits=(Wait("get", "#3 train", "bob"),))
+STANDING = PartyStatus(3, idle=True, running=1, waiting=1, tasks=("train",), waits=(Wait("get", "#3 train", "bob"),))
 OF_THIS_END = "Internal error from Core"
 """What gRPC has for an answer that came while the first frame was being written."""
 ENDED_FIRST = "(before it was written)"

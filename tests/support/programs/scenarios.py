@@ -19,7 +19,7 @@ import numpy as np
 import ray
 
 import fed
-from fed.place import current_job
+from fed.context import current_job
 
 REPORTS: list[fed.FailureReport] = []
 """What the failure handler was given in this epoch."""

@@ -277,9 +277,9 @@ def test_what_nobody_has_asked_for_is_counted_for_each_peer() -> None:
     one.arrived(deferred, "value", 1000)
     one.arrived(asked, "value", 1000)
     one.awaited(asked)
-    assert one.unasked() == {"alice": 2, "bob": 1}
+    assert one.unclaimed() == {"alice": 2, "bob": 1}
     one.awaited(KEY)
-    assert one.unasked() == {"alice": 1, "bob": 1}
+    assert one.unclaimed() == {"alice": 1, "bob": 1}
 
 
 def test_what_a_driver_had_sent_is_worth_nothing_when_another_one_takes_its_place() -> None:
@@ -291,7 +291,7 @@ def test_what_a_driver_had_sent_is_worth_nothing_when_another_one_takes_its_plac
     one.failed(failed, FAILURE)
     one.arrived(OTHER, "value", 10)
     one.started_anew("alice")
-    assert one.unasked() == {"bob": 1}
+    assert one.unclaimed() == {"bob": 1}
     assert one.awaited(KEY) == NOTHING
     assert one.awaited(failed) == NOTHING
     one.validate()

@@ -7,16 +7,16 @@ import random
 
 import pytest
 
-from fed.core.stall import MAX_INTERVAL_S, Due, Stall, Standing, Wait, account, graph, mermaid
+from fed.core.stall import MAX_INTERVAL_S, Due, PartyStatus, StallDetector, Wait, describe_wait, graph, mermaid
 
 STALL_S = 10.0
-STUCK = Standing(moves=3, idle=True, waiting=1, waits=(Wait("fed.get", "#1 make", "bob"),))
-FREE = Standing(moves=9, idle=True)
-OWN = Standing(moves=7, idle=True, waiting=1, waits=(Wait("#2 total", "#1 make", "bob"),))
+STUCK = PartyStatus(moves=3, idle=True, waiting=1, waits=(Wait("fed.get", "#1 make", "bob"),))
+FREE = PartyStatus(moves=9, idle=True)
+OWN = PartyStatus(moves=7, idle=True, waiting=1, waits=(Wait("#2 total", "#1 make", "bob"),))
 
 
 def test_e36_a_wait_is_asked_about_first_and_reported_then_at_ever_longer_intervals() -> None:
-    stall = Stall("alice", STALL_S)
+    stall = StallDetector("alice", STALL_S)
     due = []
     for second in range(2000):
         found = stall.look(float(second), 1)
@@ -28,7 +28,7 @@ def test_e36_a_wait_is_asked_about_first_and_reported_then_at_ever_longer_interv
 
 
 def test_e36_whatever_moves_ends_the_wait() -> None:
-    stall = Stall("alice", STALL_S)
+    stall = StallDetector("alice", STALL_S)
     assert stall.look(0, 1) is None
     assert stall.look(5, 1) is Due.ASK
     assert stall.look(9, 2) is None
@@ -37,9 +37,9 @@ def test_e36_whatever_moves_ends_the_wait() -> None:
     assert stall.look(14, 2) is Due.ASK
 
 
-def proven(first: dict[str, Standing], second: dict[str, Standing], own: Standing = OWN) -> bool:
+def proven(first: dict[str, PartyStatus], second: dict[str, PartyStatus], own: PartyStatus = OWN) -> bool:
     """Whether two rounds with these answers prove a deadlock, for a party that stands still itself."""
-    stall = Stall("alice", STALL_S)
+    stall = StallDetector("alice", STALL_S)
     for answers in (first, second):
         number = stall.ask(["bob", "carol"], own)
         for peer, standing in answers.items():
@@ -84,14 +84,14 @@ def test_e37_one_round_and_incomplete_rounds_prove_nothing() -> None:
     both = {"bob": STUCK, "carol": FREE}
     assert not proven({"bob": STUCK}, both)
     assert not proven(both, {"bob": STUCK})
-    stall = Stall("alice", STALL_S)
+    stall = StallDetector("alice", STALL_S)
     number = stall.ask(["bob"], OWN)
     stall.answered("bob", number, STUCK)
     assert stall.deadlock(OWN) is None
 
 
 def test_e37_answers_of_another_round_or_of_one_who_was_not_asked_count_for_nothing() -> None:
-    stall = Stall("alice", STALL_S)
+    stall = StallDetector("alice", STALL_S)
     stall.answered("bob", stall.ask(["bob"], OWN), STUCK)
     old = stall.round
     stall.ask(["bob"], OWN)
@@ -102,7 +102,7 @@ def test_e37_answers_of_another_round_or_of_one_who_was_not_asked_count_for_noth
 
 
 def test_e37_what_this_party_did_between_the_rounds_counts_too() -> None:
-    stall = Stall("alice", STALL_S)
+    stall = StallDetector("alice", STALL_S)
     stall.answered("bob", stall.ask(["bob"], OWN), STUCK)
     stall.answered("bob", stall.ask(["bob"], OWN), STUCK)
     assert stall.deadlock(dataclasses.replace(OWN, moves=10)) is None
@@ -121,13 +121,13 @@ class Model:
         self.sent: list[tuple[str, str]] = []
         # Questions and answers on their way: from whom, to whom, the round, and in an answer the standing.
         self.asked: list[tuple[str, str, int]] = []
-        self.answers: list[tuple[str, str, int, Standing]] = []
-        self.stalls = {party: Stall(party, STALL_S) for party in self.parties}
+        self.answers: list[tuple[str, str, int, PartyStatus]] = []
+        self.stalls = {party: StallDetector(party, STALL_S) for party in self.parties}
         self.work = self.random.randint(0, 6)
         self.proofs = 0
 
-    def standing(self, party: str) -> Standing:
-        return Standing(self.moves[party], True, self.running[party], self.in_flight[party], 1)
+    def standing(self, party: str) -> PartyStatus:
+        return PartyStatus(self.moves[party], True, self.running[party], self.in_flight[party], 1)
 
     @property
     def dead(self) -> bool:
@@ -178,9 +178,9 @@ def test_e37_in_whatever_order_things_happen_only_what_is_dead_is_called_so() ->
 
 
 STANDINGS = {
-    "alice": Standing(3, True, waiting=1, waits=(Wait("fed.get", "#2 total", "bob"),)),
-    "bob": Standing(4, True, waiting=2, waits=(Wait("#2 total", "#1 make", "carol"),)),
-    "carol": Standing(5, True),
+    "alice": PartyStatus(3, True, waiting=1, waits=(Wait("fed.get", "#2 total", "bob"),)),
+    "bob": PartyStatus(4, True, waiting=2, waits=(Wait("#2 total", "#1 make", "carol"),)),
+    "carol": PartyStatus(5, True),
 }
 
 
@@ -198,11 +198,11 @@ def test_e37_the_graph_as_a_line_and_as_a_diagram() -> None:
 
 def test_e36_a_line_says_who_waits_for_what_and_what_the_others_last_said() -> None:
     answers = {
-        "bob": Standing(4, False, running=9, in_flight=2, tasks=("#2 total",)),
+        "bob": PartyStatus(4, False, running=9, in_flight=2, tasks=("#2 total",)),
         "carol": STANDINGS["bob"],
         "erin": FREE,
     }
-    assert account(STANDINGS["alice"], ["bob", "carol", "dave", "erin"], answers) == (
+    assert describe_wait(STANDINGS["alice"], ["bob", "carol", "dave", "erin"], answers) == (
         "fed.get waits for #2 total of party 'bob'; bob runs #2 total and 8 more and sends 2 objects and computes in "
         "its driver; carol waits for #1 make of carol; dave has not answered; erin waits for nothing"
     )

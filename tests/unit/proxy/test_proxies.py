@@ -1463,7 +1463,7 @@ def test_e41_a_party_that_was_given_up_and_is_still_connected_is_told_when_it_sa
             ping = Notice(NoticeKind.PING, 0)
             assert set(await fed.senders["alice"].tell({"bob": [ping]}, 0.2)) == {"bob"}
             (event,) = await asyncio.wait_for(fed.senders["alice"].events(), 10)
-            assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
+            assert (event.kind, event.peer) == (SenderEventKind.REJECTED, "bob")
             assert "party 'bob' has given party 'alice' up" in event.reason
 
     run(test)
@@ -1477,7 +1477,7 @@ def test_e41_a_party_that_is_refused_after_it_had_joined_is_told_so() -> None:
             assert [(event.kind, event.peer) for event in lost] == [(PeerEventKind.LOST, "alice")]
             fed.network.heal("alice", "bob")
             (event,) = await fed.senders["alice"].events()
-            assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
+            assert (event.kind, event.peer) == (SenderEventKind.REJECTED, "bob")
             assert "has given party 'alice' up" in event.reason
 
     run(test)
@@ -1556,9 +1556,9 @@ def test_e40_a_peer_whose_port_is_closed_is_missed_sooner_unless_it_is_heard() -
             await fed.senders["bob"].close()
             (event, *_) = await fed.senders["alice"].events()
             assert (event.kind, event.peer) == (SenderEventKind.ABSENT, "bob")
-            fed.receivers["alice"].doubt("bob")
+            fed.receivers["alice"].suspect("bob")
             # Carol is doubted as well, but pings.
-            fed.receivers["alice"].doubt("carol")
+            fed.receivers["alice"].suspect("carol")
             (lost,) = await fed.events("alice")
             assert (lost.kind, lost.peer) == (PeerEventKind.LOST, "bob")
 
@@ -1598,7 +1598,7 @@ def test_what_is_meant_for_one_run_of_a_peer_is_not_heard_by_the_next() -> None:
             (event,) = [
                 one for one in await fed.senders["alice"].events() if one.kind is not SenderEventKind.ABSENT
             ] or await fed.senders["alice"].events()
-            assert (event.kind, event.peer) == (SenderEventKind.OUTCAST, "bob")
+            assert (event.kind, event.peer) == (SenderEventKind.REJECTED, "bob")
             assert "was started anew after party 'alice' had joined it" in event.reason
             assert (await goodbye).keys() == {"bob"}
             assert fed.heard["bob"] == []

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed.core.failure import MAX_CAUSES, MAX_HOPS, MAX_NAME_BYTES, Failure, Kind
-from fed.core.stall import MAX_SHOWN, Standing, Wait
+from fed.core.stall import MAX_SHOWN, PartyStatus, Wait
 from fed.object import ObjectId
 from fed.text import plain
 from fed.transport import wire
@@ -52,7 +52,7 @@ failures = st.builds(
 )
 waits = st.builds(Wait, labels, labels, labels)
 standings = st.builds(
-    Standing,
+    PartyStatus,
     moves=numbers,
     idle=st.booleans(),
     running=numbers,
@@ -232,7 +232,7 @@ SET: dict[str, Any] = {
     "calls": 1,
     "digest": 1,
     "texts": ("call",),
-    "standing": Standing(moves=1),
+    "standing": PartyStatus(moves=1),
 }
 NEEDS = {
     NoticeKind.FAILURE: {"failure", "objects"},

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from fed.core.failure import Failure, Kind
-from fed.core.stall import Standing, Wait
+from fed.core.stall import PartyStatus, Wait
 from fed.object import ObjectId
 from fed.transport import wire
 from fed.transport.contract import Ack, Notice, NoticeKind, Receipt
@@ -24,7 +24,7 @@ from tests.support.profile import times
 from tests.support.worlds import hello
 
 FAILURE: Final = Failure("alice/1/0", Kind.TASK, "alice", "E", "#3 f", 3, ("K",), ("bob",), "detail", "text", "trace")
-STANDING: Final = Standing(1, True, 1, 1, 1, ("#1 f",), (Wait("#1 f", "#0 g", "bob"),))
+STANDING: Final = PartyStatus(1, True, 1, 1, 1, ("#1 f",), (Wait("#1 f", "#0 g", "bob"),))
 ID: Final = ObjectId(0, 1, 0)
 
 FRAMES: Final[list[tuple[type[Message], bytes, Callable[[bytes], object]]]] = [

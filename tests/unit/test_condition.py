@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fed.changes import Changes
+from fed.condition import PredicateCondition
 from tests.support.eventually import eventually
 
 WAIT_S = 30.0
@@ -16,16 +16,16 @@ WAIT_S = 30.0
 class Waiting:
     """A thread that waits for a number to reach a bound, and counts how often it looked."""
 
-    def __init__(self, changes: Changes, number: Callable[[], int], bound: int) -> None:
+    def __init__(self, condition: PredicateCondition, number: Callable[[], int], bound: int) -> None:
         self.looks = 0
         self.found = False
-        self._changes, self._number, self._bound = changes, number, bound
+        self._condition, self._number, self._bound = condition, number, bound
         self.thread = threading.Thread(target=self._wait, daemon=True)
         self.thread.start()
 
     def _wait(self) -> None:
-        with self._changes:
-            self.found = self._changes.wait_for(self._holds, WAIT_S)
+        with self._condition:
+            self.found = self._condition.wait_for(self._holds, WAIT_S)
 
     def _holds(self) -> bool:
         if threading.current_thread() is self.thread:
@@ -38,13 +38,13 @@ class Waiting:
 
 
 def test_a_waiter_sleeps_through_changes_that_are_not_its_own() -> None:
-    changes, numbers = Changes(threading.Lock()), [0]
-    waiting = Waiting(changes, lambda: numbers[0], 100)
+    condition, numbers = PredicateCondition(threading.Lock()), [0]
+    waiting = Waiting(condition, lambda: numbers[0], 100)
     assert eventually(lambda: waiting.looks == 1)
     for number in (1, 2, 100):
-        with changes:
+        with condition:
             numbers[0] = number
-            changes.notify_all()
+            condition.notify_all()
         # Time to wake in, if it is to.
         waiting.thread.join(0.1)
     assert waiting.ended()
@@ -54,27 +54,27 @@ def test_a_waiter_sleeps_through_changes_that_are_not_its_own() -> None:
 
 
 def test_each_of_several_waiters_is_woken() -> None:
-    changes, numbers = Changes(threading.Lock()), [0]
-    first, second = (Waiting(changes, lambda: numbers[0], bound) for bound in (1, 2))
+    condition, numbers = PredicateCondition(threading.Lock()), [0]
+    first, second = (Waiting(condition, lambda: numbers[0], bound) for bound in (1, 2))
     assert eventually(lambda: first.looks == second.looks == 1)
     for number, waiting in ((1, first), (2, second)):
-        with changes:
+        with condition:
             numbers[0] = number
-            changes.notify_all()
+            condition.notify_all()
         assert waiting.ended()
         assert waiting.found
 
 
 def test_the_time_runs_out_and_an_exception_leaves_nothing_behind() -> None:
-    changes = Changes(threading.Lock())
-    with changes:
-        assert changes.wait_for(lambda: False, 0.001) is False
+    condition = PredicateCondition(threading.Lock())
+    with condition:
+        assert condition.wait_for(lambda: False, 0.001) is False
 
     def raises() -> bool:
         raise LookupError
 
-    with pytest.raises(LookupError), changes:
-        changes.wait_for(raises, WAIT_S)
+    with pytest.raises(LookupError), condition:
+        condition.wait_for(raises, WAIT_S)
     # Nobody looks at what is not waited for any more.
-    with changes:
-        changes.notify_all()
+    with condition:
+        condition.notify_all()

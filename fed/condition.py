@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Changes"]
+__all__ = ["PredicateCondition"]
 
 
-class Changes(threading.Condition):
+class PredicateCondition(threading.Condition):
     """A condition for predicates that are cheap, do not raise, and change with the lock held.
 
     Wait with `wait_for` only: nobody who waits without a predicate is woken by `notify_all`.

@@ -19,12 +19,12 @@ JobFactory = Callable[[Mapping[str, Any]], Job]
 """Makes a job from the arguments of `fed.init`."""
 
 
-class _Place(threading.local):
+class _ThreadContext(threading.local):
     job: Job | None = None
     factory: JobFactory | None = None
 
 
-_place = _Place()
+_context = _ThreadContext()
 
 
 def current_job() -> Job:
@@ -33,7 +33,7 @@ def current_job() -> Job:
     Raises:
         UsageError: There is none.
     """
-    job = _place.job
+    job = _context.job
     if job is None:
         raise UsageError(
             "no job in this thread: call fed.init() first, or use `with fed.job():`; fed calls come from the one "
@@ -44,19 +44,19 @@ def current_job() -> Job:
 
 def find_job() -> Job | None:
     """The job of this thread, or None."""
-    return _place.job
+    return _context.job
 
 
 def job_factory() -> JobFactory | None:
     """What makes the jobs of this thread; None for Ray."""
-    return _place.factory
+    return _context.factory
 
 
 def set_job_factory(factory: JobFactory | None) -> None:
     """Have the jobs of the current thread made by this. For the test harness."""
-    _place.factory = factory
+    _context.factory = factory
 
 
 def set_job(job: Job | None) -> None:
     """Make this the job of the current thread."""
-    _place.job = job
+    _context.job = job
