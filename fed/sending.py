@@ -47,7 +47,7 @@ class QueueThread(Generic[T]):
         self,
         name: str,
         handle: Callable[[list[T]], None],
-        failed: Callable[[Exception], None],
+        failed: Callable[[BaseException], None],
         *,
         idle: Callable[[], None] | None = None,
         idle_s: float = 0.02,
@@ -119,9 +119,10 @@ class QueueThread(Generic[T]):
     def _guard(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception as error:
+        # Also what ends a thread: nobody would hear of what is posted after that.
+        except BaseException as error:
             logger.exception("thread %s", self._thread.name)
             try:
                 self._failed(error)
-            except Exception:
+            except BaseException:
                 logger.exception("thread %s: the report of the above", self._thread.name)

@@ -46,7 +46,7 @@ from fed.core.journal import SEGMENT, Journal
 from fed.core.lifecycle import Lifecycle, State
 from fed.core.notice import Notice, NoticeKind
 
-__all__ = ["EXIT", "LEAVE", "Coordinator", "PeerDeparted", "Instruction", "Latched", "Settled", "Switched", "Tell"]
+__all__ = ["EXIT", "LEAVE", "Coordinator", "Instruction", "Latched", "PeerDeparted", "Settled", "Switched", "Tell"]
 
 LEAVE: Final = "fed.shutdown()"
 EXIT: Final = "sys.exit()"

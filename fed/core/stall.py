@@ -31,7 +31,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_SHOWN", "Due", "StallDetector", "PartyStatus", "Wait", "describe_wait", "graph", "mermaid"]
+__all__ = ["MAX_SHOWN", "Due", "PartyStatus", "StallDetector", "Wait", "describe_wait", "graph", "mermaid"]
 
 MAX_SHOWN: Final = 8
 """Tasks and waits that a `PartyStatus` names; of more it has the number."""

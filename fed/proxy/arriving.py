@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -30,8 +29,6 @@ from fed.serde.receipt import SmallValue
 from fed.transport import wire
 
 __all__ = ["LARGE_BYTES", "Arrived", "ArrivalClient", "ArrivalServer", "Deliver", "Waiting"]
-
-logger = logging.getLogger("fed.receiver")
 
 LARGE_BYTES: Final = 1 << 16
 """Values of more than this many bytes are large."""

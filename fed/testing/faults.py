@@ -29,7 +29,7 @@ from fed.errors import FedTimeoutError, UsageError
 from fed.testing.gates import Gates
 from fed.transport.contract import NoticeKind, TransportError
 
-__all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "Injection", "InjectedFault"]
+__all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "InjectedFault", "Injection", "InjectionPoint"]
 
 Place = Literal["driver", "produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
 Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
@@ -293,7 +293,7 @@ class Fault:
         self._rule = rule
 
     def probability(self, share: float) -> Fault:
-        """InjectedFault with this probability only, by the seed of the plan.
+        """Strike with this probability only, by the seed of the plan.
 
         Args:
             share: Above 0, and up to 1.

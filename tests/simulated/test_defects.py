@@ -249,7 +249,7 @@ def test_what_waits_for_a_queue_to_rest_is_not_starved_by_a_busy_one() -> None:
 
 
 def test_e08_a_queue_cannot_stop_itself() -> None:
-    refused: list[Exception] = []
+    refused: list[BaseException] = []
 
     def handle(items: list[int]) -> None:
         try:
@@ -265,7 +265,7 @@ def test_e08_a_queue_cannot_stop_itself() -> None:
 
 def test_e18_a_queue_survives_what_its_handler_raises() -> None:
     handled: list[int] = []
-    failed: list[Exception] = []
+    failed: list[BaseException] = []
 
     def handle(items: list[int]) -> None:
         handled.extend(items)

@@ -158,7 +158,7 @@ def test_e18_a_queue_thread_goes_on_after_its_own_report_has_raised() -> None:
         handled.extend(items)
         raise OSError
 
-    def failed(error: Exception) -> None:
+    def failed(error: BaseException) -> None:
         reported.set()
         raise RuntimeError
 
