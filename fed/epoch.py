@@ -13,6 +13,7 @@ Everything here is guarded by the job's lock, which is taken for moments, to cha
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import functools
 import heapq
 import logging
@@ -56,8 +57,9 @@ logger = logging.getLogger("fed.epoch")
 IMMUTABLE: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types of arguments that nobody can change."""
 
-MAX_MISSING: Final = 100_000
-"""Objects of other parties that will not come and that nobody has waited for yet, as far as they are remembered."""
+MAX_MISSING: Final = 1 << 17
+"""Objects of one other party that will not come and that nobody has waited for yet. No program has nearly as many under
+way, and a party that names objects without end must not fill the memory with their names."""
 
 PENDING: Final = 0
 READY: Final = 1
@@ -289,8 +291,10 @@ class Epoch:
         # What a `fed.get` in progress wants.
         self._wanted: Sequence[Entry] = ()
         self._moves = 0
-        # What will not come and nobody has waited for yet: the receiver may be killed, and know it no more.
-        self._missing: dict[Key, Failure] = {}
+        # What will not come and nobody has waited for yet, by owner.
+        self._missing: dict[str, dict[ObjectId, Failure]] = {}
+        # What will not come and was waited for, which the receiver has not heard.
+        self._given_up: list[Key] = []
 
     @property
     def calls(self) -> int:
@@ -370,6 +374,8 @@ class Epoch:
         self._submitting.clear()
         self._expected.clear()
         self._taking.clear()
+        self._given_up.clear()
+        self._missing.clear()
         self._pushing = 0
 
     def abort(self, root: Failure) -> None:
@@ -620,8 +626,12 @@ class Epoch:
         return _killed(actor) if actor.killed else None
 
     def submit_ready(self) -> None:
-        """Submit what is ready. Without the lock."""
+        """Submit what is ready, and have done with what will not come. Without the lock."""
         while True:
+            with self._lock:
+                given_up, self._given_up = self._given_up, []
+            if given_up:
+                self._proxies.direct.arrivals.confirm(given_up)
             with self._lock:
                 if not self._submitting:
                     return
@@ -682,12 +692,12 @@ class Epoch:
             with self._lock:
                 self._expected.update(zip(keys, awaited, strict=True))
                 for key, entry in zip(keys, awaited, strict=True):
-                    failure = self._aborted or self._missing.get(key)
+                    failure = self._missing.get(key.peer, {}).pop(key.id, None) or self._aborted
                     if failure is not None:
                         self._not_coming(entry, failure)
                 keys = [key for key in keys if key in self._expected]
             if keys:
-                self._proxies.expect(keys)
+                self._proxies.direct.arrivals.expect(keys)
             self.submit_ready()
         if step.pushes:
             needed: dict[Entry, tuple[str, ...]] = {}
@@ -713,14 +723,25 @@ class Epoch:
 
     def note_missing(self, peer: str, objects: Iterable[ObjectId], failure: Failure) -> None:
         """A party tells that objects of it will never come. With the lock, and `submit_ready` after that."""
+        missing = self._missing.setdefault(peer, {})
         for object_id in objects:
-            key = Key(peer, object_id)
-            entry = self._expected.get(key)
+            entry = self._expected.get(Key(peer, object_id))
             if entry is not None:
                 self._not_coming(entry, failure)
-            # What it names beyond all that could be waited for is forgotten.
-            elif object_id.epoch == self.number and len(self._missing) < MAX_MISSING:
-                self._missing[key] = failure
+            elif object_id.epoch != self.number or object_id in missing:
+                continue
+            elif len(missing) < MAX_MISSING:
+                missing[object_id] = failure
+            elif self._aborted is None:
+                # To forget one would let this party wait for it for ever.
+                detail = f"party {peer!r} tells of more than {MAX_MISSING} failed objects that nobody has asked for"
+                fault = Fault(Kind.DIVERGED, "DivergenceError", detail=detail)
+                self._desk.learn(self._desk.new_failure(fault), ends_job=True)
+                return
+
+    def started_anew(self, peer: str) -> None:
+        """Another driver takes the place of a party's: what that one had told is worth nothing. With the lock."""
+        self._missing.pop(peer, None)
 
     def _tell_failed(self, consumer: str, failure: Failure, entry: Entry) -> None:
         self._desk.tell(consumer, Notice(NoticeKind.FAILURE, self.number, failure, (entry.id,)))
@@ -730,29 +751,36 @@ class Epoch:
     def push(self, ready: Sequence[tuple[Entry, Sequence[str]]]) -> None:
         """Send results that are ready, each to its consumers."""
         small = [(entry, consumers, entry.small) for entry, consumers in ready if entry.small is not None]
-        large = [(entry, consumers, entry.ref) for entry, consumers in ready if entry.small is None]
-        for group, push in ((small, self._proxies.push_small), (large, self._proxies.push)):
-            if group:
-                done = push([Delivery(entry.id, tuple(to)) for entry, to, _ in group], [what for _, _, what in group])
-                entries = {entry.id: entry for entry, _, _ in group}
-                self._watch(done, functools.partial(self._pushed, entries, sum(len(to) for _, to, _ in group), done))
+        large = [(entry, consumers) for entry, consumers in ready if entry.small is None]
+        if small:
+            group = [(entry, to) for entry, to, _ in small]
+            answer = self._proxies.direct.pushes.push(_deliveries(group), [value for _, _, value in small])
+            small_pushed = self._when_pushed(group)
+            answer.add_done_callback(lambda answer: small_pushed(_outcome(answer)))
+        if large:
+            done = self._proxies.push(_deliveries(large), [entry.ref for entry, _ in large])
+            self._runtime.watch(done, self._when_pushed(large))
+
+    def _when_pushed(self, group: Sequence[tuple[Entry, Sequence[str]]]) -> Callable[[Outcome], None]:
+        """What to call with what became of a push."""
+        entries = {entry.id: entry for entry, _ in group}
+        count = sum(len(consumers) for _, consumers in group)
+        return self._guarded(functools.partial(self._pushed, entries, count))
 
     # On the channel's thread, and on the data-sending one
 
     def arrived(self, arrivals: Sequence[Arrived]) -> None:
-        """Objects of other parties have come, or will not."""
+        """Objects of other parties have come."""
         large: list[Key] = []
         with self._lock:
             if self._over:
                 return
             self._moves += 1
-            for key, small, failure in arrivals:
+            for key, small in arrivals:
                 entry = self._expected.get(key)
                 if entry is None:
                     continue
-                if failure is not None:
-                    self._not_coming(entry, self._desk.believed(failure))
-                elif small is not None:
+                if small is not None:
                     entry.small = small
                     self._came(entry)
                 else:
@@ -792,14 +820,12 @@ class Epoch:
                 (entry.ref,) = taking.results
                 self._came(entry)
             self._lock.notify_all()
-        self._proxies.confirm([key])
+        self._proxies.direct.arrivals.confirm([key])
         self.submit_ready()
 
     def _came(self, entry: Entry) -> None:
         """An object of another party is here. The lock is held."""
-        key = Key(entry.party, entry.id)
-        self._expected.pop(key, None)
-        self._missing.pop(key, None)
+        self._expected.pop(Key(entry.party, entry.id), None)
         self._finish(self._ready(entry))
         self._apply(self._flow.arrived(entry))
 
@@ -808,15 +834,18 @@ class Epoch:
         key = Key(entry.party, entry.id)
         self._expected.pop(key, None)
         self._taking.pop(key, None)
-        self._missing.pop(key, None)
+        self._given_up.append(key)
         self._finish(self._fail(entry, failure, None))
         self._apply(self._flow.failed(entry, _inherited(failure, None)))
         self._learn_inherited(failure)
 
-    # On the runtime's callback thread
+    # On the runtime's callback thread, and on the channel's
 
     def _watch(self, done: Ref, handle: Callable[[Outcome], None]) -> None:
-        """Have a callback called that may raise: whoever waits for what it was to do is let go with the job [E18]."""
+        self._runtime.watch(done, self._guarded(handle))
+
+    def _guarded(self, handle: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
+        """A callback that may raise: whoever waits for what it was to do is let go with the job [E18]."""
 
         def guarded(outcome: Outcome) -> None:
             try:
@@ -827,7 +856,7 @@ class Epoch:
                     fault = Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error))
                     self._desk.learn(self._desk.new_failure(fault))
 
-        self._runtime.watch(done, guarded)
+        return guarded
 
     def _task_done(self, task: _Task, outcome: Outcome) -> None:
         with self._lock:
@@ -850,7 +879,7 @@ class Epoch:
             self._finish([task])
             self._lock.notify_all()
 
-    def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, done: Ref, outcome: Outcome) -> None:
+    def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, outcome: Outcome) -> None:
         with self._lock:
             if self._over:
                 return
@@ -996,6 +1025,18 @@ def _killed(actor: Actor) -> Outcome:
 def _dead(text: str) -> Outcome:
     error = ActorKilledError(text)
     return Outcome(None, Fault(Kind.ACTOR_DIED, "ActorDiedError", message=str(error)), error)
+
+
+def _deliveries(group: Iterable[tuple[Entry, Iterable[str]]]) -> list[Delivery]:
+    return [Delivery(entry.id, tuple(consumers)) for entry, consumers in group]
+
+
+def _outcome(answer: concurrent.futures.Future[Any]) -> Outcome:
+    """How what the sender was asked for over the direct channel ended."""
+    error = answer.exception()
+    if error is None:
+        return Outcome(answer.result(), None, None)
+    return Outcome(None, Fault(Kind.INTERNAL, type(error).__name__, message=text_of(error)), error)
 
 
 def _is_lost(outcome: Outcome) -> bool:

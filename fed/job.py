@@ -5,9 +5,10 @@ Threads, and what each may do:
 - the *driver* thread, the user's: fed calls. It submits work and waits on one condition; it never blocks in the
   runtime, so that a failure can always wake it.
 - the direct channel's thread for data: takes in what arrives from peers, and submits the tasks that waited for it.
+- the direct channel's thread for control: takes in what peers tell, and what the proxies find of them.
 - the runtime's callback thread: tells the epoch what became of tasks and pushes; see `fed.epoch`.
-- the *data-sending* thread: pushes results that are ready, listens to what peers tell.
-- the *error-queue* thread: tells peers of failures and of progress, apart from data.
+- the *data-sending* thread: pushes results that are ready.
+- the *error-queue* thread: tells peers of failures and of progress, apart from data; see `fed.error_queue`.
 - the *cleanup* thread: waits for the votes on the root, lets everyone go who waits, runs the failure handler, wakes
   a driver that is outside fed; see `fed.cleanup`.
 
@@ -18,6 +19,7 @@ or take another lock, so there is no order of locks to keep. A signal handler ta
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -39,6 +41,7 @@ from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.core.stall import Due, StallDetector, describe_wait, graph, mermaid
 from fed.epoch import Actor, Entry, Epoch, Push
+from fed.error_queue import QUESTIONS, ErrorQueue
 from fed.errors import (
     ConfigError,
     FailureError,
@@ -51,9 +54,9 @@ from fed.errors import (
 from fed.interruption import Interrupter
 from fed.object import FedObject, ObjectId
 from fed.proxy.arriving import Arrived
-from fed.proxy.known import Known
-from fed.proxy.receiver import Batch, Handled, PeerEvent, PeerEventKind
-from fed.proxy.sender import REJECTED, SenderEventKind
+from fed.proxy.control import Snapshot
+from fed.proxy.events import PeerEvent, PeerEventKind
+from fed.proxy.sender import REJECTED
 from fed.raising import aborted, error_of, init_error
 from fed.runtime.arguments import Packed
 from fed.runtime.body import text_of
@@ -74,9 +77,6 @@ machine has far too much to do; one that takes longer has no say any more."""
 PROGRESS_S: Final = 0.4
 """How long after a call the others are told how far this party is, and, twice that after the last one, everyone who has
 not been: so a divergence is found within a second. A party that tells it more often has less time for its work."""
-
-TELL_S: Final = 5.0
-"""How long the error queue tries to tell a peer of a failure before it begins anew."""
 
 FAREWELL_S: Final = 2.0
 """How long a party that leaves because of a failure waits for the others to have heard it."""
@@ -101,64 +101,10 @@ MAX_UNREAD: Final = 1000
 """Failures of this party's own that nobody has read, and that are kept with their exceptions."""
 
 
-_QUESTIONS: Final = frozenset({NoticeKind.ASK, NoticeKind.STANDING})
-"""Notices about what others are told, which nobody waits for."""
-
-
-_NO_NEWS: Final = frozenset({NoticeKind.PROGRESS} | _QUESTIONS)
-"""Notices that do not count as being on their way. Who asks tells its progress first, and in that order both arrive:
-who answers has compared what both have called, and counts what it has to say of that. If progress counted, parties that
-ask at the same moment would each find the others' on its way, round after round [E37]."""
-
-
-_SAID_ANEW: Final = frozenset({NoticeKind.READY, NoticeKind.PROGRESS, NoticeKind.JOURNAL} | _QUESTIONS)
-"""Notices that make an earlier one of their kind worthless."""
-
-
-class _Events(NamedTuple):
-    """For the data-sending thread: what peers told."""
-
-    outcome: Outcome
-
-
-class _ListensAgain(NamedTuple):
-    """For the data-sending thread: whether a receiver that was killed and lives again listens."""
-
-    outcome: Outcome
-
-
-class _SenderEvents(NamedTuple):
-    """For the data-sending thread: what the sender has to say."""
-
-    outcome: Outcome
-
-
 class _Step(NamedTuple):
     """For the data-sending thread: something that the runtime's thread must not be held up by."""
 
     run: Callable[[], None]
-
-
-class _Tell(NamedTuple):
-    """For the error-queue thread: something to tell a peer."""
-
-    peer: str
-    notice: Notice
-
-
-class _Told(NamedTuple):
-    """For the error-queue thread: a peer has taken what it was told last, or it did not take these."""
-
-    peer: str
-    again: tuple[_Tell, ...]
-
-
-class _Wake(NamedTuple):
-    """For the error-queue thread: wake the driver, inside fed or outside; posted in signal context."""
-
-
-class _Called(NamedTuple):
-    """For the error-queue thread: there was a call, of which the others are to be told when the thread rests."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +152,28 @@ def hello_of(config: Config, incarnation: str) -> Hello:
     )
 
 
+class _ProxyListener(NamedTuple):
+    """Takes in what one of the proxies says (`fed.proxy.control.Listener`)."""
+
+    job: Job
+    name: str
+    then: Callable[[], None]
+
+    def handle(self, events: Sequence[PeerEvent]) -> None:
+        """See `fed.proxy.control.Listener`."""
+        try:
+            self.job._handle_events(events)
+        # Also what ends a thread: this one is not the job's to end.
+        except BaseException as error:
+            logger.exception("what peers told could not be taken in")
+            self.job._thread_failed(error)
+
+    def lives_again(self) -> None:
+        """See `fed.proxy.control.Listener`."""
+        logger.warning("the %s proxy of party %r was killed and lives again", self.name, self.job.party)
+        self.then()
+
+
 class Job:
     """One job in one party, from joining to the end.
 
@@ -248,23 +216,16 @@ class Job:
         self._incarnations: dict[str, str] = {}
         # Who will acknowledge nothing more, and why, as the proxies have been told.
         self._gone: dict[str, Failure | None] = {}
-        # What is still to be told to peers, apart from questions and answers, which nobody waits for.
-        self._untold_news = 0
         # Whose question about what this party is at is being answered; another one of theirs can wait.
         self._answering: set[str] = set()
         self._stall = StallDetector(config.party, STALL_S)
         self._idle = False
         self._progress_due = False
-        # Belongs to the data-sending thread.
-        self._handled: Handled | None = None
-        # These three belong to the error-queue thread.
-        self._untold: dict[str, list[_Tell]] = {}
-        self._being_told: set[str] = set()
-        self._unreachable: set[str] = set()
         self._joined_at = 0.0
         # How far joining has come: whether the proxies were asked to start, and to greet the others.
         self._listened = False
         self._connecting = False
+        self._greeted = False
         self._refused = False
         self._fast_shutdown = False
         self._said_goodbye = False
@@ -274,21 +235,14 @@ class Job:
         self._steps: collections.deque[tuple[str, Callable[[], object]]] = collections.deque()
         self._last_statistics: Mapping[str, LinkStatistics] = {}
         self._exposure = _exposures(config)
-        self._data: QueueThread[Push | _Events | _ListensAgain | _SenderEvents | _Step | PeerDeparted] = QueueThread(
+        self._data: QueueThread[Push | _Step] = QueueThread(
             f"fed-{config.party}-data",
             self._handle_data,
             self._thread_failed,
             clock=clock,
         )
-        self._errors: QueueThread[_Tell | _Told | _Wake | _Called] = QueueThread(
-            f"fed-{config.party}-errors",
-            self._handle_errors,
-            self._thread_failed,
-            idle=self._tell_progress,
-            idle_s=PROGRESS_S,
-            clock=clock,
-        )
-        self._interrupter = Interrupter(lambda: self._errors.post(_Wake()))
+        self._errors = ErrorQueue(config.party, self, self._tell_progress, PROGRESS_S, self._thread_failed, clock)
+        self._interrupter = Interrupter(lambda: self._errors.run(self._wake_driver))
         self._cleanup = self._new_cleanup()
         self._past_cleanups: list[CleanupManager] = []
 
@@ -312,15 +266,19 @@ class Job:
     def watch(self) -> None:
         """Interrupt the driver from here on: if the job fails, or has failed since it began."""
         self._watched = True
-        self._errors.post(_Wake())
+        self._errors.run(self._wake_driver)
 
     def _join(self) -> None:
         self._proxies = self._runtime.start()
         with self._lock:
             self._epoch = self._new_epoch(0, self._proxies)
-        self._proxies.listen(self._arrived)
+        direct = self._proxies.direct
+        direct.arrivals.listen(self._arrived)
+        direct.sender.listen(_ProxyListener(self, "sender", _nothing))
+        direct.receiver.listen(_ProxyListener(self, "receiver", self._receiver_lives_again))
+        for ended in self._proxies.ended():
+            self._runtime.watch(ended, self._handle_end)
         deadline = self._clock.monotonic() + START_S
-        self._listen()
         self._listened = True
         awaited_start = "the proxies to start"
         if self.config.ray_proxy_resources:
@@ -333,7 +291,6 @@ class Job:
         timeout_s = self.config.init_timeout_s
         deadline = self._clock.monotonic() + timeout_s
         self._connecting = True
-        self._listen_to_sender()
         joining = self._proxies.connect(timeout_s)
         connected: list[Outcome] = []
         self._runtime.watch(joining, functools.partial(self._note_outcome, connected))
@@ -342,6 +299,8 @@ class Job:
         self._wait_for(lambda: connected or self._join_failed(), timeout_s + START_S)
         self._raise_if_join_failed(connected)
         with self._lock:
+            self._greeted = True
+            self._errors.run(self._publish)
             self._carry_out(self._coordinator.ready())
         while True:
             with self._lock:
@@ -362,7 +321,7 @@ class Job:
                     # From here on a peer's driver that was started anew is another one.
                     self._life.joined()
                     self._joined_at = self._clock.monotonic()
-                    incarnations = dict(self._incarnations)
+                    self._errors.run(self._publish)
             if failed:
                 self._raise_if_join_failed(connected)
             if not still:
@@ -370,7 +329,6 @@ class Job:
             if self._clock.monotonic() >= deadline:
                 raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
             self._log_event("waiting", {"for": list(still)})
-        self._proxies.begin(incarnations)
         self._log_event("joined", {})
 
     def _join_failed(self) -> bool:
@@ -497,9 +455,6 @@ class Job:
         self._interrupter.forget()
         # What another thread is just submitting of the old epoch comes before all that is called from here on.
         self._wait_for(lambda: not old.being_submitted, START_S)
-        deadline = self._clock.monotonic() + START_S
-        for done in self._running_proxies().reset(self._coordinator.epoch):
-            self._result_of(done, deadline, "the proxies to begin the next epoch")
         while self._past_cleanups:
             self._end_cleanup(self._past_cleanups.pop())
         self._log_event("reset", {"epoch": self._coordinator.epoch})
@@ -604,7 +559,8 @@ class Job:
         self._carry_out(self._coordinator.call(text))
         if not self._progress_due:
             self._progress_due = True
-            self._errors.post(_Called())
+            # So that the thread rests after that.
+            self._errors.run(_nothing)
         return self._coordinator.journal.digest
 
     def new_failure(self, fault: Fault, label: str = "", sequence: int = -1) -> Failure:
@@ -627,8 +583,7 @@ class Job:
 
     def tell(self, peer: str, notice: Notice) -> None:
         """See `fed.epoch.Desk.tell`."""
-        self._untold_news += notice.kind not in _NO_NEWS
-        self._errors.post(_Tell(peer, notice))
+        self._errors.tell(peer, notice)
 
     def push(self, pushes: Sequence[Push]) -> None:
         """See `fed.epoch.Desk.push`."""
@@ -656,7 +611,7 @@ class Job:
                 self._cleanup.trigger()
             elif isinstance(one, PeerDeparted):
                 self._gone[one.peer] = one.failure
-                self._data.post(one)
+                self._errors.run(self._publish)
             elif isinstance(one, Switched):
                 self._switch(one)
         if instructions:
@@ -667,6 +622,7 @@ class Job:
         if self._epoch is not None:
             self._epoch.end()
         self._epoch = self._new_epoch(switched.epoch, self._running_proxies())
+        self._errors.run(self._publish)
         for peer, notice in switched.early:
             if notice.failure is not None:
                 self._epoch.note_missing(peer, notice.objects, notice.failure)
@@ -698,23 +654,15 @@ class Job:
 
     # On the data-sending thread
 
-    def _handle_data(self, items: list[Push | _Events | _ListensAgain | _SenderEvents | _Step | PeerDeparted]) -> None:
+    def _handle_data(self, items: list[Push | _Step]) -> None:
         epoch = self._running()
         pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
         for item in items:
             if isinstance(item, Push):
                 if item.epoch is epoch:
                     pushes.setdefault(item.entry.id, (item.entry, []))[1].extend(item.consumers)
-            elif isinstance(item, _Events):
-                self._handle_events(item.outcome)
-            elif isinstance(item, _ListensAgain):
-                self._handle_listening(item.outcome)
-            elif isinstance(item, _SenderEvents):
-                self._handle_sender_events(item.outcome)
-            elif isinstance(item, _Step):
+            else:
                 item.run()
-            elif isinstance(item, PeerDeparted):
-                self._running_proxies().forget(item.peer, item.failure)
         ready = list(pushes.values())
         for start in range(0, len(ready), PUSH_BATCH):
             epoch.push(ready[start : start + PUSH_BATCH])
@@ -728,35 +676,25 @@ class Job:
             logger.exception("what arrived could not be taken in")
             self._thread_failed(error)
 
-    def _listen(self) -> None:
-        """Ask the receiver for what peers tell next."""
-        events = self._running_proxies().events(self._handled)
-        self._runtime.watch(events, lambda outcome: self._data.post(_Events(outcome)))
+    # On the direct channel's thread for control
 
-    def _handle_events(self, outcome: Outcome) -> None:
-        if outcome.fault is not None:
-            with self._lock:
-                self._learn_defect(dataclasses.replace(outcome.fault, detail="the receiver proxy failed"))
-            return
-        batch: Batch = outcome.value
-        if not batch.events:
-            return
-        if any(event.kind is PeerEventKind.RESTARTED for event in batch.events):
-            self._restore_receiver()
+    def _handle_events(self, events: Sequence[PeerEvent]) -> None:
+        """A proxy tells what peers told or did, or what it found of them."""
         with self._lock:
-            for event in batch.events:
+            for event in events:
                 self._handle_event(event)
             self.changed.notify_all()
-        self._running().submit_ready()
-        # Asked for more only now: with that, those who told these learn that they are in safe hands.
-        self._handled = batch.upto
-        self._listen()
+        if any(event.notice is not None and event.notice.failure is not None for event in events):
+            self.soon(self._running().submit_ready)
+        for event in events:
+            if event.kind is PeerEventKind.ABSENT:
+                self._running_proxies().direct.receiver.suspect(event.peer)
 
     def _handle_event(self, event: PeerEvent) -> None:
         if event.kind is PeerEventKind.NOTICE and event.notice is not None:
             latched = self._life.latched
             notice, epoch = event.notice, self._running()
-            if notice.kind in _QUESTIONS:
+            if notice.kind in QUESTIONS:
                 if notice.epoch == epoch.number:
                     self._handle_question(event.peer, notice)
                 return
@@ -772,6 +710,8 @@ class Job:
         elif event.kind is PeerEventKind.LOST:
             detail = f"nothing was heard of it for {event.silent_s:.1f} s (lease_s is {self.config.lease_s:g})"
             self._lose(event.peer, detail)
+        elif event.kind is PeerEventKind.REJECTED and not self._life.leaving:
+            self._lose(event.peer, REJECTED, event.reason)
 
     def _handle_greeting(self, peer: str, incarnation: str) -> None:
         """A peer's driver has greeted this party for the first time. The lock is held."""
@@ -782,13 +722,15 @@ class Job:
             self._lose(peer, "it was started anew")
             return
         self._incarnations[peer] = incarnation
+        self._running().started_anew(peer)
+        self._errors.run(self._publish)
         self._carry_out(self._coordinator.started_anew(peer))
 
     def _handle_question(self, peer: str, notice: Notice) -> None:
         """A peer asks what this party is at, or has answered. The lock is held."""
         if notice.kind is NoticeKind.ASK and peer in self._answering:
             return
-        own = self._running().standing(idle=self._idle, untold=self._untold_news)
+        own = self._running().standing(idle=self._idle, untold=self._errors.untold)
         if notice.kind is NoticeKind.ASK:
             self._answering.add(peer)
             self.tell(peer, Notice(NoticeKind.STANDING, notice.epoch, calls=notice.calls, standing=own))
@@ -804,38 +746,14 @@ class Job:
         failure = self.new_failure(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail, message=message))
         self._carry_out(self._coordinator.lost(peer, dataclasses.replace(failure, src_party=peer)))
 
-    def _listen_to_sender(self) -> None:
-        events = self._running_proxies().sender_events()
-        self._runtime.watch(events, lambda outcome: self._data.post(_SenderEvents(outcome)))
+    def _receiver_lives_again(self) -> None:
+        self._runtime.watch(self._running_proxies().started(), self._handle_listening)
 
-    def _handle_sender_events(self, outcome: Outcome) -> None:
+    def _handle_end(self, outcome: Outcome) -> None:
+        """A proxy has come to its end: it was closed, or it has gone for good, and no other one will take its place."""
         if outcome.fault is not None:
             with self._lock:
-                self._learn_defect(dataclasses.replace(outcome.fault, detail="the sender proxy failed"))
-            return
-        if not outcome.value:
-            return
-        self._listen_to_sender()
-        for event in outcome.value:
-            with self._lock:
-                leaving = self._life.leaving
-                if event.kind is SenderEventKind.REJECTED and not leaving:
-                    self._lose(event.peer, REJECTED, event.reason)
-                known = self._known() if event.kind is SenderEventKind.RESTARTED else None
-            if known is not None:
-                logger.warning("the sender proxy of party %r was killed and lives again", self.party)
-                self._running_proxies().restore_sender(known)
-            elif event.kind is SenderEventKind.ABSENT:
-                self._running_proxies().suspect(event.peer)
-
-    def _restore_receiver(self) -> None:
-        """The receiver was killed and lives again: have it know what it knew."""
-        logger.warning("the receiver proxy of party %r was killed and lives again", self.party)
-        proxies = self._running_proxies()
-        with self._lock:
-            known = self._known()
-        proxies.restore_receiver(known)
-        self._runtime.watch(proxies.started(), lambda outcome: self._data.post(_ListensAgain(outcome)))
+                self._learn_defect(dataclasses.replace(outcome.fault, detail="a proxy has gone"))
 
     def _handle_listening(self, outcome: Outcome) -> None:
         """A receiver that lives again listens, or cannot: then nobody reaches this party any more."""
@@ -847,46 +765,25 @@ class Job:
                 # What stands in the way names addresses of this party's own.
                 self._learn_defect(Fault(Kind.INTERNAL, "ConfigError", detail=detail, message=trouble))
 
-    def _known(self) -> Known:
-        """What a proxy that lives again has to know. The lock is held."""
-        epoch = self._running()
-        return Known(
-            epoch=epoch.number,
-            begun=self._joined_at > 0,
-            incarnations=dict(self._incarnations),
-            left=dict(self._gone),
-        )
-
     # On the error-queue thread
 
-    def _handle_errors(self, items: list[_Tell | _Told | _Wake | _Called]) -> None:
-        for item in items:
-            if isinstance(item, _Tell):
-                self._queue_to_tell(item)
-            elif isinstance(item, _Told):
-                self._being_told.discard(item.peer)
-                if item.again:
-                    for one in [*item.again, *self._untold.pop(item.peer, ())]:
-                        self._queue_to_tell(one)
-            elif isinstance(item, _Wake):
-                with self._lock:
-                    self.changed.notify_all()
-                    self._interrupt_driver()
-        # One call at a time for each peer keeps the order, which the runtime does not; peers do not wait for another.
-        for peer in [peer for peer in self._untold if peer not in self._being_told]:
-            self._tell_peer(peer, self._untold.pop(peer))
+    def _publish(self) -> None:
+        """Let the proxies know the state of the job."""
+        with self._lock:
+            snapshot = Snapshot(
+                epoch=self._running().number,
+                greeted=self._greeted,
+                begun=self._joined_at > 0,
+                incarnations=dict(self._incarnations),
+                left=dict(self._gone),
+            )
+        self._running_proxies().direct.publish(snapshot)
 
-    def _queue_to_tell(self, item: _Tell) -> None:
-        """In order; of what a later one says better, only that: a peer may ask for it faster than it takes it."""
-        waiting = self._untold.setdefault(item.peer, [])
-        kind = item.notice.kind
-        older = [one for one in waiting if one.notice.kind is kind] if kind in _SAID_ANEW else ()
-        for one in older:
-            waiting.remove(one)
-        if older and kind not in _NO_NEWS:
-            with self._lock:
-                self._untold_news -= len(older)
-        waiting.append(item)
+    def _wake_driver(self) -> None:
+        """Wake the driver, inside fed or outside."""
+        with self._lock:
+            self.changed.notify_all()
+            self._interrupt_driver()
 
     def _tell_progress(self) -> None:
         with self._lock:
@@ -896,41 +793,27 @@ class Job:
                 self._progress_due = bool(told)
                 self._carry_out(told)
 
-    def _tell_peer(self, peer: str, items: list[_Tell]) -> None:
-        with self._lock:
-            listens = peer in self._life.attentive
-            fast_shutdown = self._life.leaving and (self._life.latched or self._fast_shutdown or not self._joined_at)
-        notices = [
-            self._exposed(item.notice, peer)
-            for item in items
-            # Who has left hears no more of us, but that we leave too: it waits for that.
-            if listens or item.notice.kind is NoticeKind.GOODBYE
-        ]
-        if not notices or self._proxies is None:
-            self._told(peer, items, self._clock.monotonic(), None, Outcome({}, None, None))
-            return
-        done = self._proxies.tell({peer: notices}, FAREWELL_S if fast_shutdown else TELL_S)
-        self._being_told.add(peer)
-        self._runtime.watch(done, functools.partial(self._told, peer, items, self._clock.monotonic(), done))
+    # What the error queue needs (`fed.error_queue.Desk`)
 
-    def _told(self, peer: str, items: Sequence[_Tell], began: float, done: Ref, outcome: Outcome) -> None:
-        reason = outcome.fault.message if outcome.fault is not None else outcome.value.get(peer)
-        with self._lock:
-            # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
-            matters = bool(reason) and peer in self._life.attentive and not self._life.leaving
-            # What is told is told until it has arrived [E42]. A peer that says no at once will not change its mind.
-            again = tuple(items) if matters and self._clock.monotonic() - began >= TELL_S / 2 else ()
-            if not again:
-                self._untold_news -= sum(item.notice.kind not in _NO_NEWS for item in items)
-                if any(item.notice.kind is NoticeKind.STANDING for item in items):
-                    self._answering.discard(peer)
-            self.changed.notify_all()
-        if matters and peer not in self._unreachable:
-            self._unreachable.add(peer)
+    def exposed(self, peer: str, notice: Notice) -> Notice | None:
+        """See `fed.error_queue.Desk.exposed`."""
+        # Who has left hears no more of us, but that we leave too: it waits for that.
+        listens = peer in self._life.attentive or notice.kind is NoticeKind.GOODBYE
+        if self._proxies is None or not listens:
+            return None
+        return self._exposed(notice, peer)
+
+    def send(self, peer: str, notices: Sequence[Notice]) -> concurrent.futures.Future[str]:
+        """See `fed.error_queue.Desk.send`."""
+        return self._running_proxies().direct.sender.send(peer, notices)
+
+    def told(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
+        """See `fed.error_queue.Desk.told`."""
+        if any(notice.kind is NoticeKind.STANDING for notice in notices):
+            self._answering.discard(peer)
+        # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
+        if reason and peer in self._life.attentive and not self._life.leaving:
             logger.warning("party %r could not be told: %s", peer, reason)
-        if not reason:
-            self._unreachable.discard(peer)
-        self._errors.post(_Told(peer, again))
 
     def _exposed(self, notice: Notice, peer: str) -> Notice:
         """What a peer may see. Text of another party's failure is not ours to pass on [E02]."""
@@ -1163,7 +1046,7 @@ class Job:
             # One that was refused stays a moment too, or the other would find nobody and never learn why.
             awaited = failed and (self._joined_at > 0 or self._refused)
         self._wait_leaving(
-            lambda: not self._untold_news and not (awaited and self._life.busy),
+            lambda: not self._errors.untold and not (awaited and self._life.busy),
             until - self._clock.monotonic(),
             patient=True,
         )
@@ -1276,7 +1159,7 @@ class Job:
             due = self._stall.look(now, epoch.moves)
             if due is None:
                 return
-            own = epoch.standing(idle=True, untold=self._untold_news)
+            own = epoch.standing(idle=True, untold=self._errors.untold)
             peers = self._life.attentive
             if due is Due.REPORT:
                 text = describe_wait(own, peers, self._stall.answers)

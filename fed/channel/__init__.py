@@ -11,10 +11,11 @@ from fed.channel.contract import (
     ProxyHandler,
     Role,
 )
-from fed.channel.routing import ByRole
+from fed.channel.routing import ByLane, ByRole
 
 __all__ = [
     "MAX_FRAME_BYTES",
+    "ByLane",
     "ByRole",
     "ChannelError",
     "Connection",

@@ -1,32 +1,55 @@
-"""One handler for each proxy."""
+"""One handler for each lane of each proxy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fed.channel.contract import Connection, DriverHandler, Role
+from fed.channel.contract import Connection, DriverHandler, Lane, ProxyHandler, Role
 
-__all__ = ["ByRole"]
+__all__ = ["ByLane", "ByRole"]
 
 
 class ByRole:
-    """Passes on what happens at the driver's end to the handler of the proxy that it happens with.
+    """Passes on what happens at the driver's end to the handler of the proxy and the lane that it happens with.
 
     Args:
-        handlers: One for each role.
+        handlers: One for each.
     """
 
-    def __init__(self, handlers: Mapping[Role, DriverHandler]) -> None:
+    def __init__(self, handlers: Mapping[tuple[Role, Lane], DriverHandler]) -> None:
         self._handlers = handlers
 
     def connected(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""
-        self._handlers[connection.role].connected(connection)
+        self._handlers[connection.role, connection.lane].connected(connection)
 
     def received(self, connection: Connection, frames: Sequence[bytes]) -> None:
         """See `fed.channel.DriverHandler`."""
-        self._handlers[connection.role].received(connection, frames)
+        self._handlers[connection.role, connection.lane].received(connection, frames)
 
     def lost(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""
-        self._handlers[connection.role].lost(connection)
+        self._handlers[connection.role, connection.lane].lost(connection)
+
+
+class ByLane:
+    """Passes on what happens at a proxy's end to the handler of the lane that it happens with.
+
+    Args:
+        handlers: One for each.
+    """
+
+    def __init__(self, handlers: Mapping[Lane, ProxyHandler]) -> None:
+        self._handlers = handlers
+
+    def connected(self, lane: Lane) -> None:
+        """See `fed.channel.ProxyHandler`."""
+        self._handlers[lane].connected(lane)
+
+    def received(self, lane: Lane, frames: Sequence[bytes]) -> None:
+        """See `fed.channel.ProxyHandler`."""
+        self._handlers[lane].received(lane, frames)
+
+    def lost(self, lane: Lane) -> None:
+        """See `fed.channel.ProxyHandler`."""
+        self._handlers[lane].lost(lane)

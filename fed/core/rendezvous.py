@@ -5,23 +5,19 @@ States of one object (the key is the peer it comes from and its id)::
     (unknown) ── awaited ──► AWAITED ── arrives ──► HANDED ── confirmed ──► DELIVERED
         │                       │  ▲                   ▲
         │ arrives, room         │  └─ awaited: WANTED ─┼──────── DEFERRED
-        ├─────────────► STORED ─┼──── awaited ─────────┘            ▲
-        │ arrives, no room      │                                   │
-        ├───────────────────────┼───────────────────────────────────┘
-        │ fails                 │ fails
-        └─────────────► FAILED ◄┘
+        ├─────────────► STORED ─┴──── awaited ─────────┘            ▲
+        │ arrives, no room                                          │
+        └───────────────────────────────────────────────────────────┘
 
 Laws:
 
 1. At least once on the wire, exactly once to the driver: what has arrived before is dropped, and acknowledged again if
    it had been delivered.
-2. DELIVERED is said only when the driver has confirmed that it has the value; until then the owner keeps it, so a
-   receiver that dies loses nothing.
+2. DELIVERED is said only when the driver has confirmed that it has the value, or that it has done with the object;
+   until then the owner keeps it, so a receiver that dies loses nothing.
 3. Bytes that nobody waits for are held up to a limit, beyond it they stay with their owner (DEFERRED). An object
    that somebody waits for is always admitted, so the limit cannot deadlock.
-4. A failure is kept: it reaches also a driver that asks later. Value and failure exclude one another, first one wins.
-5. After `left` nothing of that peer is waited for. What it had sent before it left is still there to be taken.
-6. After `reset` objects of earlier epochs do not exist. What still comes of them is dropped, counted and acknowledged,
+4. After `reset` objects of earlier epochs do not exist. What still comes of them is dropped, counted and acknowledged,
    so that its owner may forget it; nobody waits for them any more.
 
 Each method returns what is to be done; the caller does it.
@@ -33,16 +29,12 @@ import collections
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-# Python 3.10 has no generic NamedTuple of its own.
-from typing_extensions import NamedTuple
-
-from fed.core.failure import Failure
 from fed.core.idset import IdSet
 from fed.object import ObjectId
 
-__all__ = ["Arrival", "Key", "Rendezvous", "Reply", "Resolution", "Statistics"]
+__all__ = ["Arrival", "Key", "Rendezvous", "Reply", "Statistics"]
 
 P = TypeVar("P")
 
@@ -73,24 +65,17 @@ class Reply(enum.Enum):
     """There are too many."""
 
 
-class Resolution(NamedTuple, Generic[P]):
-    """What the driver is to be told of an object: a payload, or the failure that stands in its place."""
-
-    payload: P | None
-    failure: Failure | None
-
-
 @dataclasses.dataclass(frozen=True)
 class Arrival(Generic[P]):
     """What is to be done after something happened to one object.
 
     Attributes:
-        resolution: What to tell the driver, if anything.
+        payload: What to hand to the driver, if anything.
         reply: What to tell the peer, if anything.
         admitted: Whether an offered object is to be sent.
     """
 
-    resolution: Resolution[P] | None = None
+    payload: P | None = None
     reply: Reply | None = None
     admitted: bool = False
 
@@ -106,7 +91,7 @@ class Statistics(NamedTuple):
         delivered: Objects confirmed.
         duplicates: Arrivals dropped because they had been there before.
         deferred: Arrivals turned away for lack of room.
-        stale: Arrivals, offers and failures dropped because they belong to an earlier epoch.
+        stale: Arrivals and offers dropped because they belong to an earlier epoch.
     """
 
     awaited: int
@@ -124,7 +109,6 @@ class _State(enum.Enum):
     STORED = enum.auto()
     DEFERRED = enum.auto()
     HANDED = enum.auto()
-    FAILED = enum.auto()
 
 
 @dataclasses.dataclass(slots=True)
@@ -134,7 +118,6 @@ class _Entry:
     nbytes: int = 0
     # Reserved for an offer that was admitted while nobody waited.
     reserved: int = 0
-    failure: Failure | None = None
 
 
 _NOTHING: Final[Arrival[Any]] = Arrival()
@@ -160,7 +143,6 @@ class Rendezvous(Generic[P]):
         self._stored_bytes = 0
         # The earliest epoch whose objects exist.
         self._epoch = 0
-        self._left: dict[str, Failure] = {}
         self._delivered_count = self._duplicates = self._deferred = self._stale = 0
 
     def awaited(self, key: Key) -> Arrival[P]:
@@ -168,19 +150,11 @@ class Rendezvous(Generic[P]):
         if self._is_past(key.id) or self._was_delivered(key):
             return _NOTHING
         entry = self._entries.get(key)
-        left = self._left.get(key.peer)
-        if left is not None and (entry is None or entry.state in (_State.DEFERRED, _State.HANDED)):
-            if entry is not None:
-                self._drop(key)
-            self._put(key, _Entry(_State.FAILED, failure=left))
-            return Arrival(Resolution(None, left))
         if entry is None:
             self._put(key, _Entry(_State.AWAITED))
             return _NOTHING
         if entry.state is _State.STORED:
             return self._hand(entry, entry.payload)
-        if entry.state is _State.FAILED:
-            return Arrival(Resolution(None, entry.failure))
         # An admitted offer is on its way already; asking for it again would only double the traffic.
         wanted = entry.state is not _State.AWAITED and not entry.reserved
         self._free(entry)
@@ -237,25 +211,8 @@ class Rendezvous(Generic[P]):
         self._stored_bytes += entry.nbytes
         return _NOTHING
 
-    def failed(self, key: Key, failure: Failure) -> Arrival[P]:
-        """An object will never come. A value that is there already stays."""
-        if self._is_past(key.id):
-            self._stale += 1
-            return _NOTHING
-        entry = self._entries.get(key)
-        if entry is None or entry.state is _State.DEFERRED:
-            if not self._was_delivered(key):
-                if entry is not None:
-                    self._drop(key)
-                self._put(key, _Entry(_State.FAILED, failure=failure))
-            return _NOTHING
-        if entry.state is not _State.AWAITED:
-            return _NOTHING
-        entry.state, entry.failure = _State.FAILED, failure
-        return Arrival(Resolution(None, failure))
-
     def confirmed(self, key: Key) -> Arrival[P]:
-        """The driver has the value."""
+        """The driver has the value, or has done with the object: it has failed."""
         if self._is_past(key.id):
             return Arrival(reply=Reply.DELIVERED)
         entry = self._entries.get(key)
@@ -292,7 +249,7 @@ class Rendezvous(Generic[P]):
         return again
 
     def reset(self, epoch: int) -> None:
-        """Objects of earlier epochs exist no more. A peer that has left stays away.
+        """Objects of earlier epochs exist no more.
 
         Resetting to the current epoch or an earlier one changes nothing.
 
@@ -305,15 +262,6 @@ class Rendezvous(Generic[P]):
         for key in [key for key in self._entries if key.id.epoch < epoch]:
             self._drop(key)
         self._begin_delivered(epoch)
-
-    def left(self, peer: str, failure: Failure) -> list[Key]:
-        """A peer has left. Returns what the driver waits for in vain, now with this failure, as all that is to come."""
-        self._left.setdefault(peer, failure)
-        vain = [key for key, entry in self._entries.items() if key.peer == peer and entry.state is _State.AWAITED]
-        for key in vain:
-            entry = self._entries[key]
-            entry.state, entry.failure = _State.FAILED, failure
-        return vain
 
     def unclaimed(self) -> dict[str, int]:
         """How many objects each peer has sent or offered that nobody has asked for.
@@ -331,13 +279,9 @@ class Rendezvous(Generic[P]):
         entry = self._entries.get(key)
         return entry is not None and entry.state is _State.AWAITED
 
-    def takes(self, key: Key) -> bool:
-        """Whether there is room for what a peer names, however little that is."""
-        return key in self._entries or self._counts[key.peer] < MAX_ENTRIES
-
     def started_anew(self, peer: str) -> None:
         """Another driver takes the place of a peer's: what that one had sent is worth nothing."""
-        unclaimed = (_State.STORED, _State.DEFERRED, _State.FAILED)
+        unclaimed = (_State.STORED, _State.DEFERRED)
         for key in [key for key, entry in self._entries.items() if key.peer == peer and entry.state in unclaimed]:
             self._drop(key)
 
@@ -369,12 +313,8 @@ class Rendezvous(Generic[P]):
         for key, entry in self._entries.items():
             if (entry.payload is not None) != (entry.state is _State.STORED):
                 raise RuntimeError(f"{key}: a payload is kept in state {entry.state.name}")
-            if (entry.failure is not None) != (entry.state is _State.FAILED):
-                raise RuntimeError(f"{key}: a failure is kept in state {entry.state.name}")
             if self._was_delivered(key):
                 raise RuntimeError(f"{key}: delivered and in the table")
-            if entry.state is _State.AWAITED and key.peer in self._left:
-                raise RuntimeError(f"{key}: awaited from a peer that left")
         if self._counts != collections.Counter(key.peer for key in self._entries):
             raise RuntimeError(f"the objects of the peers are not {dict(self._counts)}")
         for key in self._entries:
@@ -395,12 +335,10 @@ class Rendezvous(Generic[P]):
         if entry is not None and entry.state in (_State.STORED, _State.HANDED):
             self._duplicates += 1
             return _NOTHING
-        if entry is not None and entry.state is _State.FAILED:
-            # Its place is taken by a failure for ever: the owner may forget it.
-            return Arrival(reply=Reply.DELIVERED)
         if self._max_object is not None and nbytes > self._max_object:
             return Arrival(reply=Reply.REFUSED)
-        if not self.takes(key):
+        # Room for what a peer names, however little that is.
+        if entry is None and self._counts[key.peer] >= MAX_ENTRIES:
             return Arrival(reply=Reply.CROWDED)
         return None
 
@@ -419,7 +357,7 @@ class Rendezvous(Generic[P]):
     def _hand(self, entry: _Entry, payload: P) -> Arrival[P]:
         self._free(entry)
         entry.state, entry.payload = _State.HANDED, None
-        return Arrival(Resolution(payload, None))
+        return Arrival(payload)
 
     def _defer(self, key: Key) -> Arrival[P]:
         self._deferred += 1

@@ -1,7 +1,8 @@
 """What arrives from peers on its way from the receiver to its driver, over the direct channel.
 
-The driver says what it waits for. The receiver answers with each object: its value if that is small, its failure, or
-word that it is *large*, which the driver takes by a call to the runtime, since it belongs into the object store.
+The driver says what it waits for. The receiver answers with each object: its value if that is small, or word that it
+is *large*, which the driver takes by a call to the runtime, since it belongs into the object store. What will never
+come the driver hears of apart from data (`fed.proxy.control`), and has done with.
 
 The driver's end keeps what it waits for and what it has, and begins each new connection with both: an answer that was
 lost is given again, and what it has is acknowledged, whatever the receiver had heard before.
@@ -19,14 +20,11 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgpack
 
-from fed.channel import Connection, Lane, ProxyEnd, Role
-from fed.core.failure import Failure
+from fed.channel import Connection, Lane, ProxyEnd
 from fed.core.idset import IdSet
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
-from fed.proxy.reach import Reach
 from fed.serde.receipt import SmallValue
-from fed.transport import wire
 
 __all__ = ["LARGE_BYTES", "Arrived", "ArrivalClient", "ArrivalServer", "Deliver", "Waiting"]
 
@@ -40,17 +38,15 @@ FRAME_BYTES: Final = 1 << 20
 
 
 class Arrived(NamedTuple):
-    """What the driver is told of an object that it waits for. With neither value nor failure: it is large.
+    """An object that the driver waits for is here.
 
     Attributes:
         key: Which.
-        small: Its value.
-        failure: Why it will never come.
+        small: Its value; None of one that is large.
     """
 
     key: Key
     small: SmallValue | None = None
-    failure: Failure | None = None
 
 
 Deliver = Callable[[Sequence[Arrived]], None]
@@ -100,7 +96,7 @@ class ArrivalClient:
             self._send(_Kind.EXPECT, keys)
 
     def confirm(self, keys: Sequence[Key]) -> None:
-        """These are safe in this party's hands. Small ones are confirmed by themselves."""
+        """These are safe in this party's hands, or will never come. Small ones are confirmed by themselves."""
         with self._lock:
             for key in keys:
                 # One of an epoch that is over is of no interest any more.
@@ -116,11 +112,10 @@ class ArrivalClient:
 
     def connected(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""
-        if connection.lane is Lane.DATA:
-            with self._lock:
-                self._connection = connection
-                connection.send(encode_has(self._epoch, self._delivered))
-                self._send(_Kind.EXPECT, self._expected)
+        with self._lock:
+            self._connection = connection
+            connection.send(encode_has(self._epoch, self._delivered))
+            self._send(_Kind.EXPECT, self._expected)
 
     def received(self, connection: Connection, frames: Sequence[bytes]) -> None:
         """See `fed.channel.DriverHandler`."""
@@ -131,10 +126,6 @@ class ArrivalClient:
             again = [one.key for one in told if one.key.id in self._delivered.get(one.key.peer, ())]
         if arrived:
             self._deliver(arrived)
-        with self._lock:
-            for one in arrived:
-                if one.failure is not None:
-                    self._expected.pop(one.key, None)
         self.confirm([*again, *[one.key for one in arrived if one.small is not None]])
 
     def lost(self, connection: Connection) -> None:
@@ -168,8 +159,6 @@ class ArrivalServer:
     def __init__(self, end: ProxyEnd, waiting: Waiting) -> None:
         self._end = end
         self._waiting = waiting
-        self.reach = Reach(Role.RECEIVER)
-        end.start(self)
 
     def deliver(self, arrived: Sequence[Arrived]) -> None:
         """Hand objects to the driver. In vain if it is not there: it asks for them again."""
@@ -177,8 +166,6 @@ class ArrivalServer:
 
     def connected(self, lane: Lane) -> None:
         """See `fed.channel.ProxyHandler`."""
-        if lane is Lane.DATA:
-            self.reach.reached()
 
     def received(self, lane: Lane, frames: Sequence[bytes]) -> None:
         """See `fed.channel.ProxyHandler`."""
@@ -195,8 +182,7 @@ class ArrivalServer:
         """See `fed.channel.ProxyHandler`."""
 
     async def close(self) -> None:
-        """End the channel."""
-        await self._end.close()
+        """Nothing is under way."""
 
 
 def encode_keys(kind: _Kind, keys: Iterable[Key]) -> bytes:
@@ -225,42 +211,27 @@ def decode_has(told: Sequence[Any]) -> tuple[int, dict[str, IdSet]]:
 
 
 def encode_arrived(arrived: Iterable[Arrived]) -> list[bytes]:
-    """Objects as frames. Those that follow one another with the same failure have it once."""
+    """Objects as frames."""
     frames: list[bytes] = []
     told: list[tuple[Any, ...]] = []
     nbytes = 0
-
-    def end_frame() -> None:
-        nonlocal told, nbytes
-        if told:
+    for (peer, object_id), small in arrived:
+        told.append((peer, tuple(object_id), *(small or ())))
+        nbytes += KEY_BYTES + (small_bytes(small) if small is not None else 0)
+        if nbytes >= FRAME_BYTES:
             frames.append(msgpack.packb(told))
             told, nbytes = [], 0
-
-    for (small, failure), group in itertools.groupby(arrived, key=lambda one: (one.small, one.failure)):
-        keys = [(one.key.peer, tuple(one.key.id)) for one in group]
-        what: tuple[Any, ...] = ()
-        if small is not None:
-            what = small
-        elif failure is not None:
-            what = (wire.encode_failure(failure),)
-        for start in range(0, len(keys), KEYS_PER_FRAME):
-            part = keys[start : start + KEYS_PER_FRAME]
-            told.append((part, *what))
-            nbytes += KEY_BYTES * len(part) + (small_bytes(small) if small is not None else sum(map(len, what)))
-            if nbytes >= FRAME_BYTES:
-                end_frame()
-    end_frame()
+    if told:
+        frames.append(msgpack.packb(told))
     return frames
 
 
 def decode_arrived(frame: bytes) -> list[Arrived]:
     """Read one of the frames that `encode_arrived` wrote."""
-    arrived: list[Arrived] = []
-    for names, *what in msgpack.unpackb(frame, use_list=False):
-        small = SmallValue(*what) if len(what) == 2 else None
-        failure = wire.decode_failure(what[0]) if len(what) == 1 else None
-        arrived += [Arrived(Key(peer, ObjectId(*object_id)), small, failure) for peer, object_id in names]
-    return arrived
+    return [
+        Arrived(Key(peer, ObjectId(*object_id)), SmallValue(*small) if small else None)
+        for peer, object_id, *small in msgpack.unpackb(frame, use_list=False)
+    ]
 
 
 def small_bytes(small: SmallValue) -> int:

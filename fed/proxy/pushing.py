@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from fed.channel import Connection, Lane, ProxyEnd, Role
+from fed.channel import Connection, Lane, ProxyEnd
 from fed.core.failure import Fault, Kind
 from fed.object import ObjectId
-from fed.proxy.reach import Reach
 from fed.proxy.sender import Delivery, Pushed, Undelivered
 from fed.serde.receipt import SmallValue
 from fed.transport import wire
@@ -56,7 +55,11 @@ class PushClient:
         self._connection: Connection | None = None
 
     def push(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> concurrent.futures.Future[Pushed]:
-        """Have values sent. Never blocks; see `fed.runtime.contract.Proxies.push_small`."""
+        """Have values sent, each to its consumers. Never blocks.
+
+        Returns:
+            What resolves as `fed.proxy.sender.Sender.push` does.
+        """
         number = next(self._numbers)
         pushing = _Pushing(encode_push(number, deliveries, values), concurrent.futures.Future())
         with self._lock:
@@ -67,10 +70,9 @@ class PushClient:
 
     def connected(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""
-        if connection.lane is Lane.DATA:
-            with self._lock:
-                self._connection = connection
-                connection.send(*[pushing.frame for pushing in self._pushing.values()])
+        with self._lock:
+            self._connection = connection
+            connection.send(*[pushing.frame for pushing in self._pushing.values()])
 
     def received(self, connection: Connection, frames: Sequence[bytes]) -> None:
         """See `fed.channel.DriverHandler`."""
@@ -108,13 +110,9 @@ class PushServer:
         self._tasks: set[asyncio.Task[None]] = set()
         # What the driver is to be answered at the end of this turn of the event loop.
         self._answers: list[bytes] = []
-        self.reach = Reach(Role.SENDER)
-        end.start(self)
 
     def connected(self, lane: Lane) -> None:
         """See `fed.channel.ProxyHandler`."""
-        if lane is Lane.DATA:
-            self.reach.reached()
 
     def received(self, lane: Lane, frames: Sequence[bytes]) -> None:
         """See `fed.channel.ProxyHandler`."""
@@ -127,8 +125,7 @@ class PushServer:
         """See `fed.channel.ProxyHandler`."""
 
     async def close(self) -> None:
-        """End the channel, and the pushes that are under way."""
-        await self._end.close()
+        """End the pushes that are under way."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,29 +1,29 @@
 """The receiver proxy: the listener's handler, the rendezvous of arriving objects, and the ear for notices.
 
 It decodes nothing that is small: the driver gets that as it came. A value that is large is decoded here, since from
-here it goes into this party's object store, of which the driver gets a reference (`Receiver.take`).
+here it goes into this party's object store, of which the driver gets a reference (`Receiver.take`). What peers tell it
+passes on in order, and judges nothing of it but who may say so: an object that will not come fails in the driver.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import enum
 import logging
 import math
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from fed.core.failure import Failure, Fault, ForgedFailure, Kind
+from fed.core.failure import Fault, ForgedFailure, Kind
 from fed.core.idset import IdSet
 from fed.core.liveness import Health, Liveness
-from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Resolution, Statistics
+from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply, Statistics
 from fed.errors import ConfigError
 from fed.object import ObjectId
 from fed.proxy.arriving import LARGE_BYTES, Arrived, Deliver
+from fed.proxy.control import Snapshot
+from fed.proxy.events import EventQueue, PeerEvent, PeerEventKind
 from fed.proxy.greeting import disagreement
-from fed.proxy.known import Known
 from fed.serde.contract import Codec, DecodeError
 from fed.serde.receipt import SmallValue
 from fed.transport.contract import (
@@ -40,7 +40,7 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["Batch", "Handled", "NotHere", "PeerEvent", "PeerEventKind", "Receiver", "ReceiverStatistics"]
+__all__ = ["NotHere", "Receiver", "ReceiverStatistics"]
 
 logger = logging.getLogger("fed.receiver")
 
@@ -73,66 +73,6 @@ _RECEIPTS: Final = {
 }
 
 
-class PeerEventKind(enum.Enum):
-    """What the driver hears from its receiver."""
-
-    GREETED = "GREETED"
-    """A driver has greeted for the first time: a peer's first one, or one that takes its predecessor's place."""
-    NOTICE = "NOTICE"
-    """A peer told something."""
-    DISAGREED = "DISAGREED"
-    """A peer's greeting was refused."""
-    LOST = "LOST"
-    """A peer has been silent for longer than its lease."""
-    RESTARTED = "RESTARTED"
-    """The receiver was killed, and lives again; what it had been told is gone."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PeerEvent:
-    """Something that a peer told or did, or that was found here.
-
-    Attributes:
-        kind: What it is.
-        peer: Who.
-        incarnation: For GREETED: that life of the peer's driver.
-        notice: For NOTICE: as the peer told it, of the current epoch or a later one; READY and GOODBYE of any epoch.
-        reason: For DISAGREED: a sentence.
-        silent_s: For LOST: for how long nothing was heard of it.
-    """
-
-    kind: PeerEventKind
-    peer: str
-    incarnation: str = ""
-    notice: Notice | None = None
-    reason: str = ""
-    silent_s: float = 0.0
-
-
-class Handled(NamedTuple):
-    """How far the driver has come with the events of one life of the receiver.
-
-    Attributes:
-        life: Which.
-        number: How many events since its beginning.
-    """
-
-    life: str
-    number: int
-
-
-class Batch(NamedTuple):
-    """Events, in order.
-
-    Attributes:
-        upto: What to return with the next `Receiver.events` when these have been handled.
-        events: The events.
-    """
-
-    upto: Handled
-    events: tuple[PeerEvent, ...]
-
-
 class ReceiverStatistics(NamedTuple):
     """Counts for operators and tests.
 
@@ -151,6 +91,9 @@ class NotHere(Exception):
 
 class Receiver:
     """The receiving end of one party.
+
+    Attributes:
+        events: What the driver is to be told.
 
     Args:
         hello: This party's greeting.
@@ -184,24 +127,14 @@ class Receiver:
         self._acks: dict[str, Callable[[Sequence[Ack]], None]] = {}
         self._late_acks: dict[str, list[Ack]] = {}
         self._ack_timer: asyncio.TimerHandle | None = None
-        # By number, in order; `_told` is the last one.
-        self._events: dict[int, PeerEvent] = {}
-        # Of those that the next one of their kind makes worthless: the number of the newest one.
-        self._newest: dict[tuple[object, ...], int] = {}
-        self._news = asyncio.Event()
+        self.events = EventQueue()
         self._closed = False
         self._incarnations: dict[str, str] = {}
         # Of whom a forged record has been logged, which is said once.
         self._forgers: set[str] = set()
         self._begun = False
-        # Whether this has taken the place of a receiver that was killed, and has not been told what that one knew.
-        self._awaiting_snapshot = False
         self._epoch = 0
         self._stale_notices = 0
-        # Of the events: how many there were, and by number who told one and what resolves when it is in safe hands.
-        self._life = secrets.token_hex(8)
-        self._told = 0
-        self._unacknowledged: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self._liveness = Liveness([peer for peer in hello.parties if peer != hello.party], lease_s)
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -231,13 +164,11 @@ class Receiver:
     async def close(self) -> None:
         """Stop listening; the port is free when this returns. Idempotent."""
         self._closed = True
-        self._news.set()
         if self._alarm is not None:
             self._alarm.cancel()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
-        for _, taken in self._unacknowledged.values():
-            taken.cancel()
+        self.events.close()
         for key in list(self._large):
             self._forget_large(key)
         await self._listener.close()
@@ -275,38 +206,34 @@ class Receiver:
             detail = f"object {key.id} from party {key.peer!r} cannot be decoded"
             return None, Fault(Kind.DELIVERY, type(error).__name__, detail=detail, message=str(error))
 
-    def revive(self) -> None:
-        """Take the place of a receiver that was killed: have the driver say again what it was told.
+    def learn(self, snapshot: Snapshot) -> None:
+        """Learn the state of the job.
 
-        What the driver waits for and what it has it says with each connection, and objects come again because their
-        owners send again what was not acknowledged. Nobody is welcome before `learn`: whom this party has joined,
-        given up or seen leave is not known here.
+        With an epoch that is over ends what is left of it, and what still comes of it is dropped. When the job has
+        begun a driver of a peer that is started anew cannot take its predecessor's place any more.
+
+        A receiver that has taken the place of one that was killed learns by the first one whom this party has joined,
+        given up or seen leave, and must not listen before that. Objects come again because their owners send again
+        what was not acknowledged.
         """
-        self._awaiting_snapshot = True
-        self._tell_driver(PeerEvent(PeerEventKind.RESTARTED, self._hello.party))
-
-    def begin(self) -> None:
-        """The job has begun: a driver of a peer that is started anew cannot take its predecessor's place any more."""
-        self._begun = True
-
-    def learn(self, known: Known) -> None:
-        """Learn what the driver knows, after `revive`."""
-        self._awaiting_snapshot = False
-        self._begun |= known.begun
-        self._incarnations.update(known.incarnations)
+        self._begin(snapshot.epoch)
+        self._table.reset(snapshot.epoch)
+        self._begun |= snapshot.begun
         now = asyncio.get_running_loop().time()
-        for peer in self._hello.parties:
-            if peer != self._hello.party and (known.begun or peer in known.incarnations):
-                # Whoever falls silent from here on is missed, also if this life never hears of it.
-                self._liveness.heard(peer, now)
+        for peer, incarnation in snapshot.incarnations.items():
+            # Before the job has begun a later one may have greeted, which the driver has not heard of yet.
+            self._incarnations.setdefault(peer, incarnation)
+            if self._liveness.health(peer) is not Health.AWAITED:
+                continue
+            # Whoever falls silent from here on is missed, also if this life never hears of it.
+            self._liveness.heard(peer, now)
+            if peer in snapshot.left:
+                reason = snapshot.left[peer]
+                if reason is not None and reason.kind is Kind.PARTY_LOST:
+                    self._liveness.lost(peer)
+                else:
+                    self._liveness.left(peer)
         self._set_alarm()
-        for peer, reason in known.left.items():
-            if reason is not None and reason.kind is Kind.PARTY_LOST:
-                self._liveness.lost(peer)
-            else:
-                self._liveness.left(peer)
-            if reason is not None:
-                self._fail_all_of(peer, reason)
 
     def suspect(self, peer: str) -> None:
         """Something says that a peer may be gone: it has little time left to be heard."""
@@ -314,7 +241,7 @@ class Receiver:
         self._set_alarm()
 
     def confirm(self, keys: Iterable[Key]) -> None:
-        """Acknowledge objects: the driver has them."""
+        """Acknowledge objects: the driver has them, or has done with them."""
         by_peer: dict[str, list[Ack]] = {}
         for key in keys:
             self._forget_large(key)
@@ -330,46 +257,13 @@ class Receiver:
             self._forget_large(key)
             self._acknowledge(key.peer, [Ack(key.id, Receipt.DELIVERED)])
 
-    def reset(self, epoch: int) -> None:
-        """Begin an epoch: drop what is left of earlier ones, and what still comes of them.
-
-        Args:
-            epoch: From now on the current one. Nothing happens if it is not later than the one before.
-        """
-        self._begin(epoch)
-        self._table.reset(epoch)
-
     def _begin(self, epoch: int) -> None:
         if epoch <= self._epoch:
             return
         self._epoch = epoch
         for key in [key for key in self._large if key.id.epoch < epoch]:
             self._forget_large(key)
-        events, self._events = self._events, {}
-        for number, event in events.items():
-            if event.notice is not None and self._is_stale(event.notice):
-                self._stale_notices += 1
-                self._answer(number)
-            else:
-                self._events[number] = event
-
-    async def events(self, handled: Handled | None = None) -> Batch:
-        """Wait until there is something to tell, and return all of it in order; nothing once closed.
-
-        Args:
-            handled: The last batch that is in safe hands: whoever told what is in it is told so.
-        """
-        if handled is not None and handled.life == self._life:
-            for number in [number for number in self._unacknowledged if number <= handled.number]:
-                self._answer(number)
-        # A reset may drop what this was woken for.
-        while not self._events and not self._closed:
-            self._news.clear()
-            await self._news.wait()
-        events = tuple(self._events.values())
-        self._events.clear()
-        self._newest.clear()
-        return Batch(Handled(self._life, self._told), events)
+        self._stale_notices += self.events.drop(self._is_stale)
 
     def unclaimed(self) -> dict[str, int]:
         """How many objects of each peer nobody has asked for."""
@@ -396,10 +290,6 @@ class Receiver:
         if hello.expects not in ("", self._hello.incarnation):
             # It may be about to say goodbye to the run before this one.
             raise Refusal(f"party {self._hello.party!r} was started anew after party {peer!r} had joined it")
-        if self._awaiting_snapshot:
-            raise NotNow(
-                f"the receiver of party {self._hello.party!r} was killed, and does not know yet whom it joined"
-            )
         other = self._incarnations.get(peer) != hello.incarnation
         # A driver that was started anew before the job had begun simply takes its predecessor's place. One that has
         # gone on to its next job, under whatever name, waits until this one is over here too.
@@ -409,12 +299,12 @@ class Receiver:
             raise NotNow(f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined")
         reason = disagreement(self._hello, hello)
         if reason is not None:
-            self._tell_driver(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason))
+            self.events.add(PeerEvent(PeerEventKind.DISAGREED, peer, reason=reason), renews=True)
             raise Refusal(reason)
         if other:
             self._table.started_anew(peer)
             self._incarnations[peer] = hello.incarnation
-            self._tell_driver(PeerEvent(PeerEventKind.GREETED, peer, hello.incarnation))
+            self.events.add(PeerEvent(PeerEventKind.GREETED, peer, hello.incarnation), renews=True)
         self._heard(peer)
         return self._hello
 
@@ -446,12 +336,10 @@ class Receiver:
         self._table.offer_broken(Key(peer, object_id))
 
     def on_notice(self, peer: str, notice: Notice) -> asyncio.Future[None] | None:
-        """Take in what a peer tells: fail what it says will not come, and pass the notice on to the driver.
+        """Take in what a peer tells, and pass it on to the driver.
 
-        Waits end here and not where the driver handles the event, because a failure and a goodbye arrive here in the
-        order in which they were told. After a goodbye without a failure nothing ends: what the peer had sent may
-        still be on its way, and whether it left too early is for the driver to judge. What speaks for a party that
-        it does not come from is dropped.
+        What speaks for a party that it does not come from is dropped. What will never come stays in the table until the
+        driver has done with it: it may be on its way, and whether a peer left too early is for the driver to judge.
         """
         self._heard(peer)
         if notice.failure is not None:
@@ -474,28 +362,18 @@ class Receiver:
             return None
         if notice.kind not in _RENEWED and self._is_full(peer):
             return _not_taken()
-        if notice.objects and not all(self._table.takes(Key(peer, object_id)) for object_id in notice.objects):
-            return _not_taken()
         if notice.kind is NoticeKind.GOODBYE:
             self._liveness.left(peer)
-            if notice.failure is not None:
-                self._fail_all_of(peer, notice.failure)
-        elif notice.failure is not None:
-            # A LATCHED names no objects.
-            for object_id in notice.objects:
-                key = Key(peer, object_id)
-                self._carry_out(key, self._table.failed(key, notice.failure))
-        self._tell_driver(PeerEvent(PeerEventKind.NOTICE, peer, notice=notice))
+        event = PeerEvent(PeerEventKind.NOTICE, peer, notice=notice)
         if notice.kind in _RENEWED:
+            self.events.add(event, renews=True)
             return None
         # Told to nobody but this process, it would be lost with it; so its peer keeps it until the driver has it.
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._unacknowledged[self._told] = (peer, taken)
-        return taken
+        return self.events.add_acknowledged(event)
 
     def _is_full(self, peer: str) -> bool:
         """Whether nothing more of a peer can be passed on to the driver now."""
-        return self._closed or sum(who == peer for who, _ in self._unacknowledged.values()) >= MAX_UNACKNOWLEDGED
+        return self._closed or self.events.unacknowledged(peer) >= MAX_UNACKNOWLEDGED
 
     def _heard(self, peer: str) -> None:
         """A frame of a peer has come, whatever is in it: it is there."""
@@ -517,7 +395,7 @@ class Receiver:
     def _look_at_leases(self) -> None:
         for change in self._liveness.tick(asyncio.get_running_loop().time()):
             if change.health is Health.LOST:
-                self._tell_driver(PeerEvent(PeerEventKind.LOST, change.peer, silent_s=change.silent_s))
+                self.events.add(PeerEvent(PeerEventKind.LOST, change.peer, silent_s=change.silent_s))
             else:
                 logger.info("nothing was heard of party %r for %.1f s", change.peer, change.silent_s)
         self._set_alarm()
@@ -526,22 +404,15 @@ class Receiver:
         return notice.epoch < self._epoch and notice.kind not in _OF_THE_PROCESS
 
     def _carry_out(self, key: Key, arrival: Arrival[Parcel]) -> None:
-        if arrival.resolution is not None:
-            parcel, failure = arrival.resolution
-            if parcel is None:
-                self._forget_large(key)
-                self._deliver(Arrived(key, failure=failure))
-            elif parcel.nbytes + parcel.overhead > LARGE_BYTES or key in self._large:
+        parcel = arrival.payload
+        if parcel is not None:
+            if parcel.nbytes + parcel.overhead > LARGE_BYTES or key in self._large:
                 self._announce_large(key).set_result(parcel)
             else:
                 self._deliver(Arrived(key, SmallValue(parcel.header, tuple(map(bytes, parcel.buffers)))))
         if arrival.reply is not None:
             limit = self._max_object_bytes or 0 if arrival.reply is Reply.REFUSED else 0
             self._acknowledge(key.peer, [Ack(key.id, _RECEIPTS[arrival.reply], limit)])
-
-    def _fail_all_of(self, peer: str, failure: Failure) -> None:
-        for key in self._table.left(peer, failure):
-            self._carry_out(key, Arrival(Resolution(None, failure)))
 
     def _announce_large(self, key: Key) -> asyncio.Future[Parcel | None]:
         """Have the driver take an object that is here, or on its way."""
@@ -585,24 +456,6 @@ class Receiver:
         # Without a stream nothing is lost: the peer sends again what was not acknowledged, and is answered then.
         if send is not None:
             send(acks)
-
-    def _tell_driver(self, event: PeerEvent) -> None:
-        self._told += 1
-        kind = event.kind if event.notice is None else event.notice.kind
-        if kind in _RENEWED or kind in (PeerEventKind.GREETED, PeerEventKind.DISAGREED):
-            # A peer may say these as often as it likes, and costs this process no more than one of each.
-            older = self._newest.get((event.peer, kind))
-            if older is not None:
-                self._events.pop(older, None)
-            self._newest[event.peer, kind] = self._told
-        self._events[self._told] = event
-        self._news.set()
-
-    def _answer(self, number: int) -> None:
-        """What was told with this event is in safe hands, or is of no use any more."""
-        _, taken = self._unacknowledged.pop(number, ("", None))
-        if taken is not None and not taken.done():
-            taken.set_result(None)
 
 
 def _drop(arrived: Sequence[Arrived]) -> None:

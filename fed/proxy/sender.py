@@ -1,7 +1,7 @@
 """The sender proxy: serializes an object once for each push, sends it to the parties that need it, awaits the receipts.
 
-It keeps no state that matters: a pending `Sender.push` call *is* the outbox entry. Where Ray repeats the call on a
-restarted actor, everything goes out again and the receivers drop what they already had.
+It keeps no state that matters: a pending `Sender.push` call *is* the outbox entry. It is repeated on a sender that has
+taken the place of this one: everything goes out again, and the receivers drop what they already had.
 
 A push ends early where something will not be delivered. It names what is pending then, whose receipts are kept, settled
 or not, until the next push of it takes them up.
@@ -14,7 +14,6 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import enum
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -23,7 +22,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.outbox import Outbox
 from fed.object import ObjectId
-from fed.proxy.known import Known
+from fed.proxy.control import Snapshot
+from fed.proxy.events import EventQueue, PeerEvent, PeerEventKind
 from fed.serde.contract import Codec, EncodeError
 from fed.serde.encode_cost import is_small
 from fed.serde.receipt import SmallValue
@@ -48,8 +48,6 @@ __all__ = [
     "JoinProblem",
     "Pushed",
     "Sender",
-    "SenderEvent",
-    "SenderEventKind",
     "Undelivered",
     "announce",
 ]
@@ -74,6 +72,9 @@ UNANSWERED_LEASES: Final = 0.5
 """How long a ping may go unanswered, in leases, until the link counts as broken. A busy machine answers late, and
 greetings by everyone would keep it busier still; but a connection that has silently gone must be made anew before the
 lease has run out."""
+
+TELL_S: Final = 30.0
+"""How long a peer may take to answer what it was told, until it is told again: its driver may be busy."""
 
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 1.0
@@ -130,31 +131,6 @@ class JoinProblem(NamedTuple):
     final: bool
 
 
-class SenderEventKind(enum.Enum):
-    """What the driver hears from its sender."""
-
-    RESTARTED = "RESTARTED"
-    """It was killed, and lives again; what it had been told is gone."""
-    REJECTED = "REJECTED"
-    """A peer that had joined refuses this party for good."""
-    ABSENT = "ABSENT"
-    """Nobody listens any more where a peer that had joined did."""
-
-
-class SenderEvent(NamedTuple):
-    """Something that the driver is to know of.
-
-    Attributes:
-        kind: What it is.
-        peer: For REJECTED and ABSENT: who.
-        reason: For REJECTED: a sentence.
-    """
-
-    kind: SenderEventKind
-    peer: str = ""
-    reason: str = ""
-
-
 def announce(make: Callable[[], Sender], notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
     """Greet and tell the peers who are up, with a sender that lives for no longer than this takes.
 
@@ -168,7 +144,7 @@ def announce(make: Callable[[], Sender], notices: Mapping[str, Sequence[Notice]]
         sender = make()
         try:
             await sender.connect(timeout_s)
-            await sender.tell(notices, timeout_s)
+            await asyncio.gather(*(sender.tell(peer, told, timeout_s) for peer, told in notices.items()))
         finally:
             await sender.close()
 
@@ -179,6 +155,9 @@ def announce(make: Callable[[], Sender], notices: Mapping[str, Sequence[Notice]]
 
 class Sender:
     """The sending end of one party.
+
+    Attributes:
+        events: What the driver is to be told.
 
     Args:
         hello: This party's greeting.
@@ -198,11 +177,9 @@ class Sender:
         lease_s: float = math.inf,
     ) -> None:
         self._codec = codec
-        self._events: collections.deque[SenderEvent] = collections.deque()
-        self._news = asyncio.Event()
-        self._closed = False
+        self.events = EventQueue()
         self._peers = {
-            peer: _Peer(link, hello, small_object_bytes, lease_s, self._tell_driver) for peer, link in links.items()
+            peer: _Peer(link, hello, small_object_bytes, lease_s, self.events) for peer, link in links.items()
         }
 
     async def connect(self, timeout_s: float) -> list[JoinProblem]:
@@ -284,65 +261,29 @@ class Sender:
             return Fault(Kind.DELIVERY, error.type_name, message=str(error))
         return Parcel(object_id, encoded.header, encoded.buffers)
 
-    async def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> dict[str, str]:
-        """Tell peers something, trying again until each has taken it or the time is up.
+    async def tell(self, peer: str, notices: Sequence[Notice], timeout_s: float = math.inf) -> str:
+        """Tell a peer something, in order, and again until it has taken it, never will, or the time is up.
 
         Returns:
-            For each peer that did not take everything: why.
+            The empty text if it has taken everything, else why not.
         """
-        names = list(notices)
-        outcomes = await asyncio.gather(*(self._peers[name].tell(notices[name], timeout_s) for name in names))
-        return {name: outcome for name, outcome in zip(names, outcomes, strict=True) if outcome}
+        return await self._peers[peer].tell(notices, timeout_s)
 
-    def begin(self, incarnations: Mapping[str, str]) -> None:
-        """The job has begun with these drivers of the peers, and has nothing to say to another one."""
-        for name, incarnation in incarnations.items():
-            self._peers[name].begin(incarnation)
+    def learn(self, snapshot: Snapshot) -> None:
+        """Learn the state of the job.
 
-    def revive(self) -> None:
-        """Take the place of a sender that was killed: have the driver say again what it was told.
-
-        The calls that were pending are repeated by the runtime; what they push goes out when a peer has answered.
+        With an epoch that is over end its pushes, and nothing in them is undelivered. A peer that has left, because of
+        a failure or because it had finished, acknowledges nothing more. If this sender has taken the place of one that
+        was killed it greets everyone; what was being pushed the runtime and the driver push again.
         """
-        self._tell_driver(SenderEvent(SenderEventKind.RESTARTED))
-        for peer in self._peers.values():
-            peer.revive()
-
-    def restore(self, known: Known) -> None:
-        """Learn what the driver knows, after `revive`, and greet everyone again."""
-        self.reset(known.epoch)
-        if known.begun:
-            self.begin(known.incarnations)
-        for peer, failure in known.left.items():
-            self.forget(peer, failure)
-        for one in self._peers.values():
-            one.greet_again()
-
-    async def events(self) -> list[SenderEvent]:
-        """Wait until there is something to tell the driver, and return all of it in order; nothing once closed."""
-        while not self._events and not self._closed:
-            self._news.clear()
-            await self._news.wait()
-        events = list(self._events)
-        self._events.clear()
-        return events
-
-    def _tell_driver(self, event: SenderEvent) -> None:
-        self._events.append(event)
-        self._news.set()
-
-    def forget(self, peer: str, failure: Failure | None) -> None:
-        """A peer has left, because of a failure or because it had finished: it will acknowledge nothing more."""
-        self._peers[peer].forget(failure)
-
-    def reset(self, epoch: int) -> None:
-        """Begin an epoch: forget what is left of earlier ones. Their pushes end, and nothing in them is undelivered.
-
-        Args:
-            epoch: From now on the current one.
-        """
-        for peer in self._peers.values():
-            peer.reset(epoch)
+        for name, peer in self._peers.items():
+            peer.reset(snapshot.epoch)
+            if snapshot.begun:
+                peer.begin(snapshot.incarnations.get(name, ""))
+            if name in snapshot.left:
+                peer.forget(snapshot.left[name])
+            if snapshot.greeted:
+                peer.greet_again()
 
     def statistics(self) -> dict[str, LinkStatistics]:
         """Counts for each peer."""
@@ -350,8 +291,7 @@ class Sender:
 
     async def close(self) -> None:
         """Close every link. Idempotent."""
-        self._closed = True
-        self._news.set()
+        self.events.close()
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
 
     def validate(self) -> None:
@@ -408,13 +348,13 @@ class _Peer:
         hello: Hello,
         small_object_bytes: int,
         lease_s: float,
-        tell_driver: Callable[[SenderEvent], None],
+        events: EventQueue,
     ) -> None:
         self._ping_s = lease_s / PINGS_PER_LEASE
         self._unanswered_s = lease_s * UNANSWERED_LEASES
         self._first_rejoin_s = min(max(lease_s / 2, FIRST_REJOIN_S), CONNECT_ATTEMPT_S)
         self._attempt_s = CONNECT_ATTEMPT_S
-        self._tell_driver = tell_driver
+        self._events = events
         self._pinging = False
         self.link = link
         self.outbox: Outbox[Parcel] = Outbox()
@@ -479,7 +419,7 @@ class _Peer:
                 # Of one that had joined it may be the moment in which a certificate is renewed, there or here. Whether
                 # it comes back is for the lease to say.
                 if isinstance(error, PeerAbsent) and self._expected and not self._left:
-                    self._tell_driver(SenderEvent(SenderEventKind.ABSENT, self.link.peer))
+                    self._events.add(PeerEvent(PeerEventKind.ABSENT, self.link.peer), renews=True)
                 self._attempt_s = min(2 * self._attempt_s, CONNECT_ATTEMPT_S)
                 if loop.time() + retry_s >= deadline:
                     return JoinProblem(self.link.peer, str(error), final=False)
@@ -497,13 +437,12 @@ class _Peer:
     def begin(self, incarnation: str) -> None:
         self._expected = incarnation
 
-    def revive(self) -> None:
-        self._joined = True
-
     def greet_again(self) -> None:
-        """Unless that has been done, or is no use any more."""
-        if not self._connected.is_set() and not self._gone and not self._closed:
-            self._spawn(self._rejoin())
+        """It has answered a greeting of the sender in whose place this is, if it has answered none of this one."""
+        if not self._joined:
+            self._joined = True
+            if not self._gone and not self._closed:
+                self._spawn(self._rejoin())
 
     def receipt(self, object_id: ObjectId) -> _Receipt | None:
         """The receipt of an object that was put before or need not be put at all, None of any other."""
@@ -544,17 +483,18 @@ class _Peer:
             self._flushing = True
             self._spawn(self._send_queued())
 
-    async def tell(self, notices: Sequence[Notice], timeout_s: float) -> str | None:
+    async def tell(self, notices: Sequence[Notice], timeout_s: float) -> str:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         retry_s = FIRST_RETRY_S
         waiting = collections.deque(notices)
         while waiting:
-            left_s = deadline - loop.time()
-            if left_s <= 0:
+            began = loop.time()
+            within_s = min(deadline - began, TELL_S)
+            if within_s <= 0:
                 return f"party {self.link.peer!r} did not take a notice within {timeout_s:g} s"
             try:
-                await self.link.tell(waiting[0], timeout_s=left_s)
+                await self.link.tell(waiting[0], timeout_s=within_s)
                 waiting.popleft()
             except (PeerRefused, PeerUntrusted) as error:
                 return str(error)
@@ -563,12 +503,12 @@ class _Peer:
                 hopeless = self._gone or self._closed or not (self._joined or self._joining)
                 if hopeless or loop.time() + retry_s >= deadline:
                     return str(error)
-                if self._connected.is_set():
+                if self._connected.is_set() and loop.time() < began + within_s:
                     self._down()
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._connected.wait(), retry_s)
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
-        return None
+        return ""
 
     def forget(self, failure: Failure | None) -> None:
         if failure is not None:
@@ -587,6 +527,8 @@ class _Peer:
             upload.cancel()
 
     def _forget(self, reason: Fault) -> None:
+        if self._gone:
+            return
         self._take_leave(reason)
         self._gone = True
         self._connected.clear()
@@ -634,7 +576,7 @@ class _Peer:
                 # It had joined, and will have nothing more to do with us: no use to go on asking. Where one that has
                 # finished was, anybody may listen by now.
                 if not self._left:
-                    self._tell_driver(SenderEvent(SenderEventKind.REJECTED, self.link.peer, problem.reason))
+                    self._events.add(PeerEvent(PeerEventKind.REJECTED, self.link.peer, reason=problem.reason))
                 # The reason is the peer's text, or names what is this party's own: no detail, which everybody is told.
                 self._forget(Fault(Kind.PARTY_LOST, "PartyLostError", detail=REJECTED, message=problem.reason))
                 return

@@ -22,14 +22,11 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fed.core.failure import Failure, Fault
+from fed.core.failure import Fault
 from fed.core.rendezvous import Key
-from fed.proxy.arriving import Deliver
-from fed.proxy.known import Known
-from fed.proxy.receiver import Handled
+from fed.proxy.direct import DirectClients
 from fed.proxy.sender import Delivery
 from fed.runtime.arguments import Shape
-from fed.serde.receipt import SmallValue
 from fed.transport.contract import Notice
 
 __all__ = [
@@ -160,23 +157,28 @@ class FetchFailed(Exception):
 
 
 class Proxies(abc.ABC):
-    """The two proxies as the driver sees them. Every method returns at once; references tell the rest."""
+    """The two proxies as the driver sees them. Every method returns at once; references tell the rest.
+
+    Attributes:
+        direct: What the driver says to them, and hears of them, without the runtime.
+    """
+
+    direct: DirectClients
 
     @abc.abstractmethod
     def started(self) -> Ref:
-        """Resolves to None when the receiver listens, or to the sentence that says why it cannot."""
+        """Resolves to None when the receiver listens, or to the sentence that says why it cannot.
+
+        Ask again when it was killed and lives again.
+        """
+
+    @abc.abstractmethod
+    def ended(self) -> Sequence[Ref]:
+        """Each resolves when a proxy was closed, and fails when it has gone for good."""
 
     @abc.abstractmethod
     def connect(self, timeout_s: float) -> Ref:
         """Greet every peer. Resolves to a list of `fed.proxy.sender.JoinProblem`."""
-
-    @abc.abstractmethod
-    def listen(self, deliver: Deliver) -> None:
-        """Have what is expected handed to this as it arrives, on a thread of its own; it must not raise."""
-
-    @abc.abstractmethod
-    def expect(self, keys: Sequence[Key]) -> None:
-        """Have objects of peers handed over when they are there."""
 
     @abc.abstractmethod
     def take(self, key: Key) -> Submission:
@@ -187,63 +189,12 @@ class Proxies(abc.ABC):
         """
 
     @abc.abstractmethod
-    def confirm(self, keys: Sequence[Key]) -> None:
-        """These large objects are in this runtime's store."""
-
-    @abc.abstractmethod
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
-        """Send results that exist.
+        """Send results that exist, of which there is no receipt.
 
         Resolves to a `fed.proxy.sender.Pushed`: when all is settled, or as soon as something is undeliverable. Push
         what it calls pending again, with the same references; nothing is sent twice.
         """
-
-    @abc.abstractmethod
-    def push_small(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> Ref:
-        """As `push`, for results of which there is a receipt."""
-
-    @abc.abstractmethod
-    def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
-        """Tell peers something. Resolves to a mapping from peer to the reason why it did not take it."""
-
-    @abc.abstractmethod
-    def forget(self, peer: str, failure: Failure | None) -> None:
-        """A peer left, because of a failure or because it had finished: settle what it has not acknowledged."""
-
-    @abc.abstractmethod
-    def reset(self, epoch: int) -> Sequence[Ref]:
-        """Begin an epoch: nothing of earlier ones is expected any more, and what is pushed of them counts as delivered.
-
-        When all of these have resolved, both proxies have let go of earlier epochs.
-        """
-
-    @abc.abstractmethod
-    def events(self, handled: Handled | None) -> Ref:
-        """Resolves to a `fed.proxy.receiver.Batch` as soon as there is something to tell; to an empty one once closed.
-
-        Args:
-            handled: The last batch that has been handled.
-        """
-
-    @abc.abstractmethod
-    def sender_events(self) -> Ref:
-        """Resolves to a list of `fed.proxy.sender.SenderEvent` as soon as there is one; to none once closed."""
-
-    @abc.abstractmethod
-    def suspect(self, peer: str) -> None:
-        """Something says that a peer may be gone; see `fed.proxy.receiver.Receiver.suspect`."""
-
-    @abc.abstractmethod
-    def begin(self, incarnations: Mapping[str, str]) -> None:
-        """The job has begun, with these drivers of the peers: no other one can take the place of one of them now."""
-
-    @abc.abstractmethod
-    def restore_sender(self, known: Known) -> None:
-        """Tell a sender that lives again what it has to know; see `fed.proxy.sender.Sender.restore`."""
-
-    @abc.abstractmethod
-    def restore_receiver(self, known: Known) -> None:
-        """Tell a receiver that lives again what it has to know; see `fed.proxy.receiver.Receiver.learn`."""
 
     @abc.abstractmethod
     def unclaimed(self) -> Ref:

@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import inspect
 import logging
+import math
 import pickle
 import queue
 import threading
@@ -22,16 +23,14 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import cloudpickle
 
-from fed.channel import ByRole, Role
+from fed.channel import Role
 from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.clock import SYSTEM_CLOCK, Clock
-from fed.core.failure import Failure, Fault, Kind
+from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
-from fed.proxy.arriving import ArrivalClient, ArrivalServer, Deliver
-from fed.proxy.known import Known
-from fed.proxy.pushing import PushClient, PushServer
-from fed.proxy.receiver import Handled, NotHere, Receiver
+from fed.proxy.direct import DirectClients, DirectServer, serve_receiver, serve_sender
+from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
@@ -48,7 +47,7 @@ from fed.runtime.contract import (
     Submission,
     TaskBody,
 )
-from fed.serde.receipt import SmallCodec, SmallValue
+from fed.serde.receipt import SmallCodec
 from fed.transport.contract import AddressInUse, Notice
 
 __all__ = ["LocalRuntime"]
@@ -388,14 +387,6 @@ class _Proxy(Protocol):
 
     def validate(self) -> None: ...
 
-    def revive(self) -> None: ...
-
-
-class _Server(Protocol):
-    """A proxy's end of the direct channel."""
-
-    async def close(self) -> None: ...
-
 
 class _Host(Generic[P]):
     """One proxy, and the calls of it that have not ended. Belongs to the event loop.
@@ -408,13 +399,13 @@ class _Host(Generic[P]):
         serve: Begins to serve its end of the direct channel.
     """
 
-    def __init__(self, make: Callable[[], P], serve: Callable[[P], _Server]) -> None:
+    def __init__(self, make: Callable[[], P], serve: Callable[[P], DirectServer]) -> None:
         self._make = make
         self._serve = serve
         self._proxy = make()
         self._server = serve(self._proxy)
         # What the proxy began its life with, and begins every later one with.
-        self._start: Callable[[P], Coroutine[Any, Any, str | None]] | None = None
+        self._start: Callable[[P, DirectServer], Coroutine[Any, Any, str | None]] | None = None
         self._trouble: str | None = None
         # Counts restarts: a call that began in an earlier life has no outcome.
         self._life = 0
@@ -443,15 +434,10 @@ class _Host(Generic[P]):
             finally:
                 self._calls.discard(call)
 
-    def post(self, method: Callable[[P], object]) -> None:
-        """Run a method that takes no time. A proxy that is just being restarted misses it, and does not need it."""
-        if self._alive.is_set():
-            method(self._proxy)
-
-    async def start(self, method: Callable[[P], Coroutine[Any, Any, str | None]]) -> str | None:
+    async def start(self, method: Callable[[P, DirectServer], Coroutine[Any, Any, str | None]]) -> str | None:
         """Run the method that a proxy begins with, in each of its lives once. Returns why it cannot begin."""
         if self._start is None:
-            self._trouble = await self.call(method)
+            self._trouble = await self.call(lambda proxy: method(proxy, self._server))
             self._start = method
         else:
             await self._alive.wait()
@@ -471,10 +457,9 @@ class _Host(Generic[P]):
             await self._end()
             await asyncio.gather(*calls, return_exceptions=True)
             self._proxy = self._make()
-            self._proxy.revive()
             self._server = self._serve(self._proxy)
             if self._start is not None:
-                self._trouble = await self._start(self._proxy)
+                self._trouble = await self._start(self._proxy, self._server)
             self._alive.set()
 
     async def close(self) -> None:
@@ -503,20 +488,15 @@ class _LocalProxies(Proxies):
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"fed-{party}-proxies", daemon=True)
         self._thread.start()
         self._running: set[concurrent.futures.Future[Any]] = set()
-        self._pushes, self._arrivals = PushClient(), ArrivalClient()
+        self.direct = DirectClients()
         self._channel = MemoryDriverEnd(party, clock)
-        self._channel.start(ByRole({Role.SENDER: self._pushes, Role.RECEIVER: self._arrivals}))
-
-        def serve_sender(sender: Sender) -> PushServer:
-            return PushServer(MemoryProxyEnd(self._channel, Role.SENDER), sender.push)
-
-        def serve_receiver(receiver: Receiver) -> ArrivalServer:
-            server = ArrivalServer(MemoryProxyEnd(self._channel, Role.RECEIVER), receiver)
-            receiver.attach(server.deliver)
-            return server
+        self.direct.start(self._channel)
 
         async def make() -> tuple[_Host[Sender], _Host[Receiver]]:
-            return _Host(sender, serve_sender), _Host(receiver, serve_receiver)
+            return (
+                _Host(sender, lambda made: serve_sender(MemoryProxyEnd(self._channel, Role.SENDER), made)),
+                _Host(receiver, lambda made: serve_receiver(MemoryProxyEnd(self._channel, Role.RECEIVER), made)),
+            )
 
         self._sender, self._receiver = asyncio.run_coroutine_threadsafe(make(), self._loop).result()
 
@@ -526,14 +506,9 @@ class _LocalProxies(Proxies):
     def connect(self, timeout_s: float) -> Ref:
         return self._run(self._sender.call(lambda sender: sender.connect(timeout_s)))
 
-    def listen(self, deliver: Deliver) -> None:
-        self._arrivals.listen(deliver)
-
-    def expect(self, keys: Sequence[Key]) -> None:
-        self._arrivals.expect(keys)
-
-    def confirm(self, keys: Sequence[Key]) -> None:
-        self._arrivals.confirm(keys)
+    def ended(self) -> Sequence[Ref]:
+        # No event loop of a process goes without the process.
+        return ()
 
     def take(self, key: Key) -> Submission:
         (result,), done = _promises(1)
@@ -568,48 +543,6 @@ class _LocalProxies(Proxies):
             return await sender.push(deliveries, values)
 
         return self._run(self._sender.call(push))
-
-    def push_small(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> Ref:
-        return _answered(self._pushes.push(deliveries, values))
-
-    def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
-        return self._run(self._sender.call(lambda sender: sender.tell(notices, timeout_s)))
-
-    def forget(self, peer: str, failure: Failure | None) -> None:
-        self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.forget(peer, failure))
-
-    def reset(self, epoch: int) -> Sequence[Ref]:
-        self._arrivals.reset(epoch)
-
-        async def reset_sender(sender: Sender) -> None:
-            sender.reset(epoch)
-
-        async def reset_receiver(receiver: Receiver) -> None:
-            receiver.reset(epoch)
-
-        return self._run(self._sender.call(reset_sender)), self._run(self._receiver.call(reset_receiver))
-
-    def events(self, handled: Handled | None) -> Ref:
-        # Not among the pending: it ends by itself, with nothing, when the receiver closes.
-        return self._run(self._receiver.call(lambda receiver: receiver.events(handled)), pending=False)
-
-    def sender_events(self) -> Ref:
-        return self._run(self._sender.call(lambda sender: sender.events()), pending=False)
-
-    def suspect(self, peer: str) -> None:
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.suspect(peer))
-
-    def begin(self, incarnations: Mapping[str, str]) -> None:
-        self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.begin(incarnations))
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.begin())
-
-    def restore_sender(self, known: Known) -> None:
-        self._loop.call_soon_threadsafe(self._sender.post, lambda sender: sender.restore(known))
-
-    def restore_receiver(self, known: Known) -> None:
-        # A copy, as by Ray: the receiver changes its own.
-        state = _Blob.of(known)
-        self._loop.call_soon_threadsafe(self._receiver.post, lambda receiver: receiver.learn(state.value()))
 
     def unclaimed(self) -> Ref:
         async def unclaimed(receiver: Receiver) -> Any:
@@ -675,24 +608,11 @@ class _LocalProxies(Proxies):
         return future
 
 
-def _answered(answer: concurrent.futures.Future[Any]) -> _Future:
-    """A reference that resolves to what an answer over the direct channel is."""
-    future: _Future = concurrent.futures.Future()
-
-    def end(ended: concurrent.futures.Future[Any]) -> None:
-        error = ended.exception()
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(_Blob.of(ended.result()))
-
-    answer.add_done_callback(end)
-    return future
-
-
-async def _listen(receiver: Receiver) -> str | None:
+async def _listen(receiver: Receiver, server: DirectServer) -> str | None:
     """Let a receiver listen. Returns why it cannot."""
     try:
+        # Before it knows whom this party has joined it must not be greeted.
+        await server.reach(math.inf)
         await receiver.start()
     except (AddressInUse, ConfigError) as error:
         return str(error)

@@ -6,7 +6,6 @@ Public Ray API only. What is relied on was established by experiment and is name
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import dataclasses
 import functools
 import inspect
@@ -20,17 +19,14 @@ from typing import Any, Final
 
 import ray
 
-from fed.channel import ByRole, ChannelError, DriverEnd, Role
+from fed.channel import ChannelError, DriverEnd, Role
 from fed.channel.sockets import SocketAddress
 from fed.config import Config
-from fed.core.failure import Failure
 from fed.core.liveness import RESTART_S
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
-from fed.proxy.arriving import ArrivalClient, ArrivalServer, Deliver
-from fed.proxy.known import Known
-from fed.proxy.pushing import PushClient, PushServer
-from fed.proxy.receiver import Handled, NotHere, Receiver
+from fed.proxy.direct import DirectClients, serve_receiver, serve_sender
+from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
 from fed.runtime.arguments import Shape
@@ -51,7 +47,7 @@ from fed.runtime.contract import (
 from fed.runtime.faults import fault_of, outcome_of
 from fed.runtime.placement import why_no_room
 from fed.serde.data import DataCodec
-from fed.serde.receipt import SmallCodec, SmallValue
+from fed.serde.receipt import SmallCodec
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello, Notice
 from fed.transport.grpc import GrpcLink, GrpcListener
@@ -105,14 +101,14 @@ class RayRuntime(Runtime):
         if not ray.is_initialized():
             self._init_ray()
         self._check_placement()
-        pushes, arrivals = PushClient(), ArrivalClient()
+        direct = DirectClients()
         channel = driver_end(self._config)
         try:
-            channel.start(ByRole({Role.SENDER: pushes, Role.RECEIVER: arrivals}))
+            direct.start(channel)
         except OSError as error:
             raise ConfigError(f"cannot make the socket that the proxies connect to: {error}") from error
         self._channel = channel
-        self._proxies = _RayProxies(self._config, self._hello, channel.address, pushes, arrivals)
+        self._proxies = _RayProxies(self._config, self._hello, channel.address, direct)
         return self._proxies
 
     def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
@@ -268,43 +264,18 @@ class FedSender:
     def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
         keep_freed_memory()
         self._sender = build_sender(config, hello)
-        self._pushes = PushServer(proxy_end(config, channel, drivers_node, Role.SENDER), self._sender.push)
-        if _was_killed():
-            self._sender.revive()
+        self._server = serve_sender(proxy_end(config, channel, drivers_node, Role.SENDER), self._sender)
+        self._closed = asyncio.Event()
 
     async def connect(self, timeout_s: float) -> Any:
         """See `fed.proxy.sender.Sender.connect`."""
         # The peers are greeted in any case: else they could not be told that this party cannot start [E33].
-        _, problems = await asyncio.gather(self._pushes.reach.wait(REACH_S), self._sender.connect(timeout_s))
+        _, problems = await asyncio.gather(self._server.reach(REACH_S), self._sender.connect(timeout_s))
         return problems
 
     async def push(self, deliveries: Sequence[Delivery], *values: Any) -> Any:
         """See `fed.proxy.sender.Sender.push`."""
         return await self._sender.push(deliveries, values)
-
-    async def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Any:
-        """See `fed.proxy.sender.Sender.tell`."""
-        return await self._sender.tell(notices, timeout_s)
-
-    async def begin(self, incarnations: Mapping[str, str]) -> None:
-        """See `fed.proxy.sender.Sender.begin`."""
-        self._sender.begin(incarnations)
-
-    async def restore(self, known: Known) -> None:
-        """See `fed.proxy.sender.Sender.restore`."""
-        self._sender.restore(known)
-
-    async def forget(self, peer: str, failure: Failure | None) -> None:
-        """See `fed.proxy.sender.Sender.forget`."""
-        self._sender.forget(peer, failure)
-
-    async def reset(self, epoch: int) -> None:
-        """See `fed.proxy.sender.Sender.reset`."""
-        self._sender.reset(epoch)
-
-    async def events(self) -> Any:
-        """See `fed.proxy.sender.Sender.events`."""
-        return await self._sender.events()
 
     async def statistics(self) -> Any:
         """See `fed.proxy.sender.Sender.statistics`."""
@@ -312,8 +283,13 @@ class FedSender:
 
     async def close(self) -> None:
         """See `fed.proxy.sender.Sender.close`."""
-        await self._pushes.close()
+        await self._server.close()
         await self._sender.close()
+        self._closed.set()
+
+    async def ended(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
 
 
 class FedReceiver:
@@ -322,18 +298,16 @@ class FedReceiver:
     def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
         keep_freed_memory()
         self._receiver = build_receiver(config, hello)
-        self._arrivals = ArrivalServer(proxy_end(config, channel, drivers_node, Role.RECEIVER), self._receiver)
-        self._receiver.attach(self._arrivals.deliver)
+        self._server = serve_receiver(proxy_end(config, channel, drivers_node, Role.RECEIVER), self._receiver)
+        self._closed = asyncio.Event()
         # Started here because a restarted actor runs its constructor again, but no call that had completed.
-        killed = _was_killed()
-        self._start = asyncio.ensure_future(self._listen(RESTART_S if killed else 0.0))
-        if killed:
-            self._receiver.revive()
+        self._start = asyncio.ensure_future(self._listen(RESTART_S if _was_killed() else 0.0))
 
     async def _listen(self, patience_s: float) -> str | None:
         try:
+            # Before it knows whom this party has joined it must not be greeted.
+            await self._server.reach(REACH_S)
             await self._receiver.start(patience_s)
-            await self._arrivals.reach.wait(REACH_S)
         except (AddressInUse, ChannelError, ConfigError) as error:
             return str(error)
         return None
@@ -350,42 +324,24 @@ class FedReceiver:
             # Also where Ray makes a value again that its store has lost.
             raise ray.exceptions.ObjectLostError(str(error), "", "") from None
 
-    async def suspect(self, peer: str) -> None:
-        """See `fed.proxy.receiver.Receiver.suspect`."""
-        self._receiver.suspect(peer)
-
-    async def begin(self) -> None:
-        """See `fed.proxy.receiver.Receiver.begin`."""
-        self._receiver.begin()
-
-    async def restore(self, known: Known) -> None:
-        """See `fed.proxy.receiver.Receiver.learn`."""
-        self._receiver.learn(known)
-
     async def unclaimed(self) -> Any:
         """See `fed.proxy.receiver.Receiver.unclaimed`."""
         return self._receiver.unclaimed()
 
-    async def reset(self, epoch: int) -> None:
-        """See `fed.proxy.receiver.Receiver.reset`."""
-        self._receiver.reset(epoch)
-
-    async def events(self, handled: Handled | None) -> Any:
-        """See `fed.proxy.receiver.Receiver.events`."""
-        return await self._receiver.events(handled)
-
     async def close(self) -> None:
         """See `fed.proxy.receiver.Receiver.close`."""
-        await self._arrivals.close()
+        await self._server.close()
         await self._receiver.close()
+        self._closed.set()
+
+    async def ended(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
 
 
 class _RayProxies(Proxies):
-    def __init__(
-        self, config: Config, hello: Hello, channel: SocketAddress, pushes: PushClient, arrivals: ArrivalClient
-    ) -> None:
-        self._pushes = pushes
-        self._arrivals = arrivals
+    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, direct: DirectClients) -> None:
+        self.direct = direct
         # The handler is the driver's own, and may be anything; the proxies need the rest.
         config = dataclasses.replace(config, failure_handler=None)
         # Kept by Ray for every life of the actor, so that one that is killed finds its address again.
@@ -395,62 +351,23 @@ class _RayProxies(Proxies):
         self._receiver = ray.remote(FedReceiver).options(**options).remote(*arguments)
         # Bound once, since binding costs more than calling. What is told to a proxy that is gone needs no repeating.
         self._take = self._receiver.take.options(num_returns=2)
-        self._forget = self._sender.forget.options(max_task_retries=0)
         self._close_sender = self._sender.close.options(max_task_retries=0)
         self._close_receiver = self._receiver.close.options(max_task_retries=0)
 
     def started(self) -> Ref:
         return self._receiver.started.remote()
 
+    def ended(self) -> Sequence[Ref]:
+        return self._sender.ended.remote(), self._receiver.ended.remote()
+
     def connect(self, timeout_s: float) -> Ref:
         return self._sender.connect.remote(timeout_s)
-
-    def listen(self, deliver: Deliver) -> None:
-        self._arrivals.listen(deliver)
-
-    def expect(self, keys: Sequence[Key]) -> None:
-        self._arrivals.expect(keys)
 
     def take(self, key: Key) -> Submission:
         return _submission(self._take.remote(key))
 
-    def confirm(self, keys: Sequence[Key]) -> None:
-        self._arrivals.confirm(keys)
-
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
         return self._sender.push.remote(deliveries, *refs)
-
-    def push_small(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> Ref:
-        return _Answer(self._pushes.push(deliveries, values))
-
-    def tell(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> Ref:
-        return self._sender.tell.remote(notices, timeout_s)
-
-    def forget(self, peer: str, failure: Failure | None) -> None:
-        self._forget.remote(peer, failure)
-
-    def reset(self, epoch: int) -> Sequence[Ref]:
-        self._arrivals.reset(epoch)
-        return self._sender.reset.remote(epoch), self._receiver.reset.remote(epoch)
-
-    def events(self, handled: Handled | None) -> Ref:
-        return self._receiver.events.remote(handled)
-
-    def sender_events(self) -> Ref:
-        return self._sender.events.remote()
-
-    def suspect(self, peer: str) -> None:
-        self._receiver.suspect.remote(peer)
-
-    def begin(self, incarnations: Mapping[str, str]) -> None:
-        self._sender.begin.remote(incarnations)
-        self._receiver.begin.remote()
-
-    def restore_sender(self, known: Known) -> None:
-        self._sender.restore.remote(known)
-
-    def restore_receiver(self, known: Known) -> None:
-        self._receiver.restore.remote(known)
 
     def unclaimed(self) -> Ref:
         return self._receiver.unclaimed.remote()
@@ -465,17 +382,6 @@ class _RayProxies(Proxies):
         """End both actors."""
         ray.kill(self._sender)
         ray.kill(self._receiver)
-
-
-class _Answer:
-    """An answer over the direct channel, to be watched as a reference of Ray's."""
-
-    def __init__(self, answer: concurrent.futures.Future[Any]) -> None:
-        self._answer = answer
-
-    def future(self) -> concurrent.futures.Future[Any]:
-        """As `ray.ObjectRef.future`."""
-        return self._answer
 
 
 class _Frozen:

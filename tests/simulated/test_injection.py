@@ -16,9 +16,10 @@ from fed.core.failure import Failure, Kind
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.arriving import Arrived
-from fed.proxy.known import Known
-from fed.proxy.receiver import Handled, PeerEventKind, Receiver
-from fed.proxy.sender import Delivery, Sender, SenderEventKind
+from fed.proxy.control import Snapshot
+from fed.proxy.events import PeerEvent, PeerEventKind
+from fed.proxy.receiver import Receiver
+from fed.proxy.sender import Delivery, Sender
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
@@ -32,11 +33,14 @@ from fed.transport.contract import (
     Notice,
     NoticeKind,
     Parcel,
+    PeerAbsent,
     PeerRefused,
     PeerUnreachable,
 )
 from fed.transport.memory import MemoryNetwork
 from tests.support import transports
+from tests.support.eventually import eventually
+from tests.support.runtimes import begin, ending
 from tests.support.worlds import LIMIT_S, PARTIES, MemoryWorld, content, hello, parcel, run
 
 READY = Notice(NoticeKind.READY, 0)
@@ -571,15 +575,42 @@ def test_the_end_of_the_simulation_lets_go_of_what_hangs(place: str) -> None:
 # Proxies that are killed
 
 
+class Heard:
+    """Notes what the proxies of one party say to its driver (`fed.proxy.control.Listener`)."""
+
+    def __init__(self, changed: threading.Condition) -> None:
+        self._changed = changed
+        self.events: list[PeerEvent] = []
+        self.restarts = 0
+        # The driver is not busy.
+        self.handles = threading.Event()
+        self.handles.set()
+
+    def handle(self, events: Sequence[PeerEvent]) -> None:
+        with self._changed:
+            self.events.extend(events)
+            self._changed.notify_all()
+        self.handles.wait(LIMIT_S)
+
+    def lives_again(self) -> None:
+        with self._changed:
+            self.restarts += 1
+            self._changed.notify_all()
+
+    @property
+    def notices(self) -> list[Notice]:
+        return [event.notice for event in self.events if event.notice is not None]
+
+
 class Pair:
     """The runtimes of alice and bob, joined."""
 
     def __init__(self) -> None:
-        network = MemoryNetwork()
+        self.network = network = MemoryNetwork()
         codec = DataCodec()
         self.made: list[str] = []
-        self.handled: dict[str, Handled] = {}
         self.changed = threading.Condition()
+        self.heard = {party: Heard(self.changed) for party in ("alice", "bob")}
         self.arrived: dict[Key, Arrived] = {}
 
         def runtime(party: str, peer: str) -> LocalRuntime:
@@ -596,18 +627,24 @@ class Pair:
         self.runtimes = {"alice": runtime("alice", "bob"), "bob": runtime("bob", "alice")}
         self.proxies: dict[str, Proxies] = {party: one.start() for party, one in self.runtimes.items()}
         for party, proxies in self.proxies.items():
-            proxies.listen(self.note)
+            proxies.direct.arrivals.listen(self.note)
+            begin(proxies, self.heard[party])
             assert self.end(party, proxies.started()).value is None
 
     def __enter__(self) -> Pair:
         for party in self.runtimes:
             assert self.end(party, self.proxies[party].connect(LIMIT_S)).value == []
         for party, proxies in self.proxies.items():
-            batch = self.end(party, proxies.events(None)).value
-            assert [event.kind for event in batch.events] == [PeerEventKind.GREETED]
-            self.handled[party] = batch.upto
+            self.until(lambda heard=self.heard[party]: heard.events)  # type: ignore[misc]
+            (event,) = self.heard[party].events
+            assert event.kind is PeerEventKind.GREETED
+            proxies.direct.publish(Snapshot(0, True, False, {event.peer: event.incarnation}, {}))
         self.made.clear()
         return self
+
+    def until(self, holds: Callable[[], object]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(holds, LIMIT_S)
 
     def note(self, arrivals: Sequence[Arrived]) -> None:
         with self.changed:
@@ -617,9 +654,8 @@ class Pair:
     def received(self, party: str, key: Key) -> Any:
         """The value of an object that is expected, in that party's hands."""
         while True:
-            with self.changed:
-                assert self.changed.wait_for(lambda: key in self.arrived, LIMIT_S)
-                arrived = self.arrived.pop(key)
+            self.until(lambda: key in self.arrived)
+            arrived = self.arrived.pop(key)
             if arrived.small is not None:
                 return SmallCodec().read(arrived.small)
             taken = self.proxies[party].take(key)
@@ -627,15 +663,13 @@ class Pair:
             # It was told by a receiver that was killed since, and is told again by the next one.
             if outcome.fault is None or outcome.fault.kind is not Kind.OBJECT_LOST:
                 assert outcome == Outcome(None, None, None)
-                self.proxies[party].confirm([key])
+                self.proxies[party].direct.arrivals.confirm([key])
                 (value,) = self.runtimes[party].fetch(taken.results)
                 return value
 
-    def restart_receiver(self, party: str, times: int = 1) -> None:
-        """Kill it, and tell the one in its place what a driver would."""
-        restarts = [self.runtimes[party].restart_receiver() for _ in range(times)]
-        assert [self.end(party, done).fault for done in restarts] == [None] * times
-        self.proxies[party].restore_receiver(KNOWN)
+    def restart_receiver(self, party: str) -> None:
+        """Kill it, and wait until the one in its place listens."""
+        assert self.end(party, self.runtimes[party].restart_receiver()).fault is None
 
     def __exit__(self, *_: object) -> None:
         for party, runtime in self.runtimes.items():
@@ -660,15 +694,41 @@ class Pair:
         return self.runtimes[party].submit(TaskBody(lambda: value, "value", {}), Call(())).results[0]
 
 
+def test_a_receiver_does_not_listen_before_its_driver_has_said_what_it_knows() -> None:
+    network, codec = MemoryNetwork(), DataCodec()
+    runtime = LocalRuntime(
+        "bob",
+        lambda: Sender(hello("bob"), {}, codec, small_object_bytes=1000),
+        lambda: Receiver(hello("bob"), network.listener("bob"), codec, max_stored_bytes=10**6),
+    )
+    proxies = runtime.start()
+    started = proxies.started()
+    # What it was asked after that it has answered.
+    assert ending(runtime, proxies.unclaimed()).value == {}
+
+    async def greet() -> None:
+        link = network.link("alice", "bob")
+        with pytest.raises(PeerAbsent):
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        begin(proxies)
+        assert (await asyncio.to_thread(ending, runtime, started)).value is None
+        await link.connect(hello("alice"), timeout_s=LIMIT_S)
+        await link.close()
+
+    run(greet())
+    for closed in proxies.close():
+        assert ending(runtime, closed).fault is None
+    runtime.close()
+
+
 KEY = Key("alice", ObjectId(0, 1, 0))
 DELIVERIES = [Delivery(KEY.id, ("bob",))]
-KNOWN = Known(0, False, {}, {})
 
 
 @pytest.mark.parametrize("value", [7, b"x" * 100_000], ids=["small", "large"])
 def test_a_receiver_that_is_killed_is_followed_by_one_that_gets_what_was_waited_for(value: Any) -> None:
     with Pair() as pair:
-        pair.proxies["bob"].expect([KEY])
+        pair.proxies["bob"].direct.arrivals.expect([KEY])
         pair.restart_receiver("bob")
         pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", value)])
         assert pair.received("bob", KEY) == value
@@ -682,7 +742,7 @@ def test_a_receiver_that_is_killed_again_and_again_loses_nothing(value: Any) -> 
         pushing = []
         keys = [Key("alice", ObjectId(0, number, 0)) for number in range(20)]
         for number, key in enumerate(keys):
-            pair.proxies["bob"].expect([key])
+            pair.proxies["bob"].direct.arrivals.expect([key])
             made = pair.value("alice", (number, value))
             pushing.append(pair.proxies["alice"].push([Delivery(key.id, ("bob",))], [made]))
             if number % 5 == 0:
@@ -698,12 +758,8 @@ def test_a_sender_that_is_killed_is_followed_by_one_that_has_its_pending_calls()
     with Pair() as pair:
         pushing = pair.proxies["alice"].push(DELIVERIES, [pair.value("alice", 7)])
         assert pair.end("alice", pair.runtimes["alice"].restart_sender()).fault is None
-        assert [event.kind for event in pair.end("alice", pair.proxies["alice"].sender_events()).value] == [
-            SenderEventKind.RESTARTED
-        ]
         # The greeting had ended, so nobody repeats it: the new one greets by itself.
-        pair.proxies["alice"].restore_sender(KNOWN)
-        pair.proxies["bob"].expect([KEY])
+        pair.proxies["bob"].direct.arrivals.expect([KEY])
         assert pair.received("bob", KEY) == 7
         assert pair.end("alice", pushing).fault is None
         assert pair.made == ["sender of alice"]
@@ -711,27 +767,45 @@ def test_a_sender_that_is_killed_is_followed_by_one_that_has_its_pending_calls()
 
 def test_what_hears_of_events_hears_also_of_those_that_come_to_the_next_receiver() -> None:
     with Pair() as pair:
-        events = pair.proxies["bob"].events(pair.handled["bob"])
         pair.restart_receiver("bob")
-        batch = pair.end("bob", events).value
-        assert [event.kind for event in batch.events] == [PeerEventKind.RESTARTED]
-        notices: list[Notice | None] = []
-
-        def handle(outcome: Outcome) -> None:
-            notices.extend(event.notice for event in outcome.value.events if event.kind is PeerEventKind.NOTICE)
-            if outcome.value.events:
-                pair.runtimes["bob"].watch(pair.proxies["bob"].events(outcome.value.upto), handle)
-
-        handle(Outcome(batch, None, None))
-        assert pair.end("alice", pair.proxies["alice"].tell({"bob": [READY]}, LIMIT_S)).value == {}
+        assert pair.proxies["alice"].direct.sender.send("bob", [READY]).result(LIMIT_S) == ""
         # It may have been told again, where the link broke before it was answered.
-        assert set(notices) == {READY}
+        assert set(pair.heard["bob"].notices) == {READY}
+        assert (pair.heard["bob"].restarts, pair.heard["alice"].restarts) == (1, 0)
+
+
+def test_what_was_told_to_a_receiver_that_is_killed_is_told_to_the_next_one() -> None:
+    with Pair() as pair:
+        heard = pair.heard["bob"]
+        # It has come to the driver, which is not done with it when the receiver is killed.
+        heard.handles.clear()
+        telling = pair.proxies["alice"].direct.sender.send("bob", [READY, FAILURE])
+        pair.until(lambda: heard.notices)
+        restarted = pair.runtimes["bob"].restart_receiver()
+        # The connection to the next one begins on the thread that the driver keeps busy.
+        assert eventually(lambda: len(pair.made) > 0)
+        heard.handles.set()
+        assert pair.end("bob", restarted).fault is None
+        assert telling.result(LIMIT_S) == ""
+        assert heard.notices == [READY, READY, FAILURE]
+
+
+def test_what_was_to_be_told_by_a_sender_that_is_killed_the_next_one_tells() -> None:
+    with Pair() as pair:
+        pair.network.cut("alice", "bob")
+        telling = pair.proxies["alice"].direct.sender.send("bob", [READY, FAILURE])
+        assert pair.end("alice", pair.runtimes["alice"].restart_sender()).fault is None
+        pair.until(lambda: pair.heard["alice"].restarts)
+        assert not telling.done()
+        pair.network.heal("alice", "bob")
+        assert telling.result(LIMIT_S) == ""
+        assert pair.heard["bob"].notices == [READY, FAILURE]
 
 
 def test_proxies_that_are_closed_are_not_started_anew() -> None:
     pair = Pair()
     with pair:
-        pair.proxies["bob"].expect([KEY])
+        pair.proxies["bob"].direct.arrivals.expect([KEY])
     for party, runtime in pair.runtimes.items():
         assert pair.end(party, runtime.restart_sender()) == Outcome(None, None, None)
         assert pair.end(party, runtime.restart_receiver()) == Outcome(None, None, None)
@@ -740,7 +814,7 @@ def test_proxies_that_are_closed_are_not_started_anew() -> None:
 
 def test_a_restart_while_the_proxies_close_does_not_keep_them() -> None:
     with Pair() as pair:
-        pair.proxies["bob"].expect([KEY])
+        pair.proxies["bob"].direct.arrivals.expect([KEY])
         for _ in range(3):
             pair.runtimes["bob"].restart_receiver()
             pair.runtimes["alice"].restart_sender()

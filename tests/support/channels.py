@@ -115,6 +115,19 @@ class ProxyRecorder(Watched):
         self._changed.set()
 
 
+class Deaf:
+    """Serves a lane that a test has no use for, at either end."""
+
+    def connected(self, _: object) -> None:
+        """Nothing is said."""
+
+    def received(self, _: object, frames: Sequence[bytes]) -> None:
+        """Nothing is answered."""
+
+    def lost(self, _: object) -> None:
+        """Nothing was kept."""
+
+
 async def connected(channel: Channel) -> tuple[Recorder, dict[Role, ProxyRecorder]]:
     driver = Recorder()
     channel.driver.start(driver)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fed.core.failure import Failure, Fault
+from fed.core.failure import Fault
 from fed.core.rendezvous import Key
 from fed.proxy.arriving import Arrived
 from fed.proxy.receiver import Receiver
@@ -35,25 +35,16 @@ class Consumer:
         receiver.attach(self._deliver)
 
     async def receive(self, *keys: Key) -> list[Any]:
-        """The values of objects, each as soon as it is there; in place of one that fails its failure."""
+        """The values of objects, each as soon as it is there."""
         for key in keys:
             self._waiting[key] = asyncio.get_running_loop().create_future()
         self._receiver.expect(keys)
         return [await self._value(await self._waiting[key]) for key in keys]
 
     async def _value(self, arrived: Arrived) -> Any:
-        if arrived.failure is not None:
-            return arrived.failure
         if arrived.small is not None:
             return SmallCodec().read(arrived.small)
-        taking = asyncio.ensure_future(self._receiver.take(arrived.key))
-        # It may fail while it is being taken.
-        self._waiting[arrived.key] = failing = asyncio.get_running_loop().create_future()
-        await asyncio.wait([taking, failing], return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            taking.cancel()
-            return failing.result().failure
-        value, fault = await taking
+        value, fault = await self._receiver.take(arrived.key)
         return value if fault is None else Undecodable(fault)
 
     def _deliver(self, arrivals: Sequence[Arrived]) -> None:
@@ -62,10 +53,3 @@ class Consumer:
             waiting = self._waiting.get(one.key)
             if waiting is not None and not waiting.done():
                 waiting.set_result(one)
-
-
-def failure_of(received: Any) -> Failure:
-    """The failure that was received in place of a value."""
-    if not isinstance(received, Failure):
-        raise TypeError(f"{received!r} is no failure")
-    return received

@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fed.core.coordination import LEAVE, Coordinator, Instruction, Latched, PeerDeparted, Settled, Switched, Tell
+from fed.core.coordination import LEAVE, Coordinator, Instruction, Latched, Settled, Switched, Tell
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
-from fed.core.rendezvous import Arrival, Key, Rendezvous
+from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply
 from fed.object import ObjectId
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
@@ -47,6 +47,11 @@ class Party:
         # Those of this epoch that nothing has come of yet; and what they get because the job has failed.
         self.expected: dict[Key, Wait] = {}
         self.aborted: Failure | None = None
+        # What will not come: nobody has waited for it yet; or somebody has, and the table has not heard.
+        self.missing: dict[Key, Failure] = {}
+        self.given_up: list[Key] = []
+        # Of whatever epoch: objects that have come, or of which a peer has told that they will not.
+        self.decided: set[ObjectId] = set()
         self.produced: dict[ObjectId, Failure | None] = {}
         self.waiting_for: set[ObjectId] = set()
         self.asked_reset = False
@@ -68,7 +73,8 @@ class Party:
             elif isinstance(one, Settled):
                 self.settle(self.core.epoch, one.root)
                 self.aborted = one.root
-                self.let_go(one.root)
+                for key in list(self.expected):
+                    self.not_coming(key, one.root)
             elif isinstance(one, Switched):
                 old = one.epoch - 1
                 if old in self.latched and old not in self.roots:
@@ -76,11 +82,13 @@ class Party:
                 self.asked_reset = False
                 self.waiting_for.clear()
                 self.aborted = None
-                self.let_go(OVER)
+                for key in list(self.expected):
+                    self.resolve(key, OVER)
+                self.missing.clear()
+                self.given_up.clear()
                 self.table.reset(one.epoch)
-            elif isinstance(one, PeerDeparted) and one.failure is not None:
-                for key in self.table.left(one.peer, one.failure):
-                    self.resolve(key, one.failure)
+                for peer, notice in one.early:
+                    self.note_missing(peer, notice)
         self.core.validate()
         self.table.validate()
 
@@ -88,10 +96,6 @@ class Party:
         assert epoch not in self.roots
         self.roots[epoch] = root
         self.handled[epoch] += 1
-
-    def let_go(self, failure: Failure) -> None:
-        for key in list(self.expected):
-            self.resolve(key, failure)
 
     def resolve(self, key: Key, outcome: Outcome) -> None:
         wait = self.expected.pop(key, None)
@@ -101,25 +105,45 @@ class Party:
             # The table tells of an object once, and only whoever was let go meanwhile has no use for it.
             assert self.aborted is not None, (self.name, key)
 
-    def arrival(self, key: Key, arrival: Arrival[str]) -> None:
-        if arrival.resolution is None:
+    def note_missing(self, peer: str, notice: Notice) -> None:
+        """What the driver does with word that objects will never come."""
+        if notice.failure is None or notice.epoch != self.core.epoch:
             return
-        payload, failure = arrival.resolution
-        if payload is not None:
-            self.resolve(key, payload)
+        for object_id in notice.objects:
+            key = Key(peer, object_id)
+            if key in self.expected:
+                self.not_coming(key, notice.failure)
+            else:
+                self.missing.setdefault(key, notice.failure)
+
+    def not_coming(self, key: Key, failure: Failure) -> None:
+        self.resolve(key, failure)
+        self.given_up.append(key)
+
+    def have_done(self) -> None:
+        """The table hears what is waited for no more."""
+        while self.given_up:
+            key = self.given_up.pop()
+            assert self.table.confirmed(key).reply is Reply.DELIVERED
+            assert not self.table.is_awaited(key)
+
+    def arrival(self, key: Key, arrival: Arrival[str]) -> None:
+        if arrival.payload is not None:
+            self.resolve(key, arrival.payload)
             self.table.confirmed(key)
-        elif failure is not None:
-            self.resolve(key, failure)
+            self.have_done()
 
     def wait(self, key: Key) -> None:
         wait = Wait(key.id, [])
         self.waits.append(wait)
         self.waiting_for.add(key.id)
         self.expected[key] = wait
-        if self.aborted is not None:
-            self.resolve(key, self.aborted)
+        failure = self.missing.pop(key, None) or self.aborted
+        if failure is not None:
+            self.not_coming(key, failure)
         else:
             self.arrival(key, self.table.awaited(key))
+        self.have_done()
 
     def call(self, text: str) -> None:
         self.carry_out(self.core.call(text))
@@ -130,11 +154,12 @@ class Party:
     def hear(self, peer: str, notice: Notice) -> None:
         if self.gone or self.silent:
             return
-        if notice.kind is NoticeKind.FAILURE and notice.failure is not None:
-            for object_id in notice.objects:
-                key = Key(peer, object_id)
-                self.arrival(key, self.table.failed(key, notice.failure))
+        if notice.kind is NoticeKind.FAILURE:
+            self.decided.update(notice.objects)
+            self.note_missing(peer, notice)
         self.carry_out(self.core.heard(peer, notice))
+        if notice.failure is not None:
+            self.have_done()
 
 
 class Federation:
@@ -211,6 +236,7 @@ class Federation:
         for party in self.parties.values():
             self.raise_if_due(party)
             self.leave_if_due(party)
+            assert all(key.id not in party.decided for key in party.expected), (party.name, self.log[-20:])
 
     def carry(self, source: str, target: str) -> None:
         self.parties[target].hear(source, self.notices[source, target].popleft())
@@ -220,6 +246,7 @@ class Federation:
         party = self.parties[target]
         if not party.gone and not party.silent:
             key = Key(source, object_id)
+            party.decided.add(object_id)
             party.arrival(key, party.table.arrived(key, f"value of {object_id}", 8))
 
     def produce(self, party: Party, object_id: ObjectId, *, fails: bool) -> None:
@@ -358,14 +385,23 @@ class Federation:
             for wait in party.waits:
                 # One terminal state, and it is the truth.
                 assert len(wait.outcomes) <= 1, (party.name, wait)
+                owner, _ = self.edges[wait.id.sequence]
+                failed = self.parties[owner].produced.get(wait.id)
                 for outcome in wait.outcomes:
                     if isinstance(outcome, str):
                         assert outcome == f"value of {wait.id}"
+                        assert failed is None
+                    else:
+                        assert outcome in (failed, party.roots.get(wait.id.epoch), OVER), (party.name, wait)
                 # Whoever waits in an epoch that is over, or that failed, has been let go.
                 over = wait.id.epoch < party.core.epoch or wait.id.epoch in party.latched
                 assert wait.outcomes or not over, (party.name, wait)
             for key in party.table._entries:
                 assert key.id.epoch >= party.core.epoch, (party.name, key)
+            # The table waits for what the driver waits for, and for nothing else.
+            party.have_done()
+            assert all(party.table.is_awaited(key) for key in party.expected), (party.name, party.expected)
+            assert party.table.statistics().awaited == len(party.expected), (party.name, party.expected)
         if not self.crashed and not any(party.core.life.latched for party in alive):
             programs = {(party.core.epoch, party.core.journal.calls, party.core.journal.digest) for party in alive}
             assert len(programs) == 1, "different programs ended as if they were one"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
 from fed.job import hello_of
 from fed.object import ObjectId
+from fed.proxy.control import Listener, Snapshot
+from fed.proxy.events import PeerEvent
+from fed.proxy.pushing import SenderFailed
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender
 from fed.runtime.arguments import Arriving, Nested, Shape, Slot
@@ -53,6 +56,7 @@ def ray_runtime() -> Runtime:
 def running(runtime: Runtime) -> Iterator[tuple[Runtime, Proxies]]:
     """What the fixture ``started`` yields from."""
     proxies = runtime.start()
+    begin(proxies)
     try:
         assert ending(runtime, proxies.started()) == Outcome(None, None, None)
         yield runtime, proxies
@@ -60,6 +64,22 @@ def running(runtime: Runtime) -> Iterator[tuple[Runtime, Proxies]]:
         for closed in proxies.close():
             ending(runtime, closed)
         runtime.close()
+
+
+class Deaf:
+    """Hears nothing of what a proxy says (`fed.proxy.control.Listener`)."""
+
+    def handle(self, events: Sequence[PeerEvent]) -> None:
+        """Nothing."""
+
+    def lives_again(self) -> None:
+        """Nothing."""
+
+
+def begin(proxies: Proxies, listener: Listener | None = None) -> None:
+    """What a driver begins with: the proxies wait for it."""
+    for client in (proxies.direct.sender, proxies.direct.receiver):
+        client.listen(listener or Deaf())
 
 
 @pytest.fixture
@@ -174,11 +194,17 @@ def test_what_other_calls_may_change_before_it_is_taken_has_no_receipt(runtime: 
     runtime.kill(actor)
 
 
-def test_a_small_value_that_no_peer_is_there_for_is_answered_with_the_epoch(runtime: Runtime, proxies: Proxies) -> None:
-    pushed = proxies.push_small([Delivery(ObjectId(0, 1, 0), ("bob",))], [SmallValue(b"", ())])
-    for reset in proxies.reset(1):
-        assert ending(runtime, reset).fault is None
-    assert ending(runtime, pushed) == Outcome(Pushed([], []), None, None)
+def test_a_small_value_that_no_peer_is_there_for_is_answered_with_the_epoch(proxies: Proxies) -> None:
+    pushed = proxies.direct.pushes.push([Delivery(ObjectId(0, 1, 0), ("bob",))], [SmallValue(b"", ())])
+    proxies.direct.publish(Snapshot(1, False, False, {}, {}))
+    assert pushed.result(60) == Pushed([], [])
+
+
+def test_what_a_sender_cannot_take_is_answered_and_the_next_push_is_taken(proxies: Proxies) -> None:
+    strange = proxies.direct.pushes.push([Delivery(ObjectId(0, 1, 0), ("nobody",))], [SmallValue(b"", ())])
+    with pytest.raises(SenderFailed, match="KeyError: 'nobody'"):
+        strange.result(60)
+    assert proxies.direct.pushes.push([], []).result(60) == Pushed([], [])
 
 
 def test_several_results_and_none(runtime: Runtime) -> None:
@@ -458,19 +484,19 @@ def test_a_push_names_what_is_undeliverable_and_what_is_pending(runtime: Runtime
     assert [one.id for one in pushed.undelivered] == [deliveries[1].id]
     assert pushed.pending == deliveries[:1]
     again = proxies.push(pushed.pending, refs[:1])
-    for ref in proxies.reset(2):
-        assert ending(runtime, ref) == Outcome(None, None, None)
+    proxies.direct.publish(Snapshot(2, False, False, {}, {}))
     assert ending(runtime, again).value == Pushed([], [])
 
 
-def test_events_are_empty_once_closed() -> None:
+def test_a_runtime_closes_twice() -> None:
     runtime = local_runtime()
     proxies = runtime.start()
-    events, sender_events = proxies.events(None), proxies.sender_events()
+    begin(proxies)
     ending(runtime, proxies.started())
+    ended = proxies.ended()
     for closed in proxies.close():
         ending(runtime, closed)
-    assert ending(runtime, events).value.events == ()
-    assert ending(runtime, sender_events).value == []
+    for end in ended:
+        assert ending(runtime, end) == Outcome(None, None, None)
     runtime.close()
     runtime.close()

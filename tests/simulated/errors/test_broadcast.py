@@ -15,6 +15,7 @@ import fed
 from fed.cleanup import run_steps
 from fed.context import current_job
 from fed.core.notice import NoticeKind
+from fed.error_queue import ErrorQueue
 from fed.job import Job
 from tests.support import alone
 from tests.support.failing import (
@@ -298,26 +299,31 @@ def test_e07_a_sigint_that_comes_while_the_lock_is_held_waits_for_the_end_of_the
 # E08 a queue cannot stop itself
 
 
-@pytest.mark.parametrize(("handle", "queue"), [("_handle_data", "_data"), ("_handle_errors", "_errors")])
+@pytest.mark.parametrize(
+    ("owner", "handle", "queue"),
+    [(Job, "_handle_data", lambda job: job._data), (ErrorQueue, "_handle_items", lambda queue: queue)],
+    ids=["data", "errors"],
+)
 def test_e08_a_queue_of_the_job_that_stops_itself_is_refused_and_ends_the_job(
-    handle: str, queue: str, monkeypatch: pytest.MonkeyPatch
+    owner: type, handle: str, queue: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not logged and passed over: the job fails with what was raised."""
     refused: list[str] = []
     joined = threading.Event()
     everyone = threading.Barrier(3, action=joined.set)
-    original = getattr(Job, handle)
+    original = getattr(owner, handle)
 
-    def stop_itself(job: Job, items: Any) -> None:
-        original(job, items)
+    def stop_itself(of: Any, items: Any) -> None:
+        original(of, items)
+        job = of if isinstance(of, Job) else of._desk
         if job.party == "alice" and joined.is_set() and not refused:
             try:
-                getattr(job, queue).stop(1)
+                queue(of).stop(1)
             except RuntimeError as error:
                 refused.append(str(error))
                 raise
 
-    monkeypatch.setattr(Job, handle, stop_itself)
+    monkeypatch.setattr(owner, handle, stop_itself)
 
     def program() -> Any:
         everyone.wait(10)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,17 +12,10 @@ import fed
 from fed.context import current_job
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
-from fed.core.rendezvous import Key
-from fed.object import ObjectId
-from fed.proxy.receiver import Receiver
-from fed.serde.data import DataCodec
 from fed.testing import FaultPlan
 from fed.transport.contract import Parcel
-from fed.transport.memory import MemoryNetwork
-from tests.support.consuming import Consumer
 from tests.support.failing import PARTIES, Cell, fail, identity, pass_through, play, returned, run
 from tests.support.wiretap import Wiretap
-from tests.support.worlds import hello
 
 THREE = PARTIES[:3]
 RACERS = 1000
@@ -109,67 +100,27 @@ def test_e11_a_latch_that_falls_before_a_party_waits_is_raised_to_it(tap: Wireta
 # E12 one terminal state
 
 
-def test_e12_of_a_value_and_an_error_that_race_at_the_rendezvous_one_wins_for_ever() -> None:
-    """1,000 racers for one object, again and again, while somebody waits for it, asks for it, or does neither yet."""
-    value = DataCodec(()).encode("value")
+def test_e12_of_a_value_and_an_error_that_race_for_an_object_one_wins_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bob is sent the value and the failure of one object 500 times each, at once."""
     winners = set()
-
-    async def race(seed: int) -> None:
-        choose = random.Random(seed)
-        receiver = Receiver(hello("bob"), MemoryNetwork().listener("bob"), DataCodec(()), max_stored_bytes=10**6)
-        await receiver.start()
-        loop = asyncio.get_running_loop()
-        key = Key("alice", ObjectId(0, 0, 0))
-        failure = Failure("alice/x/1", Kind.TASK, "alice", "ValueError")
-        parcel = Parcel(key.id, value.header, tuple(value.buffers))
-        notice = Notice(NoticeKind.FAILURE, 0, failure, (key.id,))
-        racers: list[Callable[[], object]] = [lambda: receiver.on_parcels("alice", [parcel])] * (RACERS // 2)
-        racers += [lambda: receiver.on_notice("alice", notice)] * (RACERS // 2)
-        choose.shuffle(racers)
-        lanes = 20
-        together = threading.Barrier(lanes + 1)
-
-        def run_lane(lane: int) -> None:
-            together.wait(10)
-            for racer in racers[lane::lanes]:
-                loop.call_soon_threadsafe(racer)
-
-        threads = [threading.Thread(target=run_lane, args=(lane,)) for lane in range(lanes)]
-        for thread in threads:
-            thread.start()
-        consumer = Consumer(receiver)
-        early = asyncio.ensure_future(consumer.receive(key)) if seed % 3 == 0 else None
-        if early is not None:
-            await asyncio.sleep(0)
-        await asyncio.to_thread(together.wait, 10)
-        early = early or (asyncio.ensure_future(consumer.receive(key)) if seed % 3 == 1 else None)
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
-        (received,) = await (early or consumer.receive(key))
-        won = "value" if received == "value" else received.error_id
-        if won == "value":
-            receiver.confirm([key])
-        winners.add(won)
-        # Whatever still comes changes nothing, for whoever asks again.
-        for racer in racers:
-            racer()
-        if won == "value":
-            assert receiver.statistics().table.delivered == 1
-            assert receiver.statistics().table.stored == 0
-        else:
-            assert await consumer.receive(key) == [failure]
-            assert receiver.statistics().table.delivered == 0
-        receiver.validate()
-        await receiver.close()
-
-    for seed in range(12):
-        asyncio.run(asyncio.wait_for(race(seed), 30))
-    assert winners == {"value", "alice/x/1"}
+    # Until either has won.
+    for seed in range(300):
+        winners.add(race_for_an_object(seed, Wiretap().attach(monkeypatch), late=False))
+        if seed >= 4 and len(winners) == 2:
+            break
+    assert winners == {"alice/forged/1", "value"}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_e12_every_read_of_an_object_that_was_raced_for_tells_the_same(seed: int, tap: Wiretap) -> None:
-    """As above, in a job: bob is sent the value and the failure of one object 500 times each, at once."""
+def test_e12_of_a_value_and_an_error_that_have_raced_before_it_is_asked_for_one_wins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    winners = {race_for_an_object(seed, Wiretap().attach(monkeypatch), late=True) for seed in range(5)}
+    # A value that nobody waits for stays in the receiver; the failure is most often known by then.
+    assert winners <= {"alice/forged/1", "value"}
+
+
+def race_for_an_object(seed: int, tap: Wiretap, *, late: bool) -> str:
+    """Which of the two bob sees, in every read of it."""
     failure = Failure("alice/forged/1", Kind.TASK, "alice", "ValueError")
     raced = threading.Event()
     ran: list[Any] = []
@@ -206,6 +157,8 @@ def test_e12_every_read_of_an_object_that_was_raced_for_tells_the_same(seed: int
             with current_job()._lock:
                 current_job().learn(failure)
         one = identity.party("alice").remote("value")
+        if late and fed.party() == "bob":
+            pass_through(raced)
         consumer = consume.party("bob").remote(one)
         seen = [outcome_of(one)]
         pass_through(raced)
@@ -220,8 +173,8 @@ def test_e12_every_read_of_an_object_that_was_raced_for_tells_the_same(seed: int
     racing.join()
     seen = outcome.outcome["bob"]
     assert len(set(seen)) == 1
-    assert seen[0] in ("value", failure.error_id)
     assert ran == (["value"] if seen[0] == "value" else [])
+    return str(seen[0])
 
 
 # E13 error before signal

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 import fed
-from fed.context import current_job
-from fed.core.failure import Fault, Kind
-from fed.job import _SenderEvents
-from fed.runtime.contract import Call, Outcome, TaskBody
-from fed.runtime.local import LocalRuntime
+from fed.runtime.contract import ActorKilledError, Call, Ref, TaskBody
+from fed.runtime.local import LocalRuntime, _LocalProxies
 from fed.serde.data import DataCodec
 from fed.testing import Simulation, simulate
 
@@ -120,15 +118,22 @@ def test_e15_what_comes_of_a_call_that_could_not_be_made_is_no_value(
     assert ran == []
 
 
-def test_e18_a_sender_that_is_gone_for_good_ends_the_job() -> None:
-    """What is pushed over the direct channel fails with nothing, since it waits for another life of the sender."""
+def test_e18_a_proxy_that_is_gone_for_good_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said over the direct channel fails with nothing, since it waits for another life of the proxy."""
+    ends: collections.defaultdict[str, concurrent.futures.Future[Any]] = collections.defaultdict(
+        concurrent.futures.Future
+    )
+
+    def ended(proxies: _LocalProxies) -> Sequence[Ref]:
+        return [ends[proxies._channel._party]]
+
+    monkeypatch.setattr(_LocalProxies, "ended", ended)
 
     def program() -> Any:
         if fed.party() == "alice":
-            outcome = Outcome(None, Fault(Kind.ACTOR_DIED, "ActorDiedError", message="of a node"), None)
-            current_job()._data.post(_SenderEvents(outcome))
+            ends["alice"].set_exception(ActorKilledError("of a node"))
         return fed.get(identity.party("bob").remote(threading.Event().wait(5)))
 
     errors = run(program).errors
-    assert all("the sender proxy failed" in str(error) for error in errors.values()), errors
+    assert all("a proxy has gone" in str(error) for error in errors.values()), errors
     assert set(errors) == set(PARTIES)

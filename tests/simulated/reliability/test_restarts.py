@@ -79,7 +79,7 @@ def test_what_will_not_come_is_known_although_the_receiver_that_heard_of_it_was_
             used = grow.party("bob").remote(bad, 1)
             if fed.party() == "alice":
                 with job._lock:
-                    assert job.changed.wait_for(lambda: bad._entry.failure is not None and not job._untold_news, 20)
+                    assert job.changed.wait_for(lambda: bad._entry.failure is not None and not job._errors.untold, 20)
                 taken.set()
             with pytest.raises(fed.TaskError) as caught:
                 fed.get(used)

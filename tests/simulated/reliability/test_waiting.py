@@ -15,6 +15,7 @@ from fed.clock import Clock
 from fed.context import current_job
 from fed.core.notice import NoticeKind
 from fed.epoch import Entry, Epoch
+from fed.error_queue import ErrorQueue
 from fed.interruption import Interrupter
 from fed.job import STALL_S, Job
 from fed.testing import Simulation, simulate, simulation
@@ -139,12 +140,12 @@ def test_e37_parties_that_ask_at_the_same_moment_do_not_keep_one_another_from_se
 ) -> None:
     lose_one_push(monkeypatch)
     # What they tell with their questions is told slowly: on its way whenever another party asks.
-    original = Job._told
+    original = ErrorQueue._end
 
     def slowly(*args: Any) -> None:
         threading.Timer(0.02, original, args).start()
 
-    monkeypatch.setattr(Job, "_told", slowly)
+    monkeypatch.setattr(ErrorQueue, "_end", slowly)
     errors = run(lambda: fed.get(identity.party("alice").remote(identity.party("bob").remote(1)))).errors
     assert {type(error) for error in errors.values()} == {fed.DeadlockError}
 

@@ -48,6 +48,24 @@ def test_random_interleavings_with_a_party_that_falls_silent(seed: int) -> None:
     play(seed, crash=True)
 
 
+@settings(max_examples=times(200, 1000, 5000), deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**63))
+def test_random_interleavings_of_jobs_in_which_much_fails_and_goes_on(seed: int) -> None:
+    chance = random.Random(seed)
+    federation = Federation(chance.randint(2, 4), isolate=True, objects=chance.randint(1, 4), random=chance)
+    for _ in range(chance.randint(20, 80)):
+        actions = [
+            one
+            for one in federation.enabled()
+            if not one[0].endswith(("calls", "tells its progress", "leaves", "is interrupted"))
+        ]
+        if not actions:
+            break
+        federation.step(chance.choice(actions))
+    federation.finish(chance)
+    federation.check()
+
+
 @settings(max_examples=times(100, 300, 1000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_interleavings_that_can_be_shrunk(data: st.DataObject) -> None:

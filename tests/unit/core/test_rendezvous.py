@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fed.core import rendezvous
-from fed.core.failure import Failure, Kind
 from fed.core.idset import IdSet
-from fed.core.rendezvous import ENTRY_BYTES, Arrival, Key, Rendezvous, Reply, Resolution
+from fed.core.rendezvous import ENTRY_BYTES, Arrival, Key, Rendezvous, Reply
 from fed.object import ObjectId
 
 KEY = Key("alice", ObjectId(0, 7, 0))
 OTHER = Key("bob", ObjectId(0, 7, 0))
-FAILURE = Failure("alice/x/1", Kind.TASK, "alice", "ValueError")
-GONE = Failure("carol/x/2", Kind.PARTY_LOST, "alice", "PartyLostError")
 ROOM = 10_000
 
 Table = Rendezvous[str]
@@ -38,11 +33,7 @@ def ids(*keys: Key) -> IdSet:
 
 
 def of_value(payload: str) -> Arrival[str]:
-    return Arrival(Resolution(payload, None))
-
-
-def of_failure(why: Failure) -> Arrival[str]:
-    return Arrival(Resolution(None, why))
+    return Arrival(payload)
 
 
 NOTHING: Arrival[str] = Arrival()
@@ -73,14 +64,14 @@ def test_the_same_id_from_another_party_is_another_object() -> None:
     assert one.arrived(KEY, "value", 5) == of_value("value")
 
 
-def test_an_object_is_awaited_until_it_is_here_or_has_failed() -> None:
+def test_an_object_is_awaited_until_it_is_here_or_the_driver_has_done_with_it() -> None:
     one = table()
     assert not one.is_awaited(KEY)
     for key in (KEY, OTHER):
         one.awaited(key)
         assert one.is_awaited(key)
     one.arrived(KEY, "value", 5)
-    one.failed(OTHER, FAILURE)
+    one.confirmed(OTHER)
     assert not one.is_awaited(KEY)
     assert not one.is_awaited(OTHER)
     one.confirmed(KEY)
@@ -285,15 +276,16 @@ def test_what_nobody_has_asked_for_is_counted_for_each_peer() -> None:
 def test_what_a_driver_had_sent_is_worth_nothing_when_another_one_takes_its_place() -> None:
     one = table(room=1000)
     deferred = Key("alice", ObjectId(0, 8, 0))
-    failed = Key("alice", ObjectId(0, 9, 0))
+    awaited = Key("alice", ObjectId(0, 9, 0))
     one.arrived(KEY, "value", 10)
     one.arrived(deferred, "value", 1000)
-    one.failed(failed, FAILURE)
+    one.awaited(awaited)
     one.arrived(OTHER, "value", 10)
     one.started_anew("alice")
     assert one.unclaimed() == {"bob": 1}
     assert one.awaited(KEY) == NOTHING
-    assert one.awaited(failed) == NOTHING
+    assert one.awaited(deferred) == NOTHING
+    assert one.is_awaited(awaited)
     one.validate()
 
 
@@ -303,121 +295,94 @@ def test_e44_objects_that_nobody_asks_for_are_named_up_to_a_limit(monkeypatch: p
     keys = [Key("alice", ObjectId(0, number, 0)) for number in range(5)]
     assert [one.arrived(key, "value", 1).reply for key in keys[:4]] == [Reply.DEFERRED] * 3 + [Reply.CROWDED]
     assert one.offered(keys[3], 1) == Arrival(reply=Reply.CROWDED)
-    assert not one.takes(keys[3])
     # Those that are known, those that somebody waits for, and those of other peers are not affected.
-    assert one.takes(keys[0])
+    assert one.arrived(keys[1], "value", 1) == DEFERRED
+    assert one.offered(keys[1], 1) == DEFERRED
     assert one.arrived(OTHER, "value", 1) == DEFERRED
     assert one.awaited(keys[0]) == WANTED
+    assert one.offered(keys[0], 1) == Arrival(admitted=True)
     assert one.arrived(keys[0], "value", 1) == of_value("value")
     assert one.awaited(keys[4]) == NOTHING
     assert one.arrived(keys[4], "value", 1) == of_value("value")
+    assert one.arrived(keys[3], "value", 1) == Arrival(reply=Reply.CROWDED)
+    one.validate()
 
 
-# Failures
+def test_e44_what_the_driver_has_done_with_makes_room_for_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "MAX_ENTRIES", 2)
+    one = table(room=1)
+    awaited, deferred, more, evermore = (Key("alice", ObjectId(0, number, 0)) for number in range(4))
+    one.awaited(awaited)
+    assert one.arrived(deferred, "value", 1) == DEFERRED
+    assert one.arrived(more, "value", 1) == Arrival(reply=Reply.CROWDED)
+    one.confirmed(awaited)
+    assert one.arrived(more, "value", 1) == DEFERRED
+    # What was delivered takes no place, and is known however many there are.
+    assert one.arrived(awaited, "value", 1) == DELIVERED
+    assert one.arrived(evermore, "value", 1) == Arrival(reply=Reply.CROWDED)
+    one.confirmed(deferred)
+    assert one.offered(evermore, 1) == DEFERRED
+    one.validate()
 
 
-def test_e11_a_failure_that_comes_first_is_kept_for_the_waiter() -> None:
-    one = table()
-    assert one.failed(KEY, FAILURE) == NOTHING
-    assert one.awaited(KEY) == of_failure(FAILURE)
-    assert one.awaited(KEY) == of_failure(FAILURE)
+# What the driver has done with, since it will never come
 
 
-def test_a_failure_ends_the_wait() -> None:
+def test_e11_nobody_waits_any_more_for_what_the_driver_has_done_with() -> None:
     one = table()
     one.awaited(KEY)
-    assert one.failed(KEY, FAILURE) == of_failure(FAILURE)
-    # Its answer may have been lost.
-    assert one.awaited(KEY) == of_failure(FAILURE)
-    assert one.failed(KEY, GONE) == NOTHING
-    assert one.awaited(KEY) == of_failure(FAILURE)
-
-
-def test_e12_value_and_failure_exclude_one_another_and_the_first_one_wins() -> None:
-    value_first = table()
-    value_first.arrived(KEY, "value", 5)
-    assert value_first.failed(KEY, FAILURE) == NOTHING
-    assert value_first.awaited(KEY) == of_value("value")
-    assert value_first.failed(KEY, FAILURE) == NOTHING
-    assert value_first.awaited(KEY) == WANTED
-    failure_first = table()
-    failure_first.failed(KEY, FAILURE)
-    assert failure_first.arrived(KEY, "value", 5) == DELIVERED
-    assert failure_first.offered(KEY, 5) == DELIVERED
-    assert failure_first.awaited(KEY) == of_failure(FAILURE)
-
-
-def test_a_failure_of_something_deferred_takes_its_place() -> None:
-    one = table(room=ENTRY_BYTES + 5)
-    one.arrived(KEY, "value", 6)
-    assert one.offered(OTHER, 5).admitted
-    for key in (KEY, OTHER):
-        assert one.failed(key, FAILURE) == NOTHING
-        assert one.awaited(key) == of_failure(FAILURE)
-    assert one.statistics().stored_bytes == 0
-    one.validate()
-
-
-def test_a_failure_of_something_delivered_comes_too_late() -> None:
-    one = table()
-    one.confirmed(KEY)
-    assert one.failed(KEY, FAILURE) == NOTHING
-    assert one.awaited(KEY) == NOTHING
-    assert one.arrived(KEY, "value", 5) == DELIVERED
-    one.validate()
-
-
-# A peer that has left
-
-
-def test_what_is_awaited_of_a_peer_that_leaves_has_failed() -> None:
-    one = table()
-    second = KEY._replace(id=ObjectId(0, 8, 0))
-    for key in (KEY, OTHER, second):
-        one.awaited(key)
-    assert one.left("alice", GONE) == [KEY, second]
-    one.validate()
+    one.awaited(OTHER)
+    assert one.confirmed(KEY) == DELIVERED
     assert not one.is_awaited(KEY)
     assert one.is_awaited(OTHER)
-    assert one.awaited(KEY) == of_failure(GONE)
-    # Told a second time, it is in vain: nobody waits.
-    assert one.left("alice", FAILURE) == []
-    assert one.awaited(KEY) == of_failure(GONE)
-    assert one.arrived(KEY, "value", 5) == DELIVERED
-    assert one.arrived(OTHER, "value", 5) == of_value("value")
-
-
-def test_nothing_is_awaited_of_a_peer_that_has_left_but_what_it_had_sent_is_there_to_be_taken() -> None:
-    one = table(room=ENTRY_BYTES + 5)
-    stored, deferred, failed, handed, unknown = (Key("alice", ObjectId(0, number, 0)) for number in range(5))
-    one.awaited(handed)
-    one.arrived(handed, "handed over", 5)
-    one.arrived(stored, "stored", 5)
-    one.arrived(deferred, "deferred", 5)
-    one.failed(failed, FAILURE)
-    assert one.left("alice", GONE) == []
-    assert one.awaited(stored) == of_value("stored")
-    assert one.confirmed(stored) == DELIVERED
-    assert one.awaited(failed) == of_failure(FAILURE)
-    # It would have to send these again.
-    assert one.awaited(deferred) == one.awaited(handed) == one.awaited(unknown) == of_failure(GONE)
+    assert one.statistics().awaited == 1
+    # Also if that was said in the wrong order, or is said again.
+    assert one.awaited(KEY) == NOTHING
+    assert not one.is_awaited(KEY)
+    assert one.confirmed(KEY) == DELIVERED
     one.validate()
-    # That the answer was lost, the driver only believed.
-    assert one.confirmed(handed) == DELIVERED
 
 
-def test_what_a_peer_had_sent_before_it_left_may_arrive_after() -> None:
+def test_e12_what_comes_of_an_object_that_the_driver_has_done_with_is_dropped_and_acknowledged() -> None:
+    one = table(max_object_bytes=10)
+    one.awaited(KEY)
+    one.confirmed(KEY)
+    assert one.arrived(KEY, "value", 5) == DELIVERED
+    assert one.offered(KEY, 5) == DELIVERED
+    # Its owner may forget it, whatever it is.
+    assert one.offered(KEY, 11) == DELIVERED
+    assert one.statistics().duplicates == 3
+    assert one.statistics().stored_bytes == 0
+    assert one.awaited(KEY) == NOTHING
+    one.validate()
+
+
+def test_e12_a_value_that_is_here_gives_its_room_back_when_the_driver_has_done_with_it() -> None:
+    one = table(room=2 * ENTRY_BYTES + 10)
+    stored, offered, deferred = (Key("alice", ObjectId(0, number, 0)) for number in range(3))
+    one.arrived(stored, "value", 5)
+    assert one.offered(offered, 5).admitted
+    assert one.arrived(deferred, "value", 5) == DEFERRED
+    for key in (stored, offered, deferred):
+        assert one.confirmed(key) == DELIVERED
+    assert one.statistics().stored_bytes == 0
+    assert one.unclaimed() == {}
+    one.validate()
+    for key in (stored, offered, deferred):
+        assert one.arrived(key, "value", 5) == DELIVERED
+        # Of the offer that was on its way.
+        one.offer_broken(key)
+    one.validate()
+
+
+def test_what_the_driver_has_done_with_before_anything_came_of_it_is_known_when_it_comes() -> None:
     one = table()
-    one.left("alice", GONE)
-    assert one.arrived(KEY, "value", 5) == NOTHING
-    assert one.awaited(KEY) == of_value("value")
-
-
-def test_a_peer_that_left_has_left_in_the_next_epoch_too() -> None:
-    one = table()
-    one.left("alice", GONE)
-    one.reset(1)
-    assert one.awaited(later(1)) == of_failure(GONE)
+    assert one.confirmed(KEY) == DELIVERED
+    assert one.awaited(KEY) == NOTHING
+    assert one.arrived(KEY, "value", 5) == DELIVERED
+    assert one.arrived(OTHER, "value", 5) == NOTHING
+    assert one.statistics().duplicates == 1
+    one.validate()
 
 
 # Epochs
@@ -425,18 +390,19 @@ def test_a_peer_that_left_has_left_in_the_next_epoch_too() -> None:
 
 def test_e23_a_reset_lets_go_of_earlier_epochs_and_drops_what_still_comes_of_them() -> None:
     one = table()
-    failed = Key("carol", ObjectId(0, 7, 0))
+    done_with = Key("carol", ObjectId(0, 7, 0))
     one.awaited(KEY)
     one.arrived(OTHER, "stored", 5)
-    one.failed(failed, FAILURE)
+    one.awaited(done_with)
+    one.confirmed(done_with)
     one.reset(1)
     one.validate()
     assert one.statistics()[:4] == (0, 0, 0, 0)
     assert one.arrived(KEY, "late", 5) == DELIVERED
     assert one.offered(OTHER, 5) == DELIVERED
-    assert one.failed(KEY, FAILURE) == NOTHING
+    assert one.arrived(done_with, "late", 5) == DELIVERED
     assert one.statistics().stale == 3
-    for key in (KEY, OTHER, failed):
+    for key in (KEY, OTHER, done_with):
         assert one.awaited(key) == NOTHING
         assert not one.is_awaited(key)
     one.validate()
@@ -465,9 +431,10 @@ def test_e23_an_offer_that_was_admitted_before_a_reset_gives_its_room_back() -> 
     one.validate()
 
 
-def test_e30_a_failure_of_one_epoch_says_nothing_about_the_next() -> None:
+def test_e30_that_the_driver_has_done_with_an_object_says_nothing_about_the_next_epoch() -> None:
     one = table()
-    one.failed(KEY, FAILURE)
+    one.awaited(KEY)
+    one.confirmed(KEY)
     one.reset(1)
     assert one.awaited(later(1)) == NOTHING
     assert one.arrived(later(1), "value", 5) == of_value("value")
@@ -476,11 +443,9 @@ def test_e30_a_failure_of_one_epoch_says_nothing_about_the_next() -> None:
 def test_what_a_peer_sends_for_the_next_epoch_outlives_the_reset() -> None:
     one = table()
     one.arrived(later(1), "early", 5)
-    one.failed(Key("bob", ObjectId(1, 7, 0)), FAILURE)
     one.reset(1)
     one.validate()
     assert one.awaited(later(1)) == of_value("early")
-    assert one.awaited(later(1)._replace(peer="bob")) == of_failure(FAILURE)
 
 
 def test_what_a_peer_sends_early_can_be_deferred_and_asked_for() -> None:
@@ -545,8 +510,8 @@ def test_a_table_that_was_made_anew_acknowledges_what_the_one_before_had_deliver
 
 def test_what_the_driver_has_is_dropped_in_whatever_state_it_is_and_acknowledged() -> None:
     one = table(room=2 * ENTRY_BYTES + 10)
-    awaited, handed, stored, offered, deferred, failed, unknown = keys = [
-        Key("alice", ObjectId(0, number, 0)) for number in range(7)
+    awaited, handed, stored, offered, deferred, unknown = keys = [
+        Key("alice", ObjectId(0, number, 0)) for number in range(6)
     ]
     for key in (awaited, handed):
         one.awaited(key)
@@ -554,7 +519,6 @@ def test_what_the_driver_has_is_dropped_in_whatever_state_it_is_and_acknowledged
     one.arrived(stored, "value", 5)
     one.offered(offered, 5)
     assert one.arrived(deferred, "value", 5) == DEFERRED
-    one.failed(failed, FAILURE)
     assert set(one.restore(0, {"alice": ids(*keys)})) == set(keys) - {unknown}
     one.validate()
     assert one.statistics()[:4] == (0, 0, 0, 0)
@@ -611,8 +575,9 @@ class RendezvousMachine(RuleBasedStateMachine):
     """Owners that send until they are told DELIVERED, and a driver that waits, with all that may be lost between them.
 
     What the driver is told is lost with its connection. It begins the next one by what it has and by what it still
-    waits for. It takes some values a while after it was told of them. It is in its next epoch before the table is. The
-    table may be lost too, and made anew; peers are not heard before it was told what the driver knows.
+    waits for. It takes some values a while after it was told of them. It hears otherwise of what will never come, which
+    may be on its way nevertheless, and has done with that. It is in its next epoch before the table is. The table may
+    be lost too, and made anew; peers are not heard before it was told the epoch.
     """
 
     # Their epochs are counted from the driver's, in which most of them are.
@@ -639,27 +604,27 @@ class RendezvousMachine(RuleBasedStateMachine):
         self.stored: set[Key] = set()
         self.handed: set[Key] = set()
         self.reserved: set[Key] = set()
-        self.failures: dict[Key, Failure] = {}
-        self.gone: set[str] = set()
         # The driver; what it has in this epoch, and what it ever had.
         self.connected = True
-        self.told: list[tuple[Key, Resolution[str]]] = []
+        self.told: list[Key] = []
         self.epoch = 0
+        # The last one that it has published.
+        self.published = 0
         self.expected: dict[Key, None] = {}
         self.taking: set[Key] = set()
         # Those of them that the table's own life has told of.
         self.here: set[Key] = set()
         self.has: set[Key] = set()
         self.ever_had: set[Key] = set()
-        self.outcomes: dict[Key, str | Failure] = {}
-        self.missing: dict[Key, Failure] = {}
-        self.left: dict[str, Failure] = {}
+        # What it has done with though it never came, and what of that it has told this table in this epoch; and what it
+        # heard of, of whatever epoch, before it waited.
+        self.given_up: set[Key] = set()
+        self.given_up_here: set[Key] = set()
+        self.missing: set[Key] = set()
         # The owners: who waits for a receipt does nothing by itself, and who was told DELIVERED has it no more.
         self.uploading: set[Key] = set()
-        self.sent: set[Key] = set()
         self.patient: set[Key] = set()
         self.finished: set[Key] = set()
-        self.number = 0
 
     def new_table(self) -> Table:
         return table(self.room)
@@ -678,28 +643,20 @@ class RendezvousMachine(RuleBasedStateMachine):
     def at(self, place: Key) -> Key:
         return place._replace(id=place.id._replace(epoch=max(0, self.epoch + place.id.epoch)))
 
-    def new_failure(self) -> Failure:
-        self.number += 1
-        return dataclasses.replace(FAILURE, error_id=f"alice/x/{self.number}")
-
     # What the table says
 
     def answer(self, key: Key, arrival: Arrival[str]) -> None:
-        if arrival.resolution is not None:
-            payload, failure = arrival.resolution
-            assert (payload is None) != (failure is None)
+        if arrival.payload is not None:
+            assert arrival.payload == self.value_of(key)
             assert key in self.awaited
             assert key.id.epoch >= self.table_epoch
             self.awaited.discard(key)
-            if payload is not None:
-                assert payload == self.value_of(key)
-                assert key not in self.failures
-                self.stored.discard(key)
-                self.handed.add(key)
+            self.stored.discard(key)
+            self.handed.add(key)
             if self.connected:
-                self.told.append((key, arrival.resolution))
+                self.told.append(key)
         if arrival.reply is Reply.DELIVERED:
-            assert key in self.ever_had or key in self.failures or key.id.epoch < self.epoch
+            assert key in self.ever_had | self.given_up or key.id.epoch < self.epoch
             self.finish(key)
         elif arrival.reply is Reply.WANTED:
             self.patient.discard(key)
@@ -734,11 +691,14 @@ class RendezvousMachine(RuleBasedStateMachine):
         self.ask_for(self.at(place))
 
     def ask_for(self, key: Key) -> None:
-        if self.connected and (key.id.epoch < self.table_epoch or key in self.has):
+        if self.connected and (key.id.epoch < self.table_epoch or key in self.has | self.given_up_here):
             assert self.table.awaited(key) == NOTHING
-        if key.id.epoch < self.epoch or key in self.expected or key in self.has:
+        if key.id.epoch < self.epoch or key in self.expected or key in self.has | self.given_up:
             return
         self.begin(key.id.epoch)
+        if key in self.missing:
+            self.give_up(key)
+            return
         self.expected[key] = None
         if self.connected:
             self.say_awaited(key)
@@ -749,18 +709,10 @@ class RendezvousMachine(RuleBasedStateMachine):
         arrival = self.table.awaited(key)
         if again:
             assert arrival == NOTHING
-        elif key in self.failures:
-            assert arrival == of_failure(self.failures[key])
         elif key in self.stored:
             assert arrival == of_value(self.value_of(key))
-        elif key.peer in self.gone:
-            assert arrival == of_failure(self.left[key.peer])
-            # It is kept: what comes after that comes too late.
-            self.failures[key] = self.left[key.peer]
-            self.reserved.discard(key)
-            self.handed.discard(key)
         else:
-            assert arrival.resolution is None
+            assert arrival.payload is None
             self.reserved.discard(key)
             self.handed.discard(key)
         self.answer(key, arrival)
@@ -787,13 +739,8 @@ class RendezvousMachine(RuleBasedStateMachine):
 
     def hear_one(self) -> list[Key]:
         """The driver is told of an object. Returns it if it is here and of use."""
-        key, (_, failure) = self.told.pop(0)
-        if key not in self.expected:
-            return []
-        if failure is None:
-            return [key]
-        self.outcomes.setdefault(key, failure)
-        return []
+        key = self.told.pop(0)
+        return [key] if key in self.expected else []
 
     @precondition(lambda self: self.taking)
     @rule(data=st.data())
@@ -802,10 +749,19 @@ class RendezvousMachine(RuleBasedStateMachine):
 
     def take(self, key: Key) -> None:
         assert key not in self.ever_had
+        self.ever_had.add(key)
+        self.have_done_with(key)
+
+    def give_up(self, key: Key) -> None:
+        """It will never come, and somebody waits for it."""
+        self.given_up.add(key)
+        if self.connected:
+            self.given_up_here.add(key)
+        self.have_done_with(key)
+
+    def have_done_with(self, key: Key) -> None:
         self.taking.discard(key)
         self.here.discard(key)
-        self.ever_had.add(key)
-        self.outcomes.setdefault(key, self.value_of(key))
         if key in self.expected:
             del self.expected[key]
             self.has.add(key)
@@ -819,12 +775,11 @@ class RendezvousMachine(RuleBasedStateMachine):
             self.epoch = epoch
             self.expected.clear()
             self.has.clear()
+            self.given_up_here.clear()
 
     def hear_of_the_reset(self) -> None:
-        # And then of the one before, which changes nothing.
-        self.table.reset(self.epoch)
-        self.table.reset(self.epoch - 1)
-        self.now_in(self.epoch)
+        self.published = self.epoch
+        self.learn()
 
     def disconnect(self) -> None:
         self.connected = False
@@ -853,8 +808,7 @@ class RendezvousMachine(RuleBasedStateMachine):
         self.table, self.ignorant = self.new_table(), True
         self.table_epoch = self.stale = 0
         self.forget(self.awaited | self.stored | self.handed | self.reserved)
-        self.failures.clear()
-        self.gone.clear()
+        self.given_up_here.clear()
         # Some of these were taken in time, though nobody was told so yet; the new table knows nothing of any.
         self.taking = {key for key in self.taking if key.id.sequence}
         self.here.clear()
@@ -865,11 +819,10 @@ class RendezvousMachine(RuleBasedStateMachine):
     @rule()
     def learn(self) -> None:
         self.ignorant = False
-        for key, failure in self.missing.items():
-            if key.id.epoch >= self.epoch and key not in self.outcomes:
-                self.tell_failed(key, failure)
-        for peer in self.left:
-            self.tell_left(peer)
+        # And then the one before, which changes nothing.
+        self.table.reset(self.published)
+        self.table.reset(self.published - 1)
+        self.now_in(self.published)
 
     # The owners
 
@@ -881,13 +834,12 @@ class RendezvousMachine(RuleBasedStateMachine):
     def bring(self, key: Key) -> None:
         past, awaited = key.id.epoch < self.table_epoch, key in self.awaited
         self.stale += past
-        self.sent.add(key)
         self.patient.add(key)
         arrival = self.table.arrived(key, self.value_of(key), self.size_of(key))
         self.answer(key, arrival)
         if awaited:
             assert arrival == of_value(self.value_of(key))
-        elif past or key in self.failures or (self.connected and key in self.has):
+        elif past or key in self.given_up_here or (self.connected and key in self.has):
             assert arrival == DELIVERED
         elif arrival == NOTHING and key not in self.handed:
             self.stored.add(key)
@@ -933,51 +885,24 @@ class RendezvousMachine(RuleBasedStateMachine):
             self.break_upload(key)
         self.patient -= {key for key in self.patient if key.peer == peer}
 
-    def fail(self, key: Key) -> None:
-        if self.ignorant:
-            return
-        self.stale += key.id.epoch < self.table_epoch
-        failure = self.new_failure()
-        self.missing.setdefault(key, failure)
-        self.tell_failed(key, failure)
+    # What will never come
 
-    def tell_failed(self, key: Key, why: Failure) -> None:
-        awaited = key in self.awaited
-        arrival = self.table.failed(key, why)
-        assert arrival == (of_failure(why) if awaited else NOTHING)
-        if key.id.epoch >= max(self.table_epoch, self.epoch) and key not in self.stored | self.handed | self.has:
-            self.failures.setdefault(key, why)
-        if key.id.epoch >= self.table_epoch:
-            self.reserved.discard(key)
-        self.answer(key, arrival)
-
-    def leave(self, peer: str) -> None:
-        if peer not in self.left:
-            self.left[peer] = self.new_failure()
-            if not self.ignorant:
-                self.tell_left(peer)
-
-    def tell_left(self, peer: str) -> None:
-        self.gone.add(peer)
-        vain = self.table.left(peer, self.left[peer])
-        assert set(vain) == {key for key in self.awaited if key.peer == peer}
-        assert len(vain) == len(set(vain))
-        for key in vain:
-            self.failures[key] = self.left[peer]
-            self.answer(key, of_failure(self.left[peer]))
+    @rule(place=places)
+    def fail(self, place: Key) -> None:
+        key = self.at(place)
+        if key in self.expected:
+            self.give_up(key)
+        else:
+            self.missing.add(key)
 
     # What seldom happens
 
     @rule(
-        what=st.sampled_from(
-            ["failure", "failure", "connection", "connection", "epoch", "reset", "owner", "table", "peer"]
-        ),
+        what=st.sampled_from(["connection", "connection", "epoch", "reset", "owner", "table"]),
         place=places,
     )
     def befall(self, what: str, place: Key) -> None:
-        if what == "failure":
-            self.fail(self.at(place))
-        elif what == "connection":
+        if what == "connection":
             self.disconnect()
         elif what == "epoch":
             self.begin(self.epoch + 1)
@@ -987,8 +912,6 @@ class RendezvousMachine(RuleBasedStateMachine):
             self.connect_owner(place.peer)
         elif what == "table":
             self.restart()
-        elif what == "peer":
-            self.leave(place.peer)
 
     # The laws
 
@@ -998,18 +921,16 @@ class RendezvousMachine(RuleBasedStateMachine):
         statistics = self.table.statistics()
         assert statistics.stale == self.stale
         assert statistics.awaited == len(self.awaited)
-        known = self.awaited | self.stored | self.handed | self.reserved | self.patient | set(self.failures)
+        known = self.awaited | self.stored | self.handed | self.reserved | self.patient | self.given_up
         assert set(filter(self.table.is_awaited, known)) == self.awaited
         assert statistics.stored == len(self.stored)
         assert statistics.stored_bytes == sum(map(self.cost_of, self.stored | self.reserved))
         assert statistics.unconfirmed == len(self.handed)
         # Nobody waits for an owner that waits itself.
         assert not self.awaited & self.patient
-        assert not any(key.peer in self.gone for key in self.awaited)
         # The driver hears of all that it has not heard of yet, and an owner of all that the driver has.
         if self.connected:
-            unheard = {key for key, _ in self.told} | self.taking | set(self.outcomes)
-            assert set(self.expected) - unheard <= self.awaited
+            assert set(self.expected) - set(self.told) - self.taking <= self.awaited
             assert not self.has & self.patient
 
     def teardown(self) -> None:
@@ -1018,16 +939,15 @@ class RendezvousMachine(RuleBasedStateMachine):
             self.learn()
         if not self.connected:
             self.connect()
-        for key in sorted(self.awaited & set(self.expected) - set(self.outcomes)):
+        for key in sorted(self.awaited & set(self.expected)):
             assert key not in self.finished
-            if key in self.sent or key not in self.missing:
-                self.bring(key)
+            self.bring(key)
         while self.told:
             self.hear()
         while self.taking:
             self.take(min(self.taking))
         self.laws_hold()
-        assert set(self.expected) <= set(self.outcomes)
+        assert not self.expected
         for key in self.has:
             self.bring(key)
         assert not self.has & self.patient

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from fed.channel import Connection, Lane, Role
+from fed.channel import ByLane, ByRole, Connection, Lane, Role
 from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.core.failure import Failure, Fault, Kind
 from fed.object import ObjectId
@@ -70,8 +70,8 @@ def test_text_that_has_no_encoding_arrives_too() -> None:
 
 
 class Noted(Connection):
-    def __init__(self, role: Role = Role.SENDER, lane: Lane = Lane.DATA) -> None:
-        super().__init__(role, lane, "boot")
+    def __init__(self) -> None:
+        super().__init__(Role.SENDER, Lane.DATA, "boot")
         self.sent: list[int] = []
 
     @override
@@ -96,7 +96,6 @@ def test_what_is_not_answered_is_said_again_to_every_later_life() -> None:
         client = PushClient()
         answers = [pushing(client, 0), pushing(client, 1)]
         first, second = Noted(), Noted()
-        client.connected(Noted(Role.SENDER, Lane.CONTROL))
         client.connected(first)
         answers.append(pushing(client, 2))
         assert first.sent == [0, 1, 2]
@@ -118,14 +117,39 @@ def test_what_is_not_answered_is_said_again_to_every_later_life() -> None:
     run(scenario())
 
 
+class Deaf:
+    """Serves the other lane, at either end."""
+
+    def connected(self, _: object) -> None:
+        """Nothing is said."""
+
+    def received(self, _: object, frames: Sequence[bytes]) -> None:
+        """Nothing is answered."""
+
+    def lost(self, _: object) -> None:
+        """Nothing was kept."""
+
+
+def listening(client: PushClient) -> MemoryDriverEnd:
+    driver = MemoryDriverEnd("alice")
+    driver.start(ByRole({(Role.SENDER, Lane.DATA): client, (Role.SENDER, Lane.CONTROL): Deaf()}))
+    return driver
+
+
 class Sender:
     """Answers when a test says so."""
 
-    def __init__(self, end: MemoryProxyEnd) -> None:
+    def __init__(self, driver: MemoryDriverEnd) -> None:
         self.pushed: list[ObjectId] = []
         self.came = asyncio.Event()
         self.release = asyncio.Event()
-        self.server = PushServer(end, self.push)
+        self._end = MemoryProxyEnd(driver, Role.SENDER)
+        self._server = PushServer(self._end, self.push)
+        self._end.start(ByLane({Lane.DATA: self._server, Lane.CONTROL: Deaf()}))
+
+    async def close(self) -> None:
+        await self._end.close()
+        await self._server.close()
 
     async def push(self, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> Pushed:
         self.pushed += [one.id for one in deliveries]
@@ -138,17 +162,17 @@ class Sender:
 
 def test_a_sender_that_is_replaced_leaves_its_pushes_to_the_next_one() -> None:
     async def scenario() -> None:
-        client, driver = PushClient(), MemoryDriverEnd("alice")
-        driver.start(client)
-        first = Sender(MemoryProxyEnd(driver, Role.SENDER))
+        client = PushClient()
+        driver = listening(client)
+        first = Sender(driver)
         answer = pushing(client, 1)
         await asyncio.wait_for(first.came.wait(), LIMIT_S)
-        await first.server.close()
-        second = Sender(MemoryProxyEnd(driver, Role.SENDER))
+        await first.close()
+        second = Sender(driver)
         second.release.set()
         assert (await asyncio.wait_for(answer, LIMIT_S)).pending == [Delivery(ObjectId(0, 1, 0), ("bob",))]
         assert first.pushed == second.pushed == [ObjectId(0, 1, 0)]
-        await second.server.close()
+        await second.close()
         await asyncio.to_thread(driver.close)
 
     run(scenario())
@@ -156,14 +180,14 @@ def test_a_sender_that_is_replaced_leaves_its_pushes_to_the_next_one() -> None:
 
 def test_a_push_that_a_sender_fails_at_is_answered(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        client, driver = PushClient(), MemoryDriverEnd("alice")
-        driver.start(client)
-        sender = Sender(MemoryProxyEnd(driver, Role.SENDER))
+        client = PushClient()
+        driver = listening(client)
+        sender = Sender(driver)
         sender.release.set()
         answer = client.push([Delivery(ObjectId(0, 1, 0), ("bob",))], [SmallValue(b"broken", ())])
         with pytest.raises(SenderFailed, match="ValueError: a defect"):
             await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S)
-        await sender.server.close()
+        await sender.close()
         await asyncio.to_thread(driver.close)
 
     run(scenario())
