@@ -27,7 +27,7 @@ import ray
 
 import fed
 from fed.core.dataflow import Dataflow
-from fed.epoch import Epoch
+from fed.engine.epoch import Epoch
 from fed.testing.simulation import free_addresses
 
 HOPS: Final = (

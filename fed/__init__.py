@@ -1,8 +1,9 @@
 """Federated cross-party tasks on Ray: parties compute together, and hand over results instead of data."""
 
 from fed.api import errors, get, init, job, parties, party, reset, shutdown, statistics
-from fed.cleanup import FailureReport
 from fed.core.failure import Failure, Kind
+from fed.engine.cleanup import FailureReport
+from fed.engine.job import JobStatistics
 from fed.errors import (
     ConfigError,
     DeadlockError,
@@ -21,7 +22,6 @@ from fed.errors import (
     TaskError,
     UsageError,
 )
-from fed.job import JobStatistics
 from fed.object import FedObject
 from fed.remote import FedActor, FedClass, FedFunction, FedMethod, kill, remote
 

@@ -16,13 +16,15 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from fed import config as options
-from fed.cleanup import FailureReport
 from fed.config import Address, TLSConfig
 from fed.context import current_job, find_job, job_factory, set_job
 from fed.core.failure import Failure
+from fed.engine.cleanup import FailureReport
+from fed.engine.job import Job, JobStatistics
+from fed.engine.shell import new_incarnation
 from fed.errors import FedError, JobInterrupted, UsageError
-from fed.job import Job, JobStatistics, hello_of, new_incarnation
 from fed.object import FedObject
+from fed.proxy.greeting import hello_of
 from fed.runtime.arguments import fill, find_objects
 
 __all__ = ["errors", "get", "init", "job", "parties", "party", "reset", "shutdown", "statistics"]

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fed.engine.job import Job
 from fed.errors import UsageError
-from fed.job import Job
 
 __all__ = ["JobFactory", "current_job", "find_job", "job_factory", "set_job", "set_job_factory"]
 

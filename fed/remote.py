@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from fed.context import current_job
-from fed.epoch import Actor
+from fed.engine.epoch import Actor
+from fed.engine.job import Job
 from fed.errors import UsageError
-from fed.job import Job
 from fed.object import FedObject
 from fed.runtime.arguments import pack
 from fed.runtime.contract import ActorBody, TaskBody

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from fed.core.failure import Exposure, Failure, Kind
+from fed.engine.exceptions import RemoteTraceback, pointer, sentence
 from fed.errors import FailureError, FedError, JobAborted, RemoteError
-from fed.raising import RemoteTraceback, pointer, sentence
 from fed.runtime.body import text_of
 
 __all__ = ["Account", "account_of", "entry"]

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from typing import Final
 
-from fed.transport.contract import Hello
+from fed.config import Config
+from fed.errors import ConfigError
+from fed.transport.contract import MAX_GREETING_BYTES, PROTOCOL_VERSION, Hello
 
-__all__ = ["disagreement"]
+__all__ = ["disagreement", "hello_of"]
 
 MAX_NAMED: Final = 5
+
+
+def hello_of(config: Config, incarnation: str) -> Hello:
+    """How a party greets the others.
+
+    Raises:
+        ConfigError: It declares more than fits into a greeting.
+    """
+    types = tuple(sorted(f"{one.__module__}.{one.__qualname__}" for one in config.types))
+    exceptions = tuple(sorted(one.__name__ for one in config.exceptions))
+    # Each name takes up to three bytes more, and what else is in a greeting less than a kilobyte.
+    names = (*types, *exceptions, *config.parties)
+    nbytes = sum(len(name.encode("utf-8", "replace")) + 3 for name in names)
+    if nbytes > MAX_GREETING_BYTES - 1024:
+        raise ConfigError(
+            f"the names of {len(types)} types and {len(exceptions)} exceptions take {nbytes} bytes, and a greeting has "
+            f"room for {MAX_GREETING_BYTES - 1024}: declare fewer (options types and exceptions)"
+        )
+    return Hello(
+        protocol=PROTOCOL_VERSION,
+        version=importlib.metadata.version("fedray"),
+        job=config.job,
+        party=config.party,
+        incarnation=incarnation,
+        parties=config.parties,
+        types=types,
+        exceptions=exceptions,
+    )
 
 
 def disagreement(mine: Hello, theirs: Hello) -> str | None:

@@ -19,11 +19,11 @@ from typing import Any, Final, TypeVar
 
 from typing_extensions import override
 
-from fed.cleanup import FailureReport
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Fault, Kind
+from fed.engine.cleanup import FailureReport
+from fed.engine.job import Job
 from fed.errors import FedTimeoutError
-from fed.job import Job
 from fed.object import ObjectId
 from fed.proxy.arriving import Arrived
 from fed.proxy.receiver import Receiver
@@ -797,7 +797,7 @@ class FaultyJob(Job):
     @property
     def calls(self) -> int:
         """How many fed calls the driver has made in this epoch."""
-        return self._running().calls
+        return self.shell.running().calls
 
     def _before_call(self) -> None:
         strike = self._injector.strike("driver", call=self.calls)

@@ -28,8 +28,10 @@ from fed.api import shutdown
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Address, Config
 from fed.context import set_job_factory
+from fed.engine.job import Job
+from fed.engine.shell import new_incarnation
 from fed.errors import FedTimeoutError, JobAborted, PartyLeftError, RemoteError, UsageError
-from fed.job import Job, hello_of, new_incarnation
+from fed.proxy.greeting import hello_of
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Sender
 from fed.runtime.local import LocalRuntime

@@ -11,7 +11,7 @@ import pytest
 import fed
 from fed.channel.memory import MemoryProxyEnd
 from fed.core.failure import Kind
-from fed.epoch import Epoch
+from fed.engine.epoch import Epoch
 from fed.runtime.local import LocalRuntime
 from fed.serde.receipt import SmallCodec
 from fed.testing import FaultPlan, simulate

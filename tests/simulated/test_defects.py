@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import fed
-from fed.sending import QueueThread
+from fed.engine.queue_thread import QueueThread
 from fed.testing import FaultPlan, Simulation, simulate
 
 PARTIES = ["alice", "bob", "carol"]
@@ -318,7 +318,7 @@ def test_ctrl_c_at_any_moment_leaves_the_lock_free() -> None:
 import os, queue, signal, sys, threading, time
 sys.path.insert(0, ".")
 from fed.config import Address, Config
-from fed.job import Job
+from fed.engine.job import Job
 from tests.support.runtimes import local_runtime
 
 job = Job(Config(job="j", party="alice", addresses={"alice": Address("127.0.0.1", 1)}), local_runtime())
@@ -339,10 +339,10 @@ for interrupts in range(300):
         while True:
             job.failures
     except KeyboardInterrupt:
-        if not job._lock.acquire(timeout=5):
+        if not job.shell.lock.acquire(timeout=5):
             print("leaked after", interrupts, flush=True)
             os._exit(1)
-        job._lock.release()
+        job.shell.lock.release()
 ready.put(False)
 thread.join()
 print("free", flush=True)

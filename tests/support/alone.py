@@ -21,7 +21,7 @@ from unittest import mock
 import fed
 from fed.context import current_job, find_job, set_job_factory
 from fed.core.journal import Journal
-from fed.job import Job
+from fed.engine.job import Job
 from fed.testing.simulation import _in_memory, _job
 from tests.support.failing import Cell, FailsLate, fail, identity, pass_through
 
@@ -106,7 +106,7 @@ def press() -> None:
 def waiting_in_fed(job: Any) -> bool:
     """Whether the main thread waits inside a fed call."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return bool(job._interrupter.inside.depth) and frame is not None and frame.f_code.co_name == "wait"
+    return bool(job.shell.interrupter.inside.depth) and frame is not None and frame.f_code.co_name == "wait"
 
 
 def spin_until(holds: Callable[[], bool]) -> None:
@@ -151,7 +151,7 @@ def interrupted_in_get(rounds: int) -> None:
                 program()
         except KeyboardInterrupt as error:
             raised = error
-        free = job._lock.acquire(blocking=False)
+        free = job.shell.lock.acquire(blocking=False)
         # The task of bob's is let go when everyone has been told.
         gate.set()
         others.join()
@@ -168,7 +168,7 @@ def interrupted_with_the_lock_held() -> None:
     def note(journal: Journal, text: str, **more: Any) -> Any:
         if armed.is_set() and threading.current_thread() is threading.main_thread():
             armed.clear()
-            if not current_job()._lock.locked():
+            if not current_job().shell.lock.locked():
                 raise RuntimeError("the lock is not held")
             press()
         return original(journal, text, **more)
@@ -207,7 +207,7 @@ def interrupted_with_the_lock_held() -> None:
         except KeyboardInterrupt as error:
             raised = error
         others.join()
-        free = job is not None and job._lock.acquire(blocking=False)
+        free = job is not None and job.shell.lock.acquire(blocking=False)
         told.append([name, type(raised).__name__, sorted(handled), free])
     print(json.dumps(told))
 
@@ -318,8 +318,8 @@ def asleep_after_a_call() -> None:
         with fed.job():
             late.call()
             job = current_job()
-            result_of = job._result_of
-            with mock.patch.object(job, "_result_of", held):
+            result_of = job.shell.waits.result_of
+            with mock.patch.object(job.shell.waits, "result_of", held):
                 fed.statistics()
             threading.Event().wait(30)
     except BaseException as error:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import fed
 from fed.context import current_job
-from fed.job import Job
+from fed.engine.job import Job
 from fed.testing import Simulation, simulate
 
 PARTIES: Final = ["alice", "bob", "carol", "dave"]
@@ -161,9 +161,9 @@ def run(program: Callable[[], Any], **arguments: Any) -> Simulation:
 def wait_until_known(error_id: str) -> None:
     """Wait until the job of this thread knows of a failure."""
     job = current_job()
-    with job._lock:
-        if not job.changed.wait_for(
-            lambda: any(failure.error_id == error_id for failure in job._coordinator.book.all), WAIT_S
+    with job.shell.lock:
+        if not job.shell.changed.wait_for(
+            lambda: any(failure.error_id == error_id for failure in job.shell.coordinator.book.all), WAIT_S
         ):
             raise GateTimeoutError
 

@@ -16,10 +16,10 @@ import pytest
 from fed.config import Address, Config
 from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
-from fed.job import hello_of
 from fed.object import ObjectId
 from fed.proxy.control import Listener, Snapshot
 from fed.proxy.events import PeerEvent
+from fed.proxy.greeting import hello_of
 from fed.proxy.pushing import SenderFailed
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender

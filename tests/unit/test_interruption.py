@@ -25,7 +25,7 @@ from typing import Any, cast
 import pytest
 
 from fed import interruption
-from fed.interruption import Handler, Inside, Interrupter
+from fed.engine.signals import Handler, Inside, Interrupter
 
 ROOT = Path(__file__).parents[2]
 SEED = 4711

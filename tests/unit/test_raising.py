@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fed.core.failure import Exposure, Failure, Kind
+from fed.engine.exceptions import aborted, error_of, init_error, pointer, sentence
 from fed.errors import (
     DeadlockError,
     DeliveryError,
@@ -21,7 +22,6 @@ from fed.errors import (
     RemoteError,
     TaskError,
 )
-from fed.raising import aborted, error_of, init_error, pointer, sentence
 
 ERROR_ID = "alice/3f2a90c1d4e5b677/1"
 CANARY = "canary-4711"

@@ -141,7 +141,7 @@ def test_of_a_task_that_failed_here_the_users_error_comes_first(tmp_path: Path) 
 LOGS = """
     import logging
     {configuration}
-    logger = logging.getLogger("fed.job")
+    logger = logging.getLogger("fed.engine.job")
     logger.info("quiet")
     logger.info("waiting", extra={{"fed_event": "waiting", "fed_detail": {{"for": ["bob", "carol"]}}}})
     logger.info("joined", extra={{"fed_event": "joined", "fed_detail": {{}}}})
@@ -168,8 +168,8 @@ def test_the_log_names_the_run_and_holds_what_the_terminal_is_spared(tmp_path: P
     assert result.returncode == 1
     text = (logs / "alice.log").read_text()
     assert f"---- job script, party alice: {tmp_path / 'script.py'}, fedray " in text
-    assert "INFO fed.job: quiet\n" in text
-    assert "WARNING fed.job: careful\n" in text
+    assert "INFO fed.engine.job: quiet\n" in text
+    assert "WARNING fed.engine.job: careful\n" in text
     assert "ERROR fed.cli: OSError: disk full\n    Traceback" in text
 
 

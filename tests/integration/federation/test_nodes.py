@@ -253,7 +253,7 @@ def test_a_resource_that_is_in_use_is_named_by_the_one_who_waited_for_it(
     # Not before the cluster runs: what is set for Ray before, it reads when it is imported.
     import ray
 
-    monkeypatch.setitem(vars(sys.modules["fed.job"]), "START_S", 2.0)
+    monkeypatch.setitem(vars(sys.modules["fed.engine.joining"]), "START_S", 2.0)
     node = next(name for name in ray.cluster_resources() if name.startswith("node:") and "__" not in name)
     holder = ray.remote(Holder).options(num_cpus=0, resources={node: 0.8}).remote()
     ray.get(holder.hold.remote())

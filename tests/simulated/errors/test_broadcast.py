@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 import fed
-from fed.cleanup import run_steps
 from fed.context import current_job
 from fed.core.notice import NoticeKind
-from fed.error_queue import ErrorQueue
-from fed.job import Job
+from fed.engine import leaving
+from fed.engine.cleanup import run_steps
+from fed.engine.data_sender import DataSender
+from fed.engine.error_queue import ErrorQueue
 from tests.support import alone
 from tests.support.failing import (
     CANARY,
@@ -226,7 +227,7 @@ def test_e05_all_latch_while_their_drivers_are_elsewhere(tap: Wiretap) -> None:
     def program() -> Any:
         identity.party("carol").remote(identity.party("bob").remote(fail.party("alice").remote(1)))
         pass_through(gates[fed.party()])
-        return [current_job()._life.latched, [failure.type_name for failure in fed.errors()]]
+        return [current_job().shell.life.latched, [failure.type_name for failure in fed.errors()]]
 
     def release() -> None:
         handled.wait(10)
@@ -301,7 +302,7 @@ def test_e07_a_sigint_that_comes_while_the_lock_is_held_waits_for_the_end_of_the
 
 @pytest.mark.parametrize(
     ("owner", "handle", "queue"),
-    [(Job, "_handle_data", lambda job: job._data), (ErrorQueue, "_handle_items", lambda queue: queue)],
+    [(DataSender, "_handle_items", lambda queue: queue), (ErrorQueue, "_handle_items", lambda queue: queue)],
     ids=["data", "errors"],
 )
 def test_e08_a_queue_of_the_job_that_stops_itself_is_refused_and_ends_the_job(
@@ -315,8 +316,7 @@ def test_e08_a_queue_of_the_job_that_stops_itself_is_refused_and_ends_the_job(
 
     def stop_itself(of: Any, items: Any) -> None:
         original(of, items)
-        job = of if isinstance(of, Job) else of._desk
-        if job.party == "alice" and joined.is_set() and not refused:
+        if "alice" in threading.current_thread().name and joined.is_set() and not refused:
             try:
                 queue(of).stop(1)
             except RuntimeError as error:
@@ -359,7 +359,7 @@ def test_e09_intended_and_unintended_shutdown_take_the_same_steps(monkeypatch: p
             steps[place] = (name, step_noted)
         return run_steps(steps, interrupted)
 
-    monkeypatch.setattr(sys.modules[Job.__module__], "run_steps", run_noted)
+    monkeypatch.setattr(leaving, "run_steps", run_noted)
 
     def died() -> None:
         if fed.party() == "alice":

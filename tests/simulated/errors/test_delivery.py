@@ -220,7 +220,7 @@ def test_e44_what_is_told_for_epochs_that_do_not_exist_is_bounded_and_harmless(t
         everyone.wait(10)
         fed.reset()
         value += fed.get(identity.party("bob").remote(1))
-        return value, all(len(kept) <= MAX_EARLY for kept in current_job()._coordinator._early.values())
+        return value, all(len(kept) <= MAX_EARLY for kept in current_job().shell.coordinator._early.values())
 
     assert returned(run(program, parties=THREE)) == dict.fromkeys(THREE, (2, True))
 
@@ -277,9 +277,9 @@ def test_e45_what_a_handler_raises_is_kept_and_reported_and_the_cleanup_goes_on(
     assert {type(played.errors[party]) for party in ("bob", "carol")} == {fed.RemoteError}
     assert len(roots(played.errors)) == 1
     for job in played.jobs.values():
-        assert job._cleanup.handler_error is error
-        assert job._life.state.name == "CLOSED"
-    said = [record for record in caplog.records if record.name == "fed.cleanup" and record.exc_info is not None]
+        assert job.shell.cleanup.handler_error is error
+        assert job.shell.life.state.name == "CLOSED"
+    said = [record for record in caplog.records if record.name == "fed.engine.cleanup" and record.exc_info is not None]
     assert len(said) == 3
     assert {record.getMessage() for record in said} == {"the failure handler raised"}
 

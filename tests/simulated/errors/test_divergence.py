@@ -171,7 +171,7 @@ def test_e43_programs_that_differ_are_told_where_in_every_party(
     parties = FIVE[:count]
     for odd in (parties[0], parties[-1]):
         played = play(lambda odd=odd: program(fed.party() == odd), parties=parties, skip_waiting=True)  # type: ignore[misc]
-        assert {job._clock.monotonic() < PROMPT_S for job in played.jobs.values()} == {True}
+        assert {job.shell.clock.monotonic() < PROMPT_S for job in played.jobs.values()} == {True}
         assert set(played.errors) == set(parties)
         assert len({str(error) for error in played.errors.values()}) == 1
         for error in played.errors.values():

@@ -13,8 +13,8 @@ import fed
 from fed.context import current_job
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
-from fed.job import Job
-from fed.raising import error_of
+from fed.engine.exceptions import error_of
+from fed.engine.shell import Shell
 from tests.support.failing import fail, identity, returned, run
 
 PARTIES = ("alice", "bob", "mallory")
@@ -25,9 +25,9 @@ def tell(failure: Failure) -> bool:
     """Mallory says it to all."""
     job = current_job()
     if fed.party() == "mallory":
-        with job._lock:
+        with job.shell.lock:
             for peer in job.config.peers:
-                job.tell(peer, Notice(NoticeKind.LATCHED, 0, failure))
+                job.shell.tell(peer, Notice(NoticeKind.LATCHED, 0, failure))
     return True
 
 
@@ -44,7 +44,7 @@ def until_it_fails() -> Any:
 
 def test_a_failure_that_never_was_is_reported_by_whoever_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     # What mallory sends is not looked at on her side.
-    monkeypatch.setattr(Job, "_exposed", lambda self, notice, peer: notice)
+    monkeypatch.setattr(Shell, "redacted", lambda self, notice, peer: notice)
 
     wait, failed = until_it_fails()
     known: dict[str, tuple[Failure, ...]] = {}
@@ -102,16 +102,16 @@ def test_a_record_that_no_honest_party_passes_on_changes_nothing(
 
 
 def test_what_the_source_says_stands_whatever_a_member_says_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Job._exposed
+    original = Shell.redacted
 
-    def exposed(self: Job, notice: Notice, peer: str) -> Notice:
+    def exposed(self: Shell, notice: Notice, peer: str) -> Notice:
         notice = original(self, notice, peer)
         if self.party == "mallory" and notice.failure is not None:
             lies = dataclasses.replace(FORGED, error_id=notice.failure.error_id)
             return dataclasses.replace(notice, failure=lies)
         return notice
 
-    monkeypatch.setattr(Job, "_exposed", exposed)
+    monkeypatch.setattr(Shell, "redacted", exposed)
     errors = run(lambda: fed.get(fail.party("bob").remote()), parties=PARTIES).errors
     for party in ("alice", "bob"):
         error = errors[party]
@@ -121,15 +121,15 @@ def test_what_the_source_says_stands_whatever_a_member_says_of_it(monkeypatch: p
 
 def test_an_object_that_failed_by_a_member_alone_is_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mallory's task fails, and she says that bob's did."""
-    original = Job._exposed
+    original = Shell.redacted
 
-    def exposed(self: Job, notice: Notice, peer: str) -> Notice:
+    def exposed(self: Shell, notice: Notice, peer: str) -> Notice:
         notice = original(self, notice, peer)
         if self.party == "mallory" and notice.failure is not None:
             return dataclasses.replace(notice, failure=FORGED)
         return notice
 
-    monkeypatch.setattr(Job, "_exposed", exposed)
+    monkeypatch.setattr(Shell, "redacted", exposed)
 
     told = run(lambda: fed.get(identity.party("alice").remote(fail.party("mallory").remote())), parties=PARTIES).errors
     assert "at party 'bob' (reported by mallory" in str(told["alice"])

@@ -12,11 +12,12 @@ import fed
 from fed.core.failure import Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan
-from fed.epoch import Epoch
-from fed.job import Job
+from fed.engine.dialogue import Dialogue
+from fed.engine.epoch import Epoch
+from fed.engine.queue_thread import QueueThread
+from fed.engine.shell import Shell
 from fed.proxy.receiver import Receiver
 from fed.runtime.local import LocalRuntime
-from fed.sending import QueueThread
 from fed.testing import simulate
 from tests.support.failing import PARTIES, Cell, FailsLate, fail, identity, pass_through, play, returned, roots, run
 from tests.support.wiretap import Wiretap
@@ -86,9 +87,9 @@ def work(once: Once, everyone: threading.Barrier, reported: threading.Event) -> 
         (Epoch, "push"),
         (Epoch, "arrived"),
         (Epoch, "_took"),
-        (Job, "_handle_events"),
-        (Job, "_tell_progress"),
-        (Job, "_exposed"),
+        (Dialogue, "hear"),
+        (Shell, "_tell_progress"),
+        (Shell, "redacted"),
     ],
 )
 def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobody_waiting(
@@ -98,7 +99,7 @@ def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobod
         if arguments and isinstance(arguments[0], Notice):
             # A goodbye that is lost is no thread's matter: everybody has come to his end.
             return one.party == "alice" and arguments[0].kind is NoticeKind.FAILURE
-        return bool((one.party if isinstance(one, Job) else one._party) == "alice")
+        return bool((one._party if isinstance(one, Epoch) else one.party) == "alice")
 
     once = Once(owner, method, monkeypatch, of_alice)
     everyone, reported = threading.Barrier(3), threading.Event()

@@ -154,8 +154,8 @@ def race_for_an_object(seed: int, tap: Wiretap, *, late: bool) -> str:
     def program() -> Any:
         if fed.party() == "alice":
             # Or she would say that it is none of hers.
-            with current_job()._lock:
-                current_job().learn(failure)
+            with current_job().shell.lock:
+                current_job().shell.learn(failure)
         one = identity.party("alice").remote("value")
         if late and fed.party() == "bob":
             pass_through(raced)

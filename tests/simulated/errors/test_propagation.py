@@ -14,13 +14,14 @@ from typing import Any, Literal
 import pytest
 
 import fed
-from fed.cleanup import run_steps
 from fed.core.coordination import Coordinator
 from fed.core.failure import Kind
 from fed.core.notice import Notice, NoticeKind
-from fed.job import Job
+from fed.engine.cleanup import run_steps
+from fed.engine.leaving import Leaving
+from fed.engine.queue_thread import QueueThread
+from fed.engine.shell import Shell
 from fed.runtime.local import LocalRuntime
-from fed.sending import QueueThread
 from fed.testing import simulate
 from fed.transport import wire
 from tests.support.failing import (
@@ -173,16 +174,16 @@ def test_e27_an_abort_ends_what_is_in_flight() -> None:
 
 def test_e16_whose_driver_wakes_late_sees_the_failure_that_all_see(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others have left because of it by then, which ends the job."""
-    wait = Job.wait
+    wait = Shell.wait
 
-    def late(job: Job, *arguments: Any) -> bool:
-        reached = wait(job, *arguments)
-        if job.party == "alice":
-            with job._lock:
-                assert job.changed.wait_for(lambda: job._life.latched, 20)
+    def late(shell: Shell, *arguments: Any) -> bool:
+        reached = wait(shell, *arguments)
+        if shell.party == "alice":
+            with shell.lock:
+                assert shell.changed.wait_for(lambda: shell.life.latched, 20)
         return reached
 
-    monkeypatch.setattr(Job, "wait", late)
+    monkeypatch.setattr(Shell, "wait", late)
 
     def program() -> Any:
         return fed.get([identity.party("bob").remote(1), fail.party("alice").remote()])
@@ -238,7 +239,7 @@ def test_e27_what_waits_for_other_parties_is_let_go_and_never_runs() -> None:
     assert len(roots(played.errors)) == 1
     assert ran == []
     for job in played.jobs.values():
-        epoch = job._running()
+        epoch = job.shell.running()
         # In-flight work has reached zero.
         assert (epoch.running, epoch.expected) == (0, 0)
         assert len(epoch._flow) == 0
@@ -297,14 +298,14 @@ def test_e28_every_step_runs_and_what_they_raised_is_kept_in_order() -> None:
 
 
 STEPS: list[tuple[Any, str]] = [
-    (Job, "_drain"),
-    (Job, "statistics"),
-    (Job, "_say_goodbye"),
+    (Leaving, "_drain"),
+    (Leaving, "_note_statistics"),
+    (Leaving, "_say_goodbye"),
     (QueueThread, "stop"),
-    (Job, "_end_cleanup"),
-    (Job, "_close_proxies"),
+    (Leaving, "end_cleanup"),
+    (Leaving, "_close_proxies"),
     (LocalRuntime, "close"),
-    (Job, "_report_closed"),
+    (Leaving, "_report_closed"),
 ]
 
 
@@ -319,8 +320,7 @@ def test_e28_a_step_of_the_shutdown_that_raises_keeps_no_other_from_running(
 
     def spoilt(one: Any, *arguments: Any) -> Any:
         done = original(one, *arguments)
-        name = getattr(one, "party", None) or getattr(one, "_party", None) or one._thread.name.split("-")[1]
-        if name == "alice" and threading.current_thread().name == "fed-alice":
+        if threading.current_thread().name == "fed-alice":
             struck.append(method)
             raise OSError(f"in {method}")
         return done
@@ -340,7 +340,7 @@ def test_e28_a_step_of_the_shutdown_that_raises_keeps_no_other_from_running(
     else:
         assert str(error) == f"in {method}"
         assert set(played.errors) == {"alice"}
-    assert played.jobs["alice"]._life.state.name == "CLOSED"
+    assert played.jobs["alice"].shell.life.state.name == "CLOSED"
 
 
 # E29 first error wins, the rest are kept
@@ -387,7 +387,7 @@ def test_e29_of_failures_that_nobody_has_heard_of_the_earliest_call_is_the_root_
     assert len(played.errors) == count
     for job in played.jobs.values():
         assert sorted(failure.src_party for failure in job.failures) == parties
-        book = job._coordinator.book
+        book = job.shell.coordinator.book
         assert book.root is not None
         assert book.root.task == "#0 fail_in_turn"
         assert book.root.error_id == root

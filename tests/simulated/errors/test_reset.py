@@ -59,11 +59,11 @@ def test_e23_after_a_reset_the_same_processes_run_a_clean_job() -> None:
     everyone = threading.Barrier(3)
 
     def program() -> Any:
-        before = current_job()._epoch
+        before = current_job().shell.epoch
         first = work()
         fail_here(everyone)
         fed.reset()
-        after = current_job()._epoch
+        after = current_job().shell.epoch
         assert after is not None
         return first, work(), fed.errors(), after is not before, after.number
 
@@ -104,7 +104,7 @@ def test_e23_several_resets_in_a_row(on_error: str) -> None:
     assert len(set(ids.pop())) == 6
     # Once for each epoch that failed; a failure that is isolated ends none.
     assert sorted(report.party for report in reports) == (sorted(THREE * 6) if on_error == "abort" else [])
-    assert all(job._epoch is not None and job._epoch.number == 6 for job in played.jobs.values())
+    assert all(job.shell.epoch is not None and job.shell.epoch.number == 6 for job in played.jobs.values())
 
 
 def test_e23_the_handler_runs_once_for_each_epoch_that_failed_and_knows_its_root() -> None:

@@ -75,7 +75,7 @@ def test_hostile_text_of_a_member_is_shown_as_escapes(
     program: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The module: in the package, this is the name of a function too.
-    monkeypatch.setattr(sys.modules["fed.job"], "STALL_S", 1.0)
+    monkeypatch.setattr(sys.modules["fed.engine.stalling"], "STALL_S", 1.0)
     put_in = let_lie(monkeypatch, "mallory")
     shown, log = Shown(), LogFile(tmp_path, "alice")
     logger = logging.getLogger("fed")

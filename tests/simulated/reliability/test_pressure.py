@@ -72,8 +72,8 @@ def test_what_nobody_has_asked_for_at_the_end_is_reported_by_who_has_it(caplog: 
             if fed.party() == "alice":
                 job = current_job()
                 for sequence in (1000, 1001):
-                    ref = job._runtime.submit(TaskBody(lambda: "stray", "stray", {}), Call(())).results[0]
-                    job._running_proxies().push([Delivery(ObjectId(0, sequence, 0), ("bob",))], [ref])
+                    ref = job.shell.runtime.submit(TaskBody(lambda: "stray", "stray", {}), Call(())).results[0]
+                    job.shell.running_proxies().push([Delivery(ObjectId(0, sequence, 0), ("bob",))], [ref])
                 # What is written after them to the same stream comes after them.
                 while fed.statistics().objects_sent["bob"] < 2:
                     time.sleep(0.01)

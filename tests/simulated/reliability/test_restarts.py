@@ -74,12 +74,14 @@ def test_what_will_not_come_is_known_although_the_receiver_that_heard_of_it_was_
             bad, job = fail.party("alice").remote(), current_job()
             if fed.party() == "bob":
                 assert taken.wait(20)
-                assert isinstance(job._runtime, LocalRuntime)
-                job._runtime.restart_receiver().result(20)
+                assert isinstance(job.shell.runtime, LocalRuntime)
+                job.shell.runtime.restart_receiver().result(20)
             used = grow.party("bob").remote(bad, 1)
             if fed.party() == "alice":
-                with job._lock:
-                    assert job.changed.wait_for(lambda: bad._entry.failure is not None and not job._errors.untold, 20)
+                with job.shell.lock:
+                    assert job.shell.changed.wait_for(
+                        lambda: bad._entry.failure is not None and not job.shell.errors.untold, 20
+                    )
                 taken.set()
             with pytest.raises(fed.TaskError) as caught:
                 fed.get(used)

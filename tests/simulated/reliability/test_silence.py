@@ -42,7 +42,7 @@ def run(program: Callable[[], Any], **arguments: Any) -> Simulation:
 
 def now_s() -> float:
     """The time on the clock of this job."""
-    return current_job()._clock.monotonic()
+    return current_job().shell.clock.monotonic()
 
 
 def isolate(network: MemoryNetwork, party: str) -> None:

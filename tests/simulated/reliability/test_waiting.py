@@ -14,10 +14,10 @@ import fed
 from fed.clock import Clock
 from fed.context import current_job
 from fed.core.notice import NoticeKind
-from fed.epoch import Entry, Epoch
-from fed.error_queue import ErrorQueue
-from fed.interruption import Interrupter
-from fed.job import STALL_S, Job
+from fed.engine.epoch import Entry, Epoch
+from fed.engine.error_queue import ErrorQueue
+from fed.engine.signals import Interrupter
+from fed.engine.stalling import STALL_S, StallWatch
 from fed.testing import Simulation, simulate, simulation
 from fed.testing.clock import SkippingClock
 from tests.support.eventually import eventually
@@ -42,7 +42,7 @@ def run(program: Callable[[], Any], lease_s: float = LEASE_S) -> Simulation:
 
 def now_s() -> float:
     """The time on the clock of this job."""
-    return current_job()._clock.monotonic()
+    return current_job().shell.clock.monotonic()
 
 
 def test_e34_a_party_that_comes_many_leases_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_e36_what_waits_for_long_is_no_failure() -> None:
         return 1
 
     def program() -> Any:
-        clocks.append(current_job()._clock)
+        clocks.append(current_job().shell.clock)
         return fed.get(slow.party("bob").remote()), len(fed.errors())
 
     assert dict(run(program)) == dict.fromkeys(PARTIES, (1, 0))
@@ -154,7 +154,7 @@ def test_e37_a_driver_in_a_signal_handler_of_the_users_is_outside_fed(monkeypatc
     idle: list[bool] = []
 
     def deliver(_: Interrupter) -> None:
-        idle.append(current_job()._idle)
+        idle.append(current_job().shell.waits.idle)
 
     # For each party's first look: a Ctrl-C has come, and the user's handler returns.
     monkeypatch.setattr(Interrupter, "interrupted", property(lambda _: len(idle) < len(PARTIES)))
@@ -169,16 +169,16 @@ def test_e37_one_task_that_runs_keeps_it_from_being_a_deadlock(monkeypatch: pyte
     lose_one_push(monkeypatch)
     running, asked = threading.Event(), threading.Event()
     standings: list[int] = []
-    original = Job._handle_question
+    original = StallWatch.hear
 
-    def counted(self: Job, peer: str, notice: Any) -> None:
+    def counted(self: StallWatch, peer: str, notice: Any) -> None:
         original(self, peer, notice)
         if notice.kind is NoticeKind.STANDING:
             standings.append(notice.calls)
             if max(standings) > 3:
                 asked.set()
 
-    monkeypatch.setattr(Job, "_handle_question", counted)
+    monkeypatch.setattr(StallWatch, "hear", counted)
 
     @fed.remote
     def held() -> None:
@@ -207,7 +207,7 @@ def test_e37_a_driver_that_is_busy_outside_fed_keeps_it_from_being_a_deadlock(el
             until = now_s() + computing_s
             if elsewhere == "after a signal":
                 # What a signal handler of hers raises out of a fed call.
-                current = current_job()
+                current = current_job().shell
                 original, current.changed.wait_for = current.changed.wait_for, _interrupted  # type: ignore[method-assign, assignment]
                 with pytest.raises(TimeoutError):
                     fed.statistics()

@@ -81,7 +81,7 @@ def test_e29_parties_that_fail_at_the_same_moment_agree_on_the_root(count: int, 
         # The votes are what the root was chosen from: everybody keeps them, and nobody else could have won.
         for party, job in played.jobs.items():
             known = {failure.error_id: failure for failure in job.failures}
-            votes = job._coordinator.book._votes
+            votes = job.shell.coordinator.book._votes
             assert set(votes.values()) <= set(known)
             assert known[root].rank == min(known[vote].rank for vote in votes.values())
             own = [failure for failure in known.values() if failure.src_party == party]

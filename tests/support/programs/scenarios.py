@@ -183,7 +183,7 @@ def until_failed() -> None:
 
 def drained() -> bool:
     """Whether everything that is in flight here comes to its end."""
-    epoch = current_job()._running()
+    epoch = current_job().shell.running()
     deadline = time.monotonic() + 60
     while not epoch.drained and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-import fed.raising
+import fed.engine.exceptions
 from fed.cli.account import account_of, entry
 from fed.core.failure import Exposure, Failure, Kind
+from fed.engine.exceptions import RemoteTraceback, aborted, error_of, pointer
 from fed.errors import ConfigError, JobAborted, RemoteError, TaskError
-from fed.raising import RemoteTraceback, aborted, error_of, pointer
 from fed.transport.wire import decode_failure, encode_failure
 
 CANARY = "canary-4711"
@@ -91,7 +91,7 @@ def test_rays_own_error_is_not_shown_at_the_source_either(tmp_path: Path) -> Non
 def test_frames_of_the_library_are_left_out_of_a_traceback() -> None:
     def users() -> None:
         # A frame of the library's, which the user did not ask for.
-        fed.raising.error_of(None, "alice")  # type: ignore[arg-type]
+        fed.engine.exceptions.error_of(None, "alice")  # type: ignore[arg-type]
 
     with pytest.raises(AttributeError) as caught:
         users()
@@ -104,7 +104,7 @@ def test_frames_of_the_library_are_left_out_of_a_traceback() -> None:
 def test_a_traceback_of_nothing_but_library_is_none_at_all(tmp_path: Path) -> None:
     # As with an argument that Ray cannot pickle, which it explains at length.
     with pytest.raises(AttributeError) as caught:
-        fed.raising.error_of(None, "alice")  # type: ignore[arg-type]
+        fed.engine.exceptions.error_of(None, "alice")  # type: ignore[arg-type]
     cause = caught.value
     assert cause.__traceback__ is not None
     # The frame of this test is not the library's.

@@ -15,7 +15,7 @@ import pytest
 from fed.cli import logfile
 from fed.cli.logfile import LogFile, log_directory
 from fed.core.failure import Failure, Kind
-from fed.raising import error_of
+from fed.engine.exceptions import error_of
 
 FAILURE = Failure("alice/3f2a/1", Kind.TASK, "alice", "ValueError", "#3 train", 3)
 
@@ -129,9 +129,9 @@ def test_each_run_begins_with_a_line_that_names_it(tmp_path: Path, opened: Open)
 
 def test_it_takes_what_the_library_logs_and_nothing_else(tmp_path: Path, opened: Open) -> None:
     log = opened(tmp_path, "alice")
-    logging.getLogger("fed.job").info("ours %s", "\ud800")
+    logging.getLogger("fed.engine.job").info("ours %s", "\ud800")
     logging.getLogger("other").warning("theirs")
-    assert log.path.read_text().endswith("INFO fed.job: ours \\ud800\n")
+    assert log.path.read_text().endswith("INFO fed.engine.job: ours \\ud800\n")
     assert "theirs" not in log.path.read_text()
 
 

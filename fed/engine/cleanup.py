@@ -18,7 +18,7 @@ from fed.errors import FailureError
 
 __all__ = ["AtomicFlag", "CleanupManager", "FailureReport", "run_steps"]
 
-logger = logging.getLogger("fed.cleanup")
+logger = logging.getLogger("fed.engine.cleanup")
 
 
 @dataclasses.dataclass(frozen=True)

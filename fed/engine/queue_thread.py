@@ -16,7 +16,7 @@ from fed.clock import SYSTEM_CLOCK, Clock, Queue
 
 __all__ = ["QueueThread"]
 
-logger = logging.getLogger("fed.sending")
+logger = logging.getLogger("fed.engine.queue_thread")
 
 T = TypeVar("T")
 

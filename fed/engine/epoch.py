@@ -27,11 +27,11 @@ from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan, PlannedObject, Step
 from fed.core.rendezvous import Key
 from fed.core.stall import MAX_SHOWN, PartyStatus, Wait
+from fed.engine.exceptions import RemoteTraceback
 from fed.errors import FedTimeoutError, UsageError
 from fed.object import FedObject, ObjectId
 from fed.proxy.arriving import Arrived
 from fed.proxy.sender import Delivery
-from fed.raising import RemoteTraceback
 from fed.runtime.arguments import PLAIN, Arriving, Nested, Packed, Shape
 from fed.runtime.body import text_of
 from fed.runtime.contract import (
@@ -52,7 +52,7 @@ from fed.serde.receipt import Receipt, SmallCodec, SmallValue
 
 __all__ = ["Actor", "Desk", "Entry", "Epoch", "Push"]
 
-logger = logging.getLogger("fed.epoch")
+logger = logging.getLogger("fed.engine.epoch")
 
 IMMUTABLE: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types of arguments that nobody can change."""

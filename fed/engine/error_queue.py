@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from fed.clock import Clock
 from fed.condition import PredicateCondition
 from fed.core.notice import Notice, NoticeKind
-from fed.sending import QueueThread
+from fed.engine.queue_thread import QueueThread
 
 __all__ = ["QUESTIONS", "Desk", "ErrorQueue"]
 
@@ -111,7 +111,7 @@ class ErrorQueue:
         self._thread.post(_Step(step))
 
     def stop(self, timeout_s: float) -> bool:
-        """See `fed.sending.QueueThread.stop`."""
+        """See `fed.engine.queue_thread.QueueThread.stop`."""
         return self._thread.stop(timeout_s)
 
     def _handle_items(self, items: list[_Tell | _Acknowledged | _Step]) -> None:

@@ -1,0 +1,1 @@
+"""One job in one party: its threads, and what they share."""

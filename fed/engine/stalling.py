@@ -1,0 +1,81 @@
+"""A driver waits and nothing moves: it asks the others, tells people, and proves a deadlock [E36, E37]."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from fed.core.failure import Fault, Kind
+from fed.core.notice import Notice, NoticeKind
+from fed.core.stall import Due, StallDetector, describe_wait, graph, mermaid
+
+if TYPE_CHECKING:
+    from fed.engine.shell import Shell
+
+__all__ = ["StallWatch"]
+
+logger = logging.getLogger("fed")
+
+STALL_S: Final = 30.0
+"""How long a driver waits while nothing moves until people are told what for. A line, and never a failure by itself."""
+
+
+class StallWatch:
+    """The questions of one party to the others, and its answers to theirs.
+
+    Args:
+        shell: Of its job.
+    """
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._detector = StallDetector(shell.party, STALL_S)
+        # Whose question about what this party is at is being answered; another one of theirs can wait.
+        self._answering: set[str] = set()
+
+    def begin(self) -> None:
+        """An epoch has begun. With the lock."""
+        self._detector = StallDetector(self._shell.party, STALL_S)
+
+    def answered(self, peer: str) -> None:
+        """A peer has taken the answer to its question. With the lock."""
+        self._answering.discard(peer)
+
+    def hear(self, peer: str, notice: Notice) -> None:
+        """A peer asks what this party is at, or has answered. The lock is held."""
+        if notice.kind is NoticeKind.ASK and peer in self._answering:
+            return
+        own = self._shell.running().standing(idle=self._shell.waits.idle, untold=self._shell.errors.untold)
+        if notice.kind is NoticeKind.ASK:
+            self._answering.add(peer)
+            self._shell.tell(peer, Notice(NoticeKind.STANDING, notice.epoch, calls=notice.calls, standing=own))
+        elif notice.standing is not None:
+            self._detector.answered(peer, notice.calls, notice.standing)
+            standings = self._detector.deadlock(own)
+            if standings is not None and not self._shell.life.latched:
+                logger.error("nothing will ever move again; who waits for what:\n%s", mermaid(standings))
+                fault = Fault(Kind.DEADLOCK, "DeadlockError", detail=graph(standings))
+                self._shell.learn(self._shell.new_failure(fault))
+
+    def check(self) -> None:
+        """The driver has waited for a moment: if nothing has moved for long, ask why, and tell people [E36]."""
+        now = self._shell.clock.monotonic()
+        text = ""
+        with self._shell.lock:
+            epoch = self._shell.epoch
+            if epoch is None or not self._shell.joined_at or self._shell.life.latched:
+                return
+            due = self._detector.look(now, epoch.moves)
+            if due is None:
+                return
+            own = epoch.standing(idle=True, untold=self._shell.errors.untold)
+            peers = self._shell.life.attentive
+            if due is Due.REPORT:
+                text = describe_wait(own, peers, self._detector.answers)
+            # What a peer was told of this may be lost with a receiver that was killed, and a divergence unseen with it.
+            self._shell.carry_out(self._shell.coordinator.progress(everyone=True))
+            number = self._detector.ask(peers, own)
+            for peer in peers:
+                self._shell.tell(peer, Notice(NoticeKind.ASK, epoch.number, calls=number))
+        if text:
+            logger.warning("nothing has moved for %.0f s: %s", self._detector.waited_s(now), text)
