@@ -53,16 +53,20 @@ class DirectClients:
 
 
 class DirectServer:
-    """A proxy's end.
+    """A proxy and its end.
 
     Args:
         end: The channel.
+        proxy: The proxy.
         data: What serves lane DATA.
         control: What serves lane CONTROL.
     """
 
-    def __init__(self, end: ProxyEnd, data: PushServer | ArrivalServer, control: ControlServer) -> None:
+    def __init__(
+        self, end: ProxyEnd, proxy: Sender | Receiver, data: PushServer | ArrivalServer, control: ControlServer
+    ) -> None:
         self._end = end
+        self._proxy = proxy
         self._data = data
         self._control = control
         end.start(ByLane({Lane.DATA: data, Lane.CONTROL: control}))
@@ -72,8 +76,10 @@ class DirectServer:
         await self._control.reach(within_s)
 
     async def close(self) -> None:
-        """End the channel, and what is under way on it."""
+        """End the channel and the proxy, and what is under way."""
+        # In this order: what the end of the proxy lets go is not answered, or the driver would take it for done.
         await self._end.close()
+        await self._proxy.close()
         await self._control.close()
         await self._data.close()
 
@@ -81,11 +87,12 @@ class DirectServer:
 def serve_sender(end: ProxyEnd, sender: Sender) -> DirectServer:
     """Let a driver use a sender."""
     control = ControlServer(end, sender.events, sender.learn, send=sender.tell)
-    return DirectServer(end, PushServer(end, sender.push), control)
+    return DirectServer(end, sender, PushServer(end, sender.push), control)
 
 
 def serve_receiver(end: ProxyEnd, receiver: Receiver) -> DirectServer:
     """Let a driver use a receiver."""
     arrivals = ArrivalServer(end, receiver)
     receiver.attach(arrivals.deliver)
-    return DirectServer(end, arrivals, ControlServer(end, receiver.events, receiver.learn, suspect=receiver.suspect))
+    control = ControlServer(end, receiver.events, receiver.learn, suspect=receiver.suspect)
+    return DirectServer(end, receiver, arrivals, control)

@@ -383,8 +383,6 @@ async def _run_inline(code: Callable[..., Any], *arguments: Any) -> Any:
 class _Proxy(Protocol):
     """What a sender and a receiver have in common."""
 
-    async def close(self) -> None: ...
-
     def validate(self) -> None: ...
 
 
@@ -454,7 +452,7 @@ class _Host(Generic[P]):
             calls = tuple(self._calls)
             for call in calls:
                 call.cancel()
-            await self._end()
+            await self._server.close()
             await asyncio.gather(*calls, return_exceptions=True)
             self._proxy = self._make()
             self._server = self._serve(self._proxy)
@@ -466,12 +464,8 @@ class _Host(Generic[P]):
         """Close the proxy for good."""
         async with self._changing:
             self.abandon()
-            await self._end()
+            await self._server.close()
             self._proxy.validate()
-
-    async def _end(self) -> None:
-        await self._server.close()
-        await self._proxy.close()
 
     def abandon(self) -> None:
         """Repeat no call any more: one that is cancelled from now on is meant to end."""

@@ -284,7 +284,6 @@ class FedSender:
     async def close(self) -> None:
         """See `fed.proxy.sender.Sender.close`."""
         await self._server.close()
-        await self._sender.close()
         self._closed.set()
 
     async def ended(self) -> None:
@@ -331,7 +330,6 @@ class FedReceiver:
     async def close(self) -> None:
         """See `fed.proxy.receiver.Receiver.close`."""
         await self._server.close()
-        await self._receiver.close()
         self._closed.set()
 
     async def ended(self) -> None:

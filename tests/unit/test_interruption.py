@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import pytest
 
-from fed import interruption
+from fed.engine import signals as interruption
 from fed.engine.signals import Handler, Inside, Interrupter
 
 ROOT = Path(__file__).parents[2]

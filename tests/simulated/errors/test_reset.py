@@ -14,6 +14,7 @@ from fed.context import current_job
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.testing import simulate
+from tests.support.eventually import eventually
 from tests.support.failing import (
     PARTIES,
     Cell,
@@ -245,6 +246,8 @@ def test_e23_frames_of_the_old_epoch_are_dropped_and_counted(tap: Wiretap) -> No
         counts = None
         if fed.party() == "bob":
             receiver: Any = tap.handlers["bob"]
+            # The driver goes on before its proxies have heard of it.
+            assert eventually(lambda: receiver._epoch == 1)
             notices = [latched, Notice(NoticeKind.FAILURE, 0, latched.failure, (parcels[0].id,))]
             done = threading.Event()
             before = receiver.statistics()

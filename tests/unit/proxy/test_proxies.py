@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fed.channel import Role
+from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.core import rendezvous
 from fed.core.failure import Failure, Kind
 from fed.core.idset import IdSet
@@ -20,6 +22,7 @@ from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.arriving import Arrived
 from fed.proxy.control import Snapshot
+from fed.proxy.direct import DirectClients, serve_sender
 from fed.proxy.events import MAX_BATCH, Batch, EventQueue, PeerEvent, PeerEventKind
 from fed.proxy.greeting import disagreement
 from fed.proxy.receiver import ACK_S, NotHere, Receiver
@@ -45,6 +48,7 @@ from fed.transport.contract import (
 )
 from fed.transport.memory import MemoryLink, MemoryNetwork
 from tests.support.consuming import Consumer, Undecodable
+from tests.support.runtimes import Deaf
 
 FAILURE = Failure("alice/x/1", Kind.TASK, "alice", "ValueError", "#3 train", 3)
 DONE = Pushed([], [])
@@ -1802,3 +1806,32 @@ def test_a_sender_closes_although_a_cancellation_is_lost(again: bool) -> None:
 
     # In real time: the two senders of alice take the link from one another without ever waiting.
     asyncio.run(test())
+
+
+class Forgetful(MemoryLink):
+    """Takes no notice, and loses a cancellation on its way, as `asyncio.wait_for` may."""
+
+    async def tell(self, notice: Notice, *, timeout_s: float) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        raise PeerUnreachable("this was a cancellation")
+
+
+def test_a_sender_that_is_told_to_tell_for_ever_ends_with_its_channel_and_answers_nothing() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            alice = await joined(fed, Forgetful(fed.network, "alice", "bob"), lease_s=math.inf)
+            driver, clients = MemoryDriverEnd("alice"), DirectClients()
+            clients.start(driver)
+            for client in (clients.sender, clients.receiver):
+                client.listen(Deaf())
+            server = serve_sender(MemoryProxyEnd(driver, Role.SENDER), alice)
+            telling = clients.sender.send("bob", [READY])
+            await server.reach(LIMIT_S)
+            await settle()
+            # Its first cancellation is lost, and the peer may still take it.
+            await asyncio.wait_for(server.close(), LIMIT_S)
+            await asyncio.to_thread(driver.close)
+            assert not telling.done()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
