@@ -385,6 +385,24 @@ def test_what_the_driver_has_done_with_before_anything_came_of_it_is_known_when_
     one.validate()
 
 
+def test_e43_where_programs_differ_a_namesake_of_what_is_done_with_is_never_handed_over_and_goes_with_the_epoch() -> (
+    None
+):
+    one = table()
+    namesake, offered = (KEY._replace(id=KEY.id._replace(stamp=stamp)) for stamp in (1, 2))
+    one.arrived(namesake, "of another call", 5)
+    assert one.offered(offered, 5).admitted
+    one.awaited(KEY)
+    assert one.confirmed(KEY) == DELIVERED
+    for key in (namesake, offered):
+        assert one.arrived(key, "of another call", 5) == DELIVERED
+        assert one.awaited(key) == NOTHING
+    one.validate()
+    one.reset(1)
+    assert one.statistics().stored_bytes == 0
+    one.validate()
+
+
 # Epochs
 
 

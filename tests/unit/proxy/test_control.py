@@ -291,6 +291,7 @@ class Driver(Watched):
         self._loop = asyncio.get_running_loop()
         self.client = ControlClient()
         self.end = MemoryDriverEnd("alice")
+        self._proxies: list[Proxy] = []
         self.connections: list[Connection] = []
         self.begun = 0
         self.handled: list[list[PeerEvent]] = []
@@ -341,8 +342,18 @@ class Driver(Watched):
     def break_connection(self) -> None:
         self.connections[-1].close()
 
-    async def close(self) -> None:
+    def proxy(self, boot_id: str | None = None) -> Proxy:
+        proxy = Proxy(self, boot_id)
+        self._proxies.append(proxy)
+        return proxy
+
+    async def __aenter__(self) -> Driver:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
         self.ready.set()
+        for proxy in self._proxies:
+            await proxy.close()
         await asyncio.to_thread(self.end.close)
 
 
@@ -407,6 +418,7 @@ class Proxy(Watched):
         return self.reason
 
     async def close(self) -> None:
+        """End it, as by a kill. Idempotent."""
         self.events.close()
         await self.end.close()
         await self.server.close()
@@ -414,112 +426,102 @@ class Proxy(Watched):
 
 def test_a_proxy_hears_nothing_before_somebody_listens_and_then_the_snapshot_and_what_was_said_before() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        proxy = Proxy(driver)
-        proxy.events.add(of("a life"))
-        await driver.until_connected(1)
-        driver.client.publish(START._replace(greeted=True))
-        answer = driver.client.send("bob", [READY])
-        driver.client.suspect("carol")
-        await driver.until_said()
-        assert proxy.heard == [[]]
-        assert proxy.end.said == []
-        with pytest.raises(ChannelError, match=r"could not reach its driver within 0\.001 s"):
-            await proxy.server.reach(0.001)
-        driver.client.listen(driver)
-        await proxy.server.reach(math.inf)
-        await proxy.until(lambda: bool(proxy.sent))
-        assert proxy.heard[0][:2] == ["SNAPSHOT", "SEND"]
-        assert proxy.learned == [START._replace(greeted=True)]
-        assert (proxy.sent, proxy.suspected) == ([("bob", [READY])], [])
-        await driver.until(lambda: bool(driver.handled))
-        assert driver.handled == [[of("a life")]]
-        proxy.answered.set()
-        assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == ""
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            proxy = driver.proxy()
+            proxy.events.add(of("a life"))
+            await driver.until_connected(1)
+            driver.client.publish(START._replace(greeted=True))
+            answer = driver.client.send("bob", [READY])
+            driver.client.suspect("carol")
+            await driver.until_said()
+            assert proxy.heard == [[]]
+            assert proxy.end.said == []
+            with pytest.raises(ChannelError, match=r"could not reach its driver within 0\.001 s"):
+                await proxy.server.reach(0.001)
+            driver.client.listen(driver)
+            await proxy.server.reach(math.inf)
+            await proxy.until(lambda: bool(proxy.sent))
+            assert proxy.heard[0][:2] == ["SNAPSHOT", "SEND"]
+            assert proxy.learned == [START._replace(greeted=True)]
+            assert (proxy.sent, proxy.suspected) == ([("bob", [READY])], [])
+            await driver.until(lambda: bool(driver.handled))
+            assert driver.handled == [[of("a life")]]
+            proxy.answered.set()
+            assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == ""
 
     run(scenario())
 
 
 def test_what_is_being_told_to_a_peer_when_a_connection_breaks_is_not_begun_again_and_is_answered_on_the_next() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        answers = [driver.client.send(peer, [READY]) for peer in ("bob", "carol")]
-        await proxy.until(lambda: len(proxy.sent) == 2)
-        driver.break_connection()
-        await driver.until_connected(2)
-        await proxy.until(lambda: len(proxy.heard[-1]) == 3)
-        assert proxy.heard[-1] == ["SNAPSHOT", "SEND", "SEND"]
-        # Nothing of it is done twice, however long it takes.
-        assert proxy.server._tasks.keys() == {0, 1}
-        assert [peer for peer, _ in proxy.sent] == ["bob", "carol"]
-        proxy.answered.set()
-        assert await asyncio.wait_for(asyncio.gather(*map(asyncio.wrap_future, answers)), LIMIT_S) == ["", ""]
-        assert [peer for peer, _ in proxy.sent] == ["bob", "carol"]
-        driver.break_connection()
-        await driver.until_connected(3)
-        await proxy.until(lambda: len(proxy.heard) == 3 and bool(proxy.heard[-1]))
-        assert proxy.heard[-1] == ["SNAPSHOT"]
-        assert proxy.server._tasks == {}
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            answers = [driver.client.send(peer, [READY]) for peer in ("bob", "carol")]
+            await proxy.until(lambda: len(proxy.sent) == 2)
+            driver.break_connection()
+            await driver.until_connected(2)
+            await proxy.until(lambda: len(proxy.heard[-1]) == 3)
+            assert proxy.heard[-1] == ["SNAPSHOT", "SEND", "SEND"]
+            # Nothing of it is done twice, however long it takes.
+            assert proxy.server._tasks.keys() == {0, 1}
+            assert [peer for peer, _ in proxy.sent] == ["bob", "carol"]
+            proxy.answered.set()
+            assert await asyncio.wait_for(asyncio.gather(*map(asyncio.wrap_future, answers)), LIMIT_S) == ["", ""]
+            assert [peer for peer, _ in proxy.sent] == ["bob", "carol"]
+            driver.break_connection()
+            await driver.until_connected(3)
+            await proxy.until(lambda: len(proxy.heard) == 3 and bool(proxy.heard[-1]))
+            assert proxy.heard[-1] == ["SNAPSHOT"]
+            assert proxy.server._tasks == {}
 
     run(scenario())
 
 
 def test_a_peer_is_told_again_when_the_word_that_it_was_told_is_lost() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        proxy.answered.set()
-        proxy.reason = "it \udcff refuses"
-        driver.deaf_on = {1}
-        answer = driver.client.send("bob", [READY])
-        await proxy.until(lambda: proxy.end.said == ["ACKNOWLEDGED"])
-        driver.break_connection()
-        assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == "it \udcff refuses"
-        assert proxy.sent == [("bob", [READY])] * 2
-        assert proxy.end.said == ["ACKNOWLEDGED"] * 2
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            proxy.answered.set()
+            proxy.reason = "it \udcff refuses"
+            driver.deaf_on = {1}
+            answer = driver.client.send("bob", [READY])
+            await proxy.until(lambda: proxy.end.said == ["ACKNOWLEDGED"])
+            driver.break_connection()
+            assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == "it \udcff refuses"
+            assert proxy.sent == [("bob", [READY])] * 2
+            assert proxy.end.said == ["ACKNOWLEDGED"] * 2
 
     run(scenario())
 
 
 def test_what_a_proxy_was_telling_when_it_was_killed_the_next_one_tells() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        first = Proxy(driver)
-        answer = driver.client.send("bob", [READY])
-        await first.until(lambda: bool(first.sent))
-        await first.close()
-        assert first.server._tasks == {}
-        second = Proxy(driver)
-        second.answered.set()
-        assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == ""
-        assert second.sent == [("bob", [READY])]
-        await second.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            first = driver.proxy()
+            answer = driver.client.send("bob", [READY])
+            await first.until(lambda: bool(first.sent))
+            await first.close()
+            assert first.server._tasks == {}
+            second = driver.proxy()
+            second.answered.set()
+            assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == ""
+            assert second.sent == [("bob", [READY])]
 
     run(scenario())
 
 
 def test_what_a_proxy_fails_at_is_answered_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        proxy.reason = ValueError("a defect")
-        proxy.answered.set()
-        answer = driver.client.send("bob", [READY])
-        assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == "ValueError: a defect"
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            proxy.reason = ValueError("a defect")
+            proxy.answered.set()
+            answer = driver.client.send("bob", [READY])
+            assert await asyncio.wait_for(asyncio.wrap_future(answer), LIMIT_S) == "ValueError: a defect"
 
     run(scenario())
     assert "a peer could not be told" in caplog.text
@@ -527,136 +529,126 @@ def test_what_a_proxy_fails_at_is_answered_with_the_reason(caplog: pytest.LogCap
 
 def test_a_proxy_is_told_of_suspicions_and_of_each_state_of_the_job_in_order() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        await proxy.server.reach(LIMIT_S)
-        for epoch in (1, 2):
-            driver.client.publish(START._replace(epoch=epoch))
-            driver.client.suspect("bob")
-        await proxy.until(lambda: len(proxy.suspected) == 2)
-        assert proxy.learned == [START, START._replace(epoch=1), START._replace(epoch=2)]
-        assert proxy.heard == [["SNAPSHOT", "SNAPSHOT", "SUSPECT", "SNAPSHOT", "SUSPECT"]]
-        assert proxy.suspected == ["bob", "bob"]
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            await proxy.server.reach(LIMIT_S)
+            for epoch in (1, 2):
+                driver.client.publish(START._replace(epoch=epoch))
+                driver.client.suspect("bob")
+            await proxy.until(lambda: len(proxy.suspected) == 2)
+            assert proxy.learned == [START, START._replace(epoch=1), START._replace(epoch=2)]
+            assert proxy.heard == [["SNAPSHOT", "SNAPSHOT", "SUSPECT", "SNAPSHOT", "SUSPECT"]]
+            assert proxy.suspected == ["bob", "bob"]
 
     run(scenario())
 
 
 def test_one_batch_of_events_is_under_way_at_a_time() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        await proxy.server.reach(LIMIT_S)
-        driver.ready.clear()
-        proxy.events.add(of("first"))
-        await driver.until(lambda: len(driver.handled) == 1)
-        later = [of(str(number)) for number in range(MAX_BATCH + 1)]
-        for event in later:
-            proxy.events.add(event)
-        driver.client.publish(START._replace(epoch=1))
-        await proxy.until(lambda: len(proxy.learned) == 2)
-        assert proxy.end.said == ["EVENTS"]
-        driver.ready.set()
-        await driver.until(lambda: len(driver.handled) == 3)
-        assert driver.handled == [[of("first")], later[:MAX_BATCH], later[MAX_BATCH:]]
-        assert proxy.end.said == ["EVENTS"] * 3
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            await proxy.server.reach(LIMIT_S)
+            driver.ready.clear()
+            proxy.events.add(of("first"))
+            await driver.until(lambda: len(driver.handled) == 1)
+            later = [of(str(number)) for number in range(MAX_BATCH + 1)]
+            for event in later:
+                proxy.events.add(event)
+            driver.client.publish(START._replace(epoch=1))
+            await proxy.until(lambda: len(proxy.learned) == 2)
+            assert proxy.end.said == ["EVENTS"]
+            driver.ready.set()
+            await driver.until(lambda: len(driver.handled) == 3)
+            assert driver.handled == [[of("first")], later[:MAX_BATCH], later[MAX_BATCH:]]
+            assert proxy.end.said == ["EVENTS"] * 3
 
     run(scenario())
 
 
 def test_events_are_told_again_and_handled_once_when_the_word_that_they_were_handled_is_lost() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        await proxy.server.reach(LIMIT_S)
-        proxy.deaf_on = {1}
-        acknowledged = [proxy.events.add_acknowledged(of("first"))]
-        await proxy.until(lambda: proxy.heard[-1] == ["SNAPSHOT", "HANDLED"])
-        acknowledged.append(proxy.events.add_acknowledged(of("second")))
-        assert [answer.done() for answer in acknowledged] == [False, False]
-        driver.break_connection()
-        await asyncio.wait_for(asyncio.gather(*acknowledged), LIMIT_S)
-        assert driver.handled == [[of("first")], [of("second")]]
-        assert proxy.heard == [["SNAPSHOT", "HANDLED"], ["SNAPSHOT", "HANDLED", "HANDLED"]]
-        assert proxy.end.said == ["EVENTS"] * 3
-        assert driver.lives == 0
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            await proxy.server.reach(LIMIT_S)
+            proxy.deaf_on = {1}
+            acknowledged = [proxy.events.add_acknowledged(of("first"))]
+            await proxy.until(lambda: proxy.heard[-1] == ["SNAPSHOT", "HANDLED"])
+            acknowledged.append(proxy.events.add_acknowledged(of("second")))
+            assert [answer.done() for answer in acknowledged] == [False, False]
+            driver.break_connection()
+            await asyncio.wait_for(asyncio.gather(*acknowledged), LIMIT_S)
+            assert driver.handled == [[of("first")], [of("second")]]
+            assert proxy.heard == [["SNAPSHOT", "HANDLED"], ["SNAPSHOT", "HANDLED", "HANDLED"]]
+            assert proxy.end.said == ["EVENTS"] * 3
+            assert driver.lives == 0
 
     run(scenario())
 
 
 def test_no_event_is_told_on_a_connection_before_the_proxy_knows_the_state_of_the_job() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        await proxy.server.reach(LIMIT_S)
-        # What the driver begins the next connection with is lost, and then the connection too.
-        proxy.deaf_on = {2}
-        driver.break_connection()
-        await driver.until_connected(2)
-        proxy.events.add(of("a life"))
-        await driver.until_said()
-        assert proxy.end.said == []
-        driver.break_connection()
-        await driver.until(lambda: bool(driver.handled))
-        assert driver.handled == [[of("a life")]]
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            await proxy.server.reach(LIMIT_S)
+            # What the driver begins the next connection with is lost, and then the connection too.
+            proxy.deaf_on = {2}
+            driver.break_connection()
+            await driver.until_connected(2)
+            proxy.events.add(of("a life"))
+            await driver.until_said()
+            assert proxy.end.said == []
+            driver.break_connection()
+            await driver.until(lambda: bool(driver.handled))
+            assert driver.handled == [[of("a life")]]
 
     run(scenario())
 
 
 def test_another_life_of_a_proxy_begins_its_numbers_anew_and_is_announced_once() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        first = Proxy(driver, "first")
-        for number in range(3):
-            await asyncio.wait_for(first.events.add_acknowledged(of(str(number))), LIMIT_S)
-        driver.break_connection()
-        await driver.until_connected(2)
-        assert driver.lives == 0
-        unhandled = first.events.add_acknowledged(of("is lost"))
-        await first.close()
-        assert unhandled.cancelled()
-        second = Proxy(driver, "second")
-        await second.server.reach(LIMIT_S)
-        await asyncio.wait_for(second.events.add_acknowledged(of("of another life")), LIMIT_S)
-        assert [event for events in driver.handled for event in events if event != of("is lost")] == [
-            *[of(str(number)) for number in range(3)],
-            of("of another life"),
-        ]
-        driver.break_connection()
-        await driver.until_connected(4)
-        assert [one.boot_id for one in driver.connections] == ["first", "first", "second", "second"]
-        assert driver.lives == 1
-        await second.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            first = driver.proxy("first")
+            for number in range(3):
+                await asyncio.wait_for(first.events.add_acknowledged(of(str(number))), LIMIT_S)
+            driver.break_connection()
+            await driver.until_connected(2)
+            assert driver.lives == 0
+            unhandled = first.events.add_acknowledged(of("is lost"))
+            await first.close()
+            assert unhandled.cancelled()
+            second = driver.proxy("second")
+            await second.server.reach(LIMIT_S)
+            await asyncio.wait_for(second.events.add_acknowledged(of("of another life")), LIMIT_S)
+            assert [event for events in driver.handled for event in events if event != of("is lost")] == [
+                *[of(str(number)) for number in range(3)],
+                of("of another life"),
+            ]
+            driver.break_connection()
+            await driver.until_connected(4)
+            assert [one.boot_id for one in driver.connections] == ["first", "first", "second", "second"]
+            assert driver.lives == 1
 
     run(scenario())
 
 
 def test_a_proxy_that_takes_nothing_from_its_driver_but_the_state_of_the_job_ignores_the_rest() -> None:
     async def scenario() -> None:
-        driver = Driver()
-        driver.client.listen(driver)
-        proxy = Proxy(driver)
-        proxy.server = ControlServer(proxy.end, proxy.events, proxy.learn)
-        await proxy.server.reach(LIMIT_S)
-        driver.client.suspect("bob")
-        answer = driver.client.send("bob", [READY])
-        driver.client.publish(START._replace(epoch=1))
-        await proxy.until(lambda: len(proxy.learned) == 2)
-        assert (proxy.sent, proxy.suspected, answer.done()) == ([], [], False)
-        await proxy.close()
-        await driver.close()
+        async with Driver() as driver:
+            driver.client.listen(driver)
+            proxy = driver.proxy()
+            proxy.server = ControlServer(proxy.end, proxy.events, proxy.learn)
+            await proxy.server.reach(LIMIT_S)
+            driver.client.suspect("bob")
+            answer = driver.client.send("bob", [READY])
+            driver.client.publish(START._replace(epoch=1))
+            await proxy.until(lambda: len(proxy.learned) == 2)
+            await driver.until_said()
+            assert (proxy.sent, proxy.suspected, proxy.end.said) == ([], [], [])
+            assert not answer.done()
 
     run(scenario())
