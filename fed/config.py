@@ -2,7 +2,7 @@
 
 Where an option can be given, strongest first:
 
-1. an argument of `fed.init` or `fed.engine.job`; None counts as not given;
+1. an argument of `fed.init` or `fed.job`; None counts as not given;
 2. the environment; an empty variable counts as not given;
 3. a file: the argument ``config``, else ``FED_CONFIG``, else ``fed.toml`` in the current directory if there is one;
 4. the default.

@@ -143,6 +143,8 @@ class Coordinator:
         self.book = FailureBook()
         self.journal = Journal(self._peers)
         self._early: dict[str, list[Notice]] = {peer: [] for peer in self._peers}
+        # Peers that told of more failures of a later epoch than are kept.
+        self._overflowed: set[str] = set()
         # Peers whose programs have ended, each with the number of its calls; and whether this party's has.
         self._ends: dict[str, int] = {}
         self._ended = False
@@ -304,6 +306,8 @@ class Coordinator:
         named = sum(len(one.objects) for one in kept) if notice.objects else 0
         if len(kept) < MAX_EARLY and named + len(notice.objects) <= MAX_EARLY_OBJECTS:
             kept.append(notice)
+        elif notice.kind is NoticeKind.FAILURE:
+            self._overflowed.add(peer)
 
     def lost(self, peer: str, failure: Failure) -> list[Instruction]:
         """A peer has gone without a goodbye."""
@@ -489,6 +493,12 @@ class Coordinator:
         found: list[Instruction] = [Switched(self.epoch, tuple(early))]
         for peer, notice in early:
             found += self.heard(peer, notice)
+        for peer in sorted(self._overflowed):
+            # To forget one of them would let this party wait for its objects for ever.
+            detail = f"party {peer!r} told of more failures of the next epoch than are kept for it ({MAX_EARLY})"
+            failure = self.new_failure(Fault(Kind.DIVERGED, "DivergenceError", detail=detail))
+            found += self.learn(failure, ends_job=True)
+        self._overflowed.clear()
         return found
 
 

@@ -6,8 +6,9 @@ Events are handled on the direct channel's thread for control, which makes no ca
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fed.core.failure import Failure, Fault, Kind
@@ -31,7 +32,6 @@ class _ProxyListener(NamedTuple):
 
     dialogue: Dialogue
     name: str
-    then: Callable[[], None]
 
     def handle(self, events: Sequence[PeerEvent]) -> None:
         """See `fed.proxy.control.Listener`."""
@@ -45,14 +45,13 @@ class _ProxyListener(NamedTuple):
     def lives_again(self) -> None:
         """See `fed.proxy.control.Listener`."""
         logger.warning("the %s proxy of party %r was killed and lives again", self.name, self.dialogue.party)
-        self.then()
 
 
 class Dialogue:
     """The job's end of the talk with its proxies.
 
     Attributes:
-        greeted: Whether this party's greeting has reached all peers.
+        greeted: Whether the sender was asked to greet the peers, and has answered.
         incarnations: The life of each peer's driver that has greeted this party.
         disagreed: Peers whose greeting was refused, and why.
 
@@ -75,10 +74,13 @@ class Dialogue:
 
     def listen(self, proxies: Proxies) -> None:
         """Let the proxies begin, and hear what they tell."""
-        proxies.direct.sender.listen(_ProxyListener(self, "sender", _nothing))
-        proxies.direct.receiver.listen(_ProxyListener(self, "receiver", self._receiver_lives_again))
-        for ended in proxies.ended():
-            self._shell.runtime.watch(ended, self._handle_end)
+        proxies.direct.sender.listen(_ProxyListener(self, "sender"))
+        proxies.direct.receiver.listen(_ProxyListener(self, "receiver"))
+
+    def watch(self, proxies: Proxies) -> None:
+        """Hear from here on of a proxy that has gone for good, or lives again and cannot do its work."""
+        for name, ended in proxies.ended().items():
+            self._shell.runtime.watch(ended, functools.partial(self._handle_end, name))
 
     def publish(self) -> None:
         """Have the proxies learn the state of the job. Never blocks."""
@@ -156,25 +158,16 @@ class Dialogue:
         failure = self._shell.new_failure(Fault(Kind.PARTY_LOST, "PartyLostError", detail=detail, message=message))
         self._shell.carry_out(self._shell.coordinator.lost(peer, dataclasses.replace(failure, src_party=peer)))
 
-    def _receiver_lives_again(self) -> None:
-        self._shell.runtime.watch(self._shell.running_proxies().started(), self._handle_listening)
-
-    def _handle_end(self, outcome: Outcome) -> None:
-        """A proxy has come to its end: it was closed, or it has gone for good, and no other one will take its place."""
-        if outcome.fault is not None:
+    def _handle_end(self, name: str, outcome: Outcome) -> None:
+        """A proxy was closed, has gone for good, or lives again in vain: then this party is cut off from the others."""
+        fault = outcome.fault
+        if fault is not None:
+            fault = dataclasses.replace(fault, detail=f"the {name} proxy failed")
+        elif outcome.value is not None:
+            detail = f"the {name} proxy was killed, and the one in its place cannot do its work"
+            logger.error("%s: %s", detail, outcome.value)
+            # What stands in the way names addresses of this party's own.
+            fault = Fault(Kind.INTERNAL, "ConfigError", detail=detail, message=outcome.value)
+        if fault is not None:
             with self._shell.lock:
-                self._shell.learn_defect(dataclasses.replace(outcome.fault, detail="a proxy has gone"))
-
-    def _handle_listening(self, outcome: Outcome) -> None:
-        """A receiver that lives again listens, or cannot: then nobody reaches this party any more."""
-        trouble = outcome.value if outcome.fault is None else outcome.fault.message
-        with self._shell.lock:
-            if trouble is not None:
-                detail = "the receiver proxy was killed, and the one in its place cannot listen"
-                logger.error("%s: %s", detail, trouble)
-                # What stands in the way names addresses of this party's own.
-                self._shell.learn_defect(Fault(Kind.INTERNAL, "ConfigError", detail=detail, message=trouble))
-
-
-def _nothing() -> None:
-    """A sender that lives again needs nothing that its channel does not bring."""
+                self._shell.learn_defect(fault)

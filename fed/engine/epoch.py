@@ -723,6 +723,8 @@ class Epoch:
 
     def note_missing(self, peer: str, objects: Iterable[ObjectId], failure: Failure) -> None:
         """A party tells that objects of it will never come. With the lock, and `submit_ready` after that."""
+        if self._aborted is not None:
+            return
         missing = self._missing.setdefault(peer, {})
         for object_id in objects:
             entry = self._expected.get(Key(peer, object_id))
@@ -732,7 +734,7 @@ class Epoch:
                 continue
             elif len(missing) < MAX_MISSING:
                 missing[object_id] = failure
-            elif self._aborted is None:
+            else:
                 # To forget one would let this party wait for it for ever.
                 detail = f"party {peer!r} tells of more than {MAX_MISSING} failed objects that nobody has asked for"
                 fault = Fault(Kind.DIVERGED, "DivergenceError", detail=detail)
@@ -820,7 +822,9 @@ class Epoch:
                 (entry.ref,) = taking.results
                 self._came(entry)
             self._lock.notify_all()
-        self._proxies.direct.arrivals.confirm([key])
+            came = entry.state == READY
+        if came:
+            self._proxies.direct.arrivals.confirm([key])
         self.submit_ready()
 
     def _came(self, entry: Entry) -> None:
@@ -831,6 +835,7 @@ class Epoch:
 
     def _not_coming(self, entry: Entry, failure: Failure) -> None:
         """An object of another party will never be here. The lock is held."""
+        self._moves += 1
         key = Key(entry.party, entry.id)
         self._expected.pop(key, None)
         self._taking.pop(key, None)

@@ -115,16 +115,23 @@ class ErrorQueue:
         return self._thread.stop(timeout_s)
 
     def _handle_items(self, items: list[_Tell | _Acknowledged | _Step]) -> None:
+        failed: BaseException | None = None
         for item in items:
             if isinstance(item, _Tell):
                 self._queue(item)
             elif isinstance(item, _Acknowledged):
                 self._under_way.discard(item.peer)
             else:
-                item.run()
+                try:
+                    item.run()
+                # The others are told all the same.
+                except BaseException as error:  # noqa: BLE001
+                    failed = error
         # Peers do not wait for one another.
         for peer in [peer for peer in self._waiting if peer not in self._under_way]:
             self._tell_peer(peer)
+        if failed is not None:
+            raise failed
 
     def _queue(self, item: _Tell) -> None:
         """Of what a later one says better, only that: a peer may ask for it faster than it takes it."""

@@ -55,6 +55,7 @@ class Joining:
         trouble = self._shell.waits.result_of(proxies.started(), deadline, awaited_start)
         if trouble is not None:
             raise ConfigError(trouble)
+        self._shell.dialogue.watch(proxies)
         timeout_s = self._shell.config.init_timeout_s
         deadline = self._shell.clock.monotonic() + timeout_s
         self.connecting = True
@@ -64,10 +65,11 @@ class Joining:
         log_event(self._shell.party, "waiting", {"for": list(self._shell.config.peers)})
         # Beyond the budget, which the sender keeps from when it has started, and which then knows what it last heard.
         self._shell.waits.wait_for(lambda: connected or self._join_failed(), timeout_s + START_S)
+        with self._shell.lock:
+            self._shell.dialogue.greeted = bool(connected)
+            self._shell.dialogue.publish()
         self._raise_if_join_failed(connected)
         with self._shell.lock:
-            self._shell.dialogue.greeted = True
-            self._shell.dialogue.publish()
             self._shell.carry_out(self._shell.coordinator.ready())
         while True:
             with self._shell.lock:

@@ -129,7 +129,9 @@ class Leaving:
     def _raise_untold(self) -> None:
         if self._shell.life.latched:
             with self._shell.lock:
-                self._shell.clock.wait_for(self._shell.changed, lambda: self._shell.root_error is not None, STOP_S)
+                self._shell.clock.wait_for(
+                    self._shell.changed, lambda: self._shell.root_error is not None or self._shell.cleanup.ended, STOP_S
+                )
             if self._shell.life.tell() and self._shell.root_error is not None:
                 raise self._shell.root_error
             return

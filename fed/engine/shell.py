@@ -99,6 +99,8 @@ class Shell:
         self._root_cause: BaseException | None = None
         self._unread: dict[str, tuple[Failure, BaseException | None]] = {}
         self._progress_due = False
+        # Peers that could not be told something, of which it is said once.
+        self._unreachable: set[str] = set()
         self._exposure = _exposures(config)
         self.dialogue = Dialogue(self)
         self.stall = StallWatch(self)
@@ -243,7 +245,10 @@ class Shell:
         if any(notice.kind is NoticeKind.STANDING for notice in notices):
             self.stall.answered(peer)
         # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
-        if reason and peer in self.life.attentive and not self.life.leaving:
+        if not reason:
+            self._unreachable.discard(peer)
+        elif peer in self.life.attentive and peer not in self._unreachable and not self.life.leaving:
+            self._unreachable.add(peer)
             logger.warning("party %r could not be told: %s", peer, reason)
 
     def redacted(self, notice: Notice, peer: str) -> Notice:
@@ -279,7 +284,7 @@ class Shell:
         self.dialogue.publish()
         for peer, notice in switched.early:
             if notice.failure is not None:
-                self.epoch.note_missing(peer, notice.objects, notice.failure)
+                self.epoch.note_missing(peer, notice.objects, self.believed(notice.failure))
         self.stall.begin()
         self.root_error = self._root_cause = self._interruption = None
         self._unread.clear()

@@ -92,16 +92,18 @@ class ArrivalClient:
         """Have objects of peers handed over as soon as they are there. Never blocks."""
         with self._lock:
             self._begin(keys[0].id.epoch)
-            self._expected.update(dict.fromkeys(keys))
-            self._send(_Kind.EXPECT, keys)
+            # One that failed just now may be done with before it is asked for.
+            wanted = [key for key in keys if key.id not in self._delivered.get(key.peer, ())]
+            self._expected.update(dict.fromkeys(wanted))
+            self._send(_Kind.EXPECT, wanted)
 
     def confirm(self, keys: Sequence[Key]) -> None:
         """These are safe in this party's hands, or will never come. Small ones are confirmed by themselves."""
         with self._lock:
             for key in keys:
                 # One of an epoch that is over is of no interest any more.
-                if key in self._expected:
-                    del self._expected[key]
+                if key.id.epoch == self._epoch:
+                    self._expected.pop(key, None)
                     self._delivered.setdefault(key.peer, IdSet()).add(key.id)
             self._send(_Kind.CONFIRM, keys)
 

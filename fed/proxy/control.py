@@ -46,7 +46,7 @@ class Snapshot(NamedTuple):
 
     Attributes:
         epoch: The current one.
-        greeted: Whether this party's greeting has reached all peers.
+        greeted: Whether the sender was asked to greet the peers, and has answered: nobody will ask another life of it.
         begun: Whether the job has begun, so that no driver of a peer may be started anew any more.
         incarnations: The life of each peer's driver that has greeted this party.
         left: Peers of which nothing more is expected, and the failure because of which they left or are lost, if it was
@@ -114,7 +114,9 @@ class ControlClient:
             self._send(encode_snapshot(snapshot))
 
     def send(self, peer: str, notices: Sequence[Notice]) -> concurrent.futures.Future[str]:
-        """Have a peer told, in order, for as long as it may still take it. Never blocks.
+        """Have a peer told, for as long as it may still take it. Never blocks.
+
+        These are told in order. What is sent before these have been answered may come before them.
 
         Returns:
             What resolves to the empty text when it has taken all, or to the reason why it never will.
@@ -247,7 +249,8 @@ class ControlServer:
                 if number not in self._tasks:
                     task = asyncio.ensure_future(self._acknowledge(number, self._send, peer, notices))
                     self._tasks[number] = task
-                    task.add_done_callback(lambda _, number=number: self._tasks.pop(number))  # type: ignore[misc]
+                    # Of one that is cancelled before it began.
+                    task.add_done_callback(lambda _, number=number: self._tasks.pop(number, None))  # type: ignore[misc]
         self._send_events()
 
     def lost(self, lane: Lane) -> None:
@@ -273,7 +276,9 @@ class ControlServer:
         except Exception as error:
             logger.exception("a peer could not be told")
             reason = f"{type(error).__name__}: {error}"
-        # In vain if the driver is not there: it asks again on the next connection, and the peer is told twice.
+        # In vain if the driver is not there: it asks again on the next connection, and the peer is told twice. Asked
+        # from here on this is none that is under way.
+        self._tasks.pop(number, None)
         self._end.send(Lane.CONTROL, _frame(_Kind.ACKNOWLEDGED, number, reason))
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from fed.core.failure import Failure, Fault, Kind
+from fed.core.liveness import RESTART_S
 from fed.core.outbox import Outbox
 from fed.object import ObjectId
 from fed.proxy.control import Snapshot
@@ -67,6 +68,9 @@ UPLOADS_PER_PEER: Final = 2
 
 PINGS_PER_LEASE: Final = 5
 """How often a party that has nothing to say is heard within a lease: some of them may be lost, or late."""
+
+PING_S: Final = RESTART_S / 2
+"""How often it is heard at least: where something says that it may be gone, it has `RESTART_S` to be heard."""
 
 UNANSWERED_LEASES: Final = 0.5
 """How long a ping may go unanswered, in leases, until the link counts as broken. A busy machine answers late, and
@@ -350,7 +354,7 @@ class _Peer:
         lease_s: float,
         events: EventQueue,
     ) -> None:
-        self._ping_s = lease_s / PINGS_PER_LEASE
+        self._ping_s = min(lease_s / PINGS_PER_LEASE, PING_S) if lease_s < math.inf else math.inf
         self._unanswered_s = lease_s * UNANSWERED_LEASES
         self._first_rejoin_s = min(max(lease_s / 2, FIRST_REJOIN_S), CONNECT_ATTEMPT_S)
         self._attempt_s = CONNECT_ATTEMPT_S
@@ -373,6 +377,8 @@ class _Peer:
         self._reason: Fault | None = None
         # Whether it has answered a greeting, of this sender or of one whose place this has taken.
         self._joined = False
+        # Whether the driver has asked this sender to greet it.
+        self._asked = False
         # The life of its driver that the job has begun with; empty before that.
         self._expected = ""
         self._uploads = asyncio.Semaphore(UPLOADS_PER_PEER)
@@ -392,6 +398,7 @@ class _Peer:
 
     def begin_join(self, timeout_s: float) -> asyncio.Task[JoinProblem | None]:
         """Have this peer greeted until it is joined, has refused, or the time is up."""
+        self._asked = True
         joining = self._spawn(self.join(timeout_s))
         joining.set_name(self.link.peer)
         self._joining.add(joining)
@@ -438,9 +445,9 @@ class _Peer:
         self._expected = incarnation
 
     def greet_again(self) -> None:
-        """It has answered a greeting of the sender in whose place this is, if it has answered none of this one."""
-        if not self._joined:
-            self._joined = True
+        """The sender in whose place this is was asked to greet it, if this one was not."""
+        if not self._asked:
+            self._asked = self._joined = True
             if not self._gone and not self._closed:
                 self._spawn(self._rejoin())
 

@@ -167,14 +167,15 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def started(self) -> Ref:
-        """Resolves to None when the receiver listens, or to the sentence that says why it cannot.
-
-        Ask again when it was killed and lives again.
-        """
+        """Resolves to None when the receiver listens, or to the sentence that says why it cannot."""
 
     @abc.abstractmethod
-    def ended(self) -> Sequence[Ref]:
-        """Each resolves when a proxy was closed, and fails when it has gone for good."""
+    def ended(self) -> Mapping[str, Ref]:
+        """For the sender and the receiver, what resolves to None when it was closed.
+
+        It resolves before that, to the sentence that says why, where the one that took the place of a killed one cannot
+        do its work; and it fails where none will take its place.
+        """
 
     @abc.abstractmethod
     def connect(self, timeout_s: float) -> Ref:

@@ -405,6 +405,8 @@ class _Host(Generic[P]):
         # What the proxy began its life with, and begins every later one with.
         self._start: Callable[[P, DirectServer], Coroutine[Any, Any, str | None]] | None = None
         self._trouble: str | None = None
+        # What `ended` tells.
+        self._ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         # Counts restarts: a call that began in an earlier life has no outcome.
         self._life = 0
         self._calls: set[asyncio.Task[Any]] = set()
@@ -458,6 +460,8 @@ class _Host(Generic[P]):
             self._server = self._serve(self._proxy)
             if self._start is not None:
                 self._trouble = await self._start(self._proxy, self._server)
+                if self._trouble is not None:
+                    self._end(self._trouble)
             self._alive.set()
 
     async def close(self) -> None:
@@ -465,7 +469,16 @@ class _Host(Generic[P]):
         async with self._changing:
             self.abandon()
             await self._server.close()
+            self._end(None)
             self._proxy.validate()
+
+    async def ended(self) -> str | None:
+        """None when it is closed; before that the sentence that says why another life of it cannot do its work."""
+        return await asyncio.shield(self._ended)
+
+    def _end(self, trouble: str | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(trouble)
 
     def abandon(self) -> None:
         """Repeat no call any more: one that is cancelled from now on is meant to end."""
@@ -500,9 +513,11 @@ class _LocalProxies(Proxies):
     def connect(self, timeout_s: float) -> Ref:
         return self._run(self._sender.call(lambda sender: sender.connect(timeout_s)))
 
-    def ended(self) -> Sequence[Ref]:
-        # No event loop of a process goes without the process.
-        return ()
+    def ended(self) -> Mapping[str, Ref]:
+        return {
+            "sender": self._run(self._sender.ended(), pending=False),
+            "receiver": self._run(self._receiver.ended(), pending=False),
+        }
 
     def take(self, key: Key) -> Submission:
         (result,), done = _promises(1)

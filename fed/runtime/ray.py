@@ -286,9 +286,14 @@ class FedSender:
         await self._server.close()
         self._closed.set()
 
-    async def ended(self) -> None:
-        """Wait until it is closed."""
+    async def ended(self) -> str | None:
+        """None when it is closed; before that the sentence that says why it cannot do its work."""
+        try:
+            await self._server.reach(REACH_S)
+        except ChannelError as error:
+            return str(error)
         await self._closed.wait()
+        return None
 
 
 class FedReceiver:
@@ -332,9 +337,12 @@ class FedReceiver:
         await self._server.close()
         self._closed.set()
 
-    async def ended(self) -> None:
-        """Wait until it is closed."""
-        await self._closed.wait()
+    async def ended(self) -> str | None:
+        """None when it is closed; before that the sentence that says why it cannot listen."""
+        trouble = await self._start
+        if trouble is None:
+            await self._closed.wait()
+        return trouble
 
 
 class _RayProxies(Proxies):
@@ -355,8 +363,9 @@ class _RayProxies(Proxies):
     def started(self) -> Ref:
         return self._receiver.started.remote()
 
-    def ended(self) -> Sequence[Ref]:
-        return self._sender.ended.remote(), self._receiver.ended.remote()
+    def ended(self) -> Mapping[str, Ref]:
+        # Ray repeats these calls on each life of the actors, since they are pending.
+        return {"sender": self._sender.ended.remote(), "receiver": self._receiver.ended.remote()}
 
     def connect(self, timeout_s: float) -> Ref:
         return self._sender.connect.remote(timeout_s)

@@ -496,7 +496,7 @@ def test_a_runtime_closes_twice() -> None:
     ended = proxies.ended()
     for closed in proxies.close():
         ending(runtime, closed)
-    for end in ended:
+    for end in ended.values():
         assert ending(runtime, end) == Outcome(None, None, None)
     runtime.close()
     runtime.close()

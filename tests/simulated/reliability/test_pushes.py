@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -124,8 +124,8 @@ def test_e18_a_proxy_that_is_gone_for_good_ends_the_job(monkeypatch: pytest.Monk
         concurrent.futures.Future
     )
 
-    def ended(proxies: _LocalProxies) -> Sequence[Ref]:
-        return [ends[proxies._channel._party]]
+    def ended(proxies: _LocalProxies) -> Mapping[str, Ref]:
+        return {"sender": ends[proxies._channel._party]}
 
     monkeypatch.setattr(_LocalProxies, "ended", ended)
 
@@ -135,5 +135,5 @@ def test_e18_a_proxy_that_is_gone_for_good_ends_the_job(monkeypatch: pytest.Monk
         return fed.get(identity.party("bob").remote(threading.Event().wait(5)))
 
     errors = run(program).errors
-    assert all("a proxy has gone" in str(error) for error in errors.values()), errors
+    assert all("the sender proxy failed" in str(error) for error in errors.values()), errors
     assert set(errors) == set(PARTIES)

@@ -9,7 +9,7 @@ import fed
 def main() -> None:
     if "TEST_PROTOCOL" in os.environ:
         # What another release differs in; patched before the greeting is made.
-        vars(sys.modules["fed.engine.job"])["PROTOCOL_VERSION"] = int(os.environ["TEST_PROTOCOL"])
+        vars(sys.modules["fed.proxy.greeting"])["PROTOCOL_VERSION"] = int(os.environ["TEST_PROTOCOL"])
     with fed.job():
         print("joined", flush=True)
 

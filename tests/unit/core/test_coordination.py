@@ -27,8 +27,8 @@ from fed.object import ObjectId
 from tests.support.cores import NAMES, Federation
 
 
-def quiet(count: int = 3) -> Federation:
-    return Federation(count, isolate=False, objects=0, random=random.Random(0))
+def quiet(count: int = 3, *, isolate: bool = False) -> Federation:
+    return Federation(count, isolate=isolate, objects=0, random=random.Random(0))
 
 
 def run_dry(federation: Federation) -> None:
@@ -180,6 +180,21 @@ def test_e44_notices_for_a_later_epoch_are_kept_up_to_a_limit() -> None:
     for _ in range(MAX_EARLY + 100):
         alice.hear("bob", Notice(NoticeKind.FAILURE, 7, failure, (ObjectId(7, 0, 0),)))
     assert len(alice.core._early["bob"]) == MAX_EARLY
+
+
+def test_failures_of_the_next_epoch_that_are_not_kept_end_it_since_nobody_tells_them_again() -> None:
+    federation = quiet(2, isolate=True)
+    alice, bob = federation.parties["alice"], federation.parties["bob"]
+    told = Failure("bob/x/1", Kind.TASK, "bob", "ValueError")
+    for number in range(MAX_EARLY + 1):
+        alice.hear("bob", Notice(NoticeKind.FAILURE, 1, told, (ObjectId(1, number, 0),)))
+    assert not alice.core.life.latched
+    for party in (alice, bob):
+        federation.reset(party)
+    run_dry(federation)
+    root = alice.core.book.settle()
+    assert (alice.core.epoch, root.kind) == (1, Kind.DIVERGED)
+    assert root.detail == f"party 'bob' told of more failures of the next epoch than are kept for it ({MAX_EARLY})"
 
 
 def test_e44_a_peer_that_says_too_much_of_a_later_epoch_does_not_keep_another_from_being_heard() -> None:

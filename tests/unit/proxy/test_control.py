@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from fed.channel import MAX_FRAME_BYTES, ByLane, ByRole, ChannelError, Connection, Lane, Role
+from fed.channel import MAX_FRAME_BYTES, ByLane, ByRole, ChannelError, Connection, Lane, ProxyEnd, Role
 from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.core.failure import MAX_HOPS, Failure, Kind
 from fed.core.notice import Notice, NoticeKind
@@ -650,5 +650,44 @@ def test_a_proxy_that_takes_nothing_from_its_driver_but_the_state_of_the_job_ign
             await driver.until_said()
             assert (proxy.sent, proxy.suspected, proxy.end.said) == ([], [], [])
             assert not answer.done()
+
+    run(scenario())
+
+
+class Parting(ProxyEnd):
+    """Loses its connection with the first answer, and has another one before anything else happens."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+        self.server: ControlServer | None = None
+
+    @override
+    def start(self, handler: object) -> None:
+        raise NotImplementedError
+
+    @override
+    def send(self, lane: Lane, *frames: bytes) -> None:
+        self.said += [control._read(frame) for frame in frames]
+        server, self.server = self.server, None
+        if server is not None:
+            server.lost(lane)
+            server.received(lane, [encode_snapshot(START), encode_send(1, "bob", [READY])])
+
+    @override
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+def test_what_is_asked_again_in_the_moment_in_which_its_answer_is_lost_is_answered() -> None:
+    async def scenario() -> None:
+        async def send(peer: str, _: Sequence[Notice]) -> str:
+            return f"{peer} refuses it"
+
+        end = Parting()
+        end.server = server = ControlServer(end, EventQueue(), lambda _: None, send=send)
+        server.received(Lane.CONTROL, [encode_snapshot(START), encode_send(1, "bob", [READY])])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert end.said == [(control._Kind.ACKNOWLEDGED, 1, "bob refuses it")] * 2
 
     run(scenario())

@@ -17,7 +17,7 @@ from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.core import rendezvous
 from fed.core.failure import Failure, Kind
 from fed.core.idset import IdSet
-from fed.core.liveness import Liveness
+from fed.core.liveness import RESTART_S, Liveness
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.arriving import Arrived
@@ -1517,6 +1517,34 @@ def test_a_sender_pings_some_times_within_a_lease_and_not_while_the_link_is_down
             while link.pings == before:
                 await asyncio.sleep(0.01)
             assert fed.heard["bob"] == []
+
+    run(test)
+
+
+def test_with_a_long_lease_a_party_is_heard_within_the_time_that_evidence_leaves_it() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            link = PingCounter(fed.network, "alice", "bob")
+            await joined(fed, link, lease_s=1000)
+            await asyncio.sleep(RESTART_S)
+            assert link.pings >= 1
+
+    run(test)
+
+
+def test_a_sender_that_was_asked_to_greet_and_failed_does_not_greet_again_by_itself() -> None:
+    async def test() -> None:
+        async with federation(begun=False) as fed:
+            await fed.senders["alice"].close()
+            fed.network.cut("alice", "bob")
+            link = MemoryLink(fed.network, "alice", "bob")
+            fed.senders["alice"] = alice = Sender(hello("alice"), {"bob": link}, fed.codec, small_object_bytes=1000)
+            (problem,) = await alice.connect(1)
+            assert problem.peer == "bob"
+            alice.learn(unknown("alice")._replace(greeted=True))
+            fed.network.heal("alice", "bob")
+            await asyncio.sleep(10)
+            assert link.statistics().connects == 0
 
     run(test)
 

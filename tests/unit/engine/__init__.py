@@ -1,0 +1,1 @@
+"""Tests of the threads of a job, without a job around them."""
