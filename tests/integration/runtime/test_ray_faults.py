@@ -28,7 +28,7 @@ from fed.runtime import body as worker
 from fed.runtime import faults
 from fed.runtime.contract import ActorBody, FetchFailed, Outcome, Ref, Runtime
 from tests.support.eventually import eventually
-from tests.support.runtimes import add, call, ending, local_runtime, ray_runtime, task, value_of
+from tests.support.runtimes import add, call, ending, local_runtime, ray_runtime, running, task, value_of
 
 TELLTALE = "the text"
 
@@ -50,14 +50,8 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 
 def started(runtime: Runtime) -> Iterator[Runtime]:
-    proxies = runtime.start()
-    try:
-        assert ending(runtime, proxies.started()) == Outcome(None, None, None)
-        yield runtime
-    finally:
-        for closed in proxies.close():
-            ending(runtime, closed)
-        runtime.close()
+    for begun, _ in running(runtime):
+        yield begun
 
 
 def fault_at(runtime: Runtime, ref: Ref) -> Fault:
