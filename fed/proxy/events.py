@@ -84,10 +84,6 @@ class EventQueue:
         # Of those whose peer is to learn that they were handled: who it is, and what resolves then.
         self._unacknowledged: dict[int, tuple[str, asyncio.Future[None]]] = {}
 
-    def __len__(self) -> int:
-        """How many events wait."""
-        return len(self._waiting)
-
     def attach(self, wake: Callable[[], None]) -> None:
         """Call this whenever there is something to take."""
         self._wake = wake

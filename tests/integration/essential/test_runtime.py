@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Iterator
 
 import pytest
 
+from fed.channel import ChannelError
 from fed.channel.sockets import SocketDriverEnd
 from fed.errors import ConfigError
 from fed.runtime.contract import Proxies, Runtime
@@ -27,3 +29,23 @@ def test_a_channel_that_cannot_be_opened_is_said_in_a_sentence(monkeypatch: pyte
     monkeypatch.setattr(SocketDriverEnd, "start", full)
     with pytest.raises(ConfigError, match=r"cannot make the socket that the proxies connect to: .*No space left"):
         ray_runtime().start()
+
+
+class Unreachable:
+    """Serves a proxy that does not reach its driver."""
+
+    async def reach(self, within_s: float) -> None:
+        raise ChannelError(f"not within {within_s:g} s")
+
+
+def test_a_proxy_that_lives_again_and_does_not_reach_its_driver_ends_with_the_sentence_that_says_so() -> None:
+    """Ray makes the actors; here their constructors, which need a cluster, are left out."""
+    from fed.runtime.ray import FedReceiver, FedSender
+
+    async def ends() -> list[str | None]:
+        sender, receiver = object.__new__(FedSender), object.__new__(FedReceiver)
+        sender._server = receiver._server = Unreachable()  # type: ignore[assignment]
+        receiver._start = asyncio.ensure_future(receiver._listen(0.0))
+        return list(await asyncio.gather(sender.ended(), receiver.ended()))
+
+    assert asyncio.run(ends()) == ["not within 10 s"] * 2

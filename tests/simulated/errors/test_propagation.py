@@ -175,9 +175,12 @@ def test_e27_an_abort_ends_what_is_in_flight() -> None:
 def test_e16_whose_driver_wakes_late_sees_the_failure_that_all_see(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others have left because of it by then, which ends the job."""
     wait = Shell.wait
+    # Nobody leaves before all have what they wait for: a goodbye may come before a value that was sent earlier.
+    everyone = threading.Barrier(3)
 
     def late(shell: Shell, *arguments: Any) -> bool:
         reached = wait(shell, *arguments)
+        everyone.wait(20)
         if shell.party == "alice":
             with shell.lock:
                 assert shell.changed.wait_for(lambda: shell.life.latched, 20)

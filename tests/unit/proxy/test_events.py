@@ -45,7 +45,7 @@ def test_one_batch_is_under_way_at_a_time_and_what_happens_meanwhile_waits_for_t
     queue.add(told(3))
     queue.add(told(4))
     assert queue.batch() == first
-    assert len(queue) == 2
+    assert len(queue._waiting) == 2
     queue.handled(2)
     assert queue.batch() == Batch(4, (told(3), told(4)))
     queue.handled(4)
@@ -84,7 +84,7 @@ def test_a_batch_has_no_more_events_than_may_travel_together() -> None:
 def test_whoever_takes_events_is_woken_for_each_one_until_the_end() -> None:
     queue, woken = EventQueue(), list[int]()
     queue.add(told(1))
-    queue.attach(lambda: woken.append(len(queue)))
+    queue.attach(lambda: woken.append(len(queue._waiting)))
     queue.add(told(2))
     queue.add(told(3), renews=True)
     queue.add(told(4), renews=True)
@@ -103,7 +103,7 @@ def test_what_renews_an_event_takes_its_place_at_the_end() -> None:
     queue.add(told(2, kind=NoticeKind.LATCHED))
     queue.add(told(3), renews=True)
     queue.add(told(4), renews=True)
-    assert len(queue) == 2
+    assert len(queue._waiting) == 2
     assert take(queue) == [told(2, kind=NoticeKind.LATCHED), told(4)]
 
 
@@ -160,7 +160,7 @@ def test_a_peer_may_say_a_thing_as_often_as_it_likes_and_costs_one_event() -> No
     queue = EventQueue()
     for number in range(10_000):
         queue.add(told(number), renews=True)
-    assert len(queue) == 1
+    assert len(queue._waiting) == 1
     assert take(queue) == [told(9999)]
     assert queue._newest == {}
 
@@ -328,7 +328,7 @@ def test_whatever_happens_each_event_is_told_once_and_in_order(steps: list[tuple
                 decided.update(odd)
                 for number in odd:
                     del waiting[number]
-            assert len(queue) == len(waiting)
+            assert len(queue._waiting) == len(waiting)
             assert {number for number, answer in answers.items() if answer.done()} == decided & set(answers)
 
     run(scenario())

@@ -981,7 +981,7 @@ def test_e23_what_the_driver_has_not_heard_yet_of_the_old_epoch_it_never_hears()
             bob.learn(known(epoch=1))
             assert bob.statistics().stale_notices == 1
             woken: list[int] = []
-            bob.events.attach(lambda: woken.append(len(bob.events)))
+            bob.events.attach(lambda: woken.append(len(bob.events._waiting)))
             # The driver is to be told, and before it is what it was to be told is gone.
             bob.on_notice("alice", Notice(NoticeKind.PROGRESS, 1))
             bob.learn(known(epoch=2))

@@ -25,6 +25,7 @@ from fed.proxy.pushing import (
 )
 from fed.proxy.sender import Delivery, Pushed, Undelivered
 from fed.serde.receipt import SmallValue
+from tests.support.channels import Deaf
 from tests.support.worlds import LIMIT_S, run
 
 NUMBERS = st.integers(0, (1 << 64) - 1)
@@ -115,19 +116,6 @@ def test_what_is_not_answered_is_said_again_to_every_later_life() -> None:
         assert third.sent == []
 
     run(scenario())
-
-
-class Deaf:
-    """Serves the other lane, at either end."""
-
-    def connected(self, _: object) -> None:
-        """Nothing is said."""
-
-    def received(self, _: object, frames: Sequence[bytes]) -> None:
-        """Nothing is answered."""
-
-    def lost(self, _: object) -> None:
-        """Nothing was kept."""
 
 
 def listening(client: PushClient) -> MemoryDriverEnd:
