@@ -223,6 +223,8 @@ def get(objects: Any, *, timeout: float | None = None) -> Any:
         raise UsageError(f"timeout is a number of seconds from 0, not {timeout!r}")
     active = current_job()
     active.check_party(active.party)
+    if type(objects) is FedObject:
+        return active.get([objects], timeout)[0]
     found = list(dict.fromkeys(find_objects(objects)))
     if not found and not isinstance(objects, (list, tuple, dict)):
         raise UsageError(f"fed.get takes fed objects, not {type(objects).__name__}")

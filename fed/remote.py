@@ -79,18 +79,52 @@ class _Handle:
         raise AttributeError(f"{self!r} is immutable; cannot delete {name!r}")
 
 
+class _Parameters:
+    """What arguments a function takes.
+
+    Args:
+        signature: Of the function, as it is called.
+    """
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        self._signature = signature
+        positional = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        # To bind takes longer than all else that a call does here, and for most calls it is enough to count.
+        self._counts = range(0)
+        if len(positional) == len(signature.parameters):
+            required = sum(parameter.default is inspect.Parameter.empty for parameter in positional)
+            self._counts = range(required, len(positional) + 1)
+
+    def check(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that do not fit, as Python would.
+
+        Raises:
+            TypeError: They do not.
+        """
+        if not kwargs and len(args) in self._counts:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}{self._signature}: {error}") from None
+
+
 class FedFunction(_Handle, Generic[P, T]):
     """A function that runs in a party. Made by `fed.remote`."""
 
-    __slots__ = ("__weakref__", "_body", "_party", "_returns", "_signature")
+    __slots__ = ("__weakref__", "_body", "_parameters", "_party", "_returns")
 
     _body: TaskBody
     _party: str | None
     _returns: int
-    _signature: inspect.Signature
+    _parameters: _Parameters
 
-    def __init__(self, body: TaskBody, party: str | None, returns: int, signature: inspect.Signature) -> None:
-        self._set(_body=body, _party=party, _returns=returns, _signature=signature)
+    def __init__(self, body: TaskBody, party: str | None, returns: int, parameters: _Parameters) -> None:
+        self._set(_body=body, _party=party, _returns=returns, _parameters=parameters)
 
     def party(self, party: str) -> FedFunction[P, T]:
         """The same function, bound to a party.
@@ -98,7 +132,7 @@ class FedFunction(_Handle, Generic[P, T]):
         Args:
             party: Where it will run.
         """
-        return FedFunction(self._body, _party_name(party), self._returns, self._signature)
+        return FedFunction(self._body, _party_name(party), self._returns, self._parameters)
 
     def options(self, **options: Any) -> FedFunction[P, T]:
         """The same function, run with Ray options.
@@ -114,7 +148,7 @@ class FedFunction(_Handle, Generic[P, T]):
         body = (
             self._body if not options else TaskBody(self._body.code, self._body.name, {**self._body.options, **options})
         )
-        return FedFunction(body, self._party, returns, self._signature)
+        return FedFunction(body, self._party, returns, self._parameters)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call it. Returns at once.
@@ -133,7 +167,7 @@ class FedFunction(_Handle, Generic[P, T]):
         """
         job = current_job()
         party = _require_party(job, self._party, self._body.name)
-        _check_arguments(self._signature, self._body.name, args, kwargs)
+        self._parameters.check(self._body.name, args, kwargs)
         return _results(job.run(self._body, party, pack(args, kwargs), self._returns))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -146,20 +180,20 @@ class FedFunction(_Handle, Generic[P, T]):
 
     def __reduce__(self) -> Any:
         # The functions and classes around it may mention it; a call inside a task is refused there.
-        return FedFunction, (self._body, self._party, self._returns, self._signature)
+        return FedFunction, (self._body, self._party, self._returns, self._parameters)
 
 
 class FedClass(_Handle):
     """A class whose instances live in a party, as actors. Made by `fed.remote`."""
 
-    __slots__ = ("__weakref__", "_body", "_party", "_signature")
+    __slots__ = ("__weakref__", "_body", "_parameters", "_party")
 
     _body: ActorBody
     _party: str | None
-    _signature: inspect.Signature | None
+    _parameters: _Parameters | None
 
-    def __init__(self, body: ActorBody, party: str | None, signature: inspect.Signature | None) -> None:
-        self._set(_body=body, _party=party, _signature=signature)
+    def __init__(self, body: ActorBody, party: str | None, parameters: _Parameters | None) -> None:
+        self._set(_body=body, _party=party, _parameters=parameters)
 
     def party(self, party: str) -> FedClass:
         """The same class, bound to a party.
@@ -167,7 +201,7 @@ class FedClass(_Handle):
         Args:
             party: Where its instances will live.
         """
-        return FedClass(self._body, _party_name(party), self._signature)
+        return FedClass(self._body, _party_name(party), self._parameters)
 
     def options(self, **options: Any) -> FedClass:
         """The same class, its actors made with Ray options.
@@ -180,7 +214,7 @@ class FedClass(_Handle):
         """
         _check_options(options, ACTOR_OPTIONS, "a class", 1)
         body = ActorBody(self._body.code, self._body.name, {**self._body.options, **options})
-        return FedClass(body, self._party, self._signature)
+        return FedClass(body, self._party, self._parameters)
 
     def remote(self, *args: Any, **kwargs: Any) -> FedActor:
         """Make an actor. Returns its handle at once.
@@ -195,8 +229,8 @@ class FedClass(_Handle):
         """
         job = current_job()
         party = _require_party(job, self._party, self._body.name)
-        if self._signature is not None:
-            _check_arguments(self._signature, self._body.name, args, kwargs)
+        if self._parameters is not None:
+            self._parameters.check(self._body.name, args, kwargs)
         return FedActor(job, self._body, party, job.create(self._body, party, pack(args, kwargs)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -208,7 +242,7 @@ class FedClass(_Handle):
         return f"<FedClass {self._body.name}{bound}>"
 
     def __reduce__(self) -> Any:
-        return FedClass, (self._body, self._party, self._signature)
+        return FedClass, (self._body, self._party, self._parameters)
 
 
 class FedActor(_Handle):
@@ -226,8 +260,7 @@ class FedActor(_Handle):
 
     def __getattr__(self, name: str) -> FedMethod:
         body = object.__getattribute__(self, "_body")
-        method = inspect.getattr_static(body.code, name, None)
-        if name.startswith("__") or not callable(getattr(body.code, name, None)) or method is None:
+        if not _is_method(body.code, name):
             public = [one for one in dir(body.code) if not one.startswith("_") and callable(getattr(body.code, one))]
             near = difflib.get_close_matches(name, public, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(public) or 'none'}"
@@ -286,7 +319,9 @@ class FedMethod(_Handle):
             raise UsageError(f"{actor!r} belongs to an earlier job")
         job.check_party(actor._party)
         label = f"{actor._body.name}.{self._name}"
-        _check_arguments(_method_signature(actor._body.code, self._name), label, args, kwargs)
+        parameters = _method_parameters(actor._body.code, self._name)
+        if parameters is not None:
+            parameters.check(label, args, kwargs)
         packed = pack(args, kwargs)
         return _results(job.call(actor._actor, label, self._name, actor._party, packed, self._returns, self._options))
 
@@ -325,14 +360,14 @@ def remote(target: Any = None, **options: Any) -> Any:
         raise UsageError(f"{target!r} is federated already")
     name = getattr(target, "__name__", type(target).__name__)
     if inspect.isclass(target):
-        return FedClass(ActorBody(target, name, {}), None, _constructor_signature(target))
+        return FedClass(ActorBody(target, name, {}), None, _constructor_parameters(target))
     if not inspect.isroutine(target):
         raise UsageError(f"@fed.remote takes a function or a class, not {type(target).__name__}")
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
         raise UsageError(f"{name} is a generator: return a list, or use num_returns")
     if inspect.iscoroutinefunction(target):
         raise UsageError(f"{name} is a coroutine function: make it a method of a class, whose actor can await")
-    return FedFunction(TaskBody(target, name, {}), None, 1, inspect.signature(target))
+    return FedFunction(TaskBody(target, name, {}), None, 1, _Parameters(inspect.signature(target)))
 
 
 def kill(actor: FedActor) -> None:
@@ -384,28 +419,25 @@ def _check_options(options: dict[str, Any], known: frozenset[str], what: str, re
     return returns
 
 
-def _check_arguments(
-    signature: inspect.Signature | None, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    if signature is None:
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise TypeError(f"{name}{signature}: {error}") from None
-
-
-def _constructor_signature(target: type) -> inspect.Signature | None:
+def _constructor_parameters(target: type) -> _Parameters | None:
     # Classes of extension modules may not tell theirs; then the constructor itself finds out.
     try:
-        return inspect.signature(target)
+        return _Parameters(inspect.signature(target))
     except ValueError:
         return None
 
 
 @functools.lru_cache(maxsize=1024)
-def _method_signature(code: type, name: str) -> inspect.Signature | None:
-    """The signature of a method without its ``self``."""
+def _is_method(code: type, name: str) -> bool:
+    """Whether this is something of a class that may be called by that name, and not what every class has."""
+    if name.startswith("__") or inspect.getattr_static(code, name, None) is None:
+        return False
+    return callable(getattr(code, name, None))
+
+
+@functools.lru_cache(maxsize=1024)
+def _method_parameters(code: type, name: str) -> _Parameters | None:
+    """What a method takes without its ``self``; None if it does not tell."""
     method = inspect.getattr_static(code, name)
     bound = isinstance(method, staticmethod)
     try:
@@ -413,5 +445,5 @@ def _method_signature(code: type, name: str) -> inspect.Signature | None:
     except ValueError:
         return None
     if bound or isinstance(method, classmethod):
-        return signature
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+        return _Parameters(signature)
+    return _Parameters(signature.replace(parameters=list(signature.parameters.values())[1:]))

@@ -45,6 +45,7 @@ from fed.core.failure import Failure, FailureBook, Fault, Kind
 from fed.core.journal import SEGMENT, Journal
 from fed.core.lifecycle import Lifecycle, State
 from fed.core.notice import Notice, NoticeKind
+from fed.core.trace import Trace, traced
 
 __all__ = ["EXIT", "LEAVE", "Coordinator", "Instruction", "Latched", "PeerDeparted", "Settled", "Switched", "Tell"]
 
@@ -127,16 +128,26 @@ class Coordinator:
         peers: The others.
         incarnation: One life of this driver; part of the names of its failures.
         isolate: Whether failures that all parties see alike leave the job running.
+        trace: Where what goes in is noted.
     """
 
-    def __init__(self, party: str, peers: Iterable[str], incarnation: str, *, isolate: bool = False) -> None:
+    def __init__(
+        self,
+        party: str,
+        peers: Iterable[str],
+        incarnation: str,
+        *,
+        isolate: bool = False,
+        trace: Trace | None = None,
+    ) -> None:
+        self.trace = trace or Trace()
         self.party = party
         self.epoch = 0
         self._peers = tuple(sorted(peers))
         self._incarnation = incarnation
         self._isolate = isolate
         self._failure_count = 0
-        self.life = Lifecycle(self._peers)
+        self.life = Lifecycle(self._peers, self.trace)
         self._ready = False
         # What this party says of failures of its own that never were.
         self._denial: Failure | None = None
@@ -161,12 +172,14 @@ class Coordinator:
 
     # Calls
 
+    @traced
     def call(self, text: str) -> list[Instruction]:
         """The driver makes a fed call."""
         self._informed.clear()
         self._tellings = 0
         return self._noted(text)
 
+    @traced
     def progress(self, *, everyone: bool = False) -> list[Instruction]:
         """Tell how far this party is; now and then, until nothing is left to tell.
 
@@ -192,6 +205,7 @@ class Coordinator:
 
     # Failures
 
+    @traced
     def new_failure(self, fault: Fault, label: str = "", sequence: int = -1) -> Failure:
         """The record of something that went wrong in this party."""
         self._failure_count += 1
@@ -203,6 +217,7 @@ class Coordinator:
             sequence=sequence,
         )
 
+    @traced
     def believed(self, failure: Failure) -> Failure:
         """What this party makes of a record that its receiver has: its own failures it knows better than any peer."""
         known = self.book.find(failure.error_id)
@@ -217,7 +232,7 @@ class Coordinator:
 
     def _denial_of(self, failure: Failure) -> Failure:
         claim = f"failure {failure.error_id}{failure.hearsay}"
-        if not failure.error_id.startswith(f"{self.party}/{self._incarnation}/") and self.life.state is State.JOINING:
+        if not failure.error_id.startswith(f"{self.party}/{self._incarnation}/") and self.life.joining:
             # Of an earlier start: who heard of it may still be about to leave because of it.
             return self.new_failure(Fault(Kind.INIT, failure.type_name, detail=f"{claim} is one of an earlier start"))
         if self.book.forgotten[self.party]:
@@ -227,6 +242,7 @@ class Coordinator:
         detail = f"{claim} is none that party {self.party!r} knows of"
         return self.new_failure(Fault(Kind.DIVERGED, "DivergenceError", detail=detail))
 
+    @traced
     def learn(self, failure: Failure, *, ends_job: bool | None = None) -> list[Instruction]:
         """A failure is known, of this party or of another one.
 
@@ -247,17 +263,20 @@ class Coordinator:
         told = self._tell_all(NoticeKind.LATCHED, failure=self.book.find(failure.error_id) or failure)
         return [*told, Latched(), *self._settle_if_complete()]
 
+    @traced
     def out_of_time(self) -> list[Instruction]:
         """The time to wait for votes is over; does nothing if they were all in."""
         return self._settle() if self.life.latched else []
 
     # What peers tell
 
+    @traced
     def ready(self) -> list[Instruction]:
         """This party has finished its own part of joining."""
         self._ready = True
         return self._tell_all(NoticeKind.READY)
 
+    @traced
     def started_anew(self, peer: str) -> list[Instruction]:
         """Before the job has begun here a peer's driver takes the place of another one.
 
@@ -266,6 +285,7 @@ class Coordinator:
         self.life.started_anew(peer)
         return [Tell(peer, Notice(NoticeKind.READY, self.epoch))] if self._ready else []
 
+    @traced
     def heard(self, peer: str, notice: Notice) -> list[Instruction]:
         """A peer has told something."""
         kind = notice.kind
@@ -309,6 +329,7 @@ class Coordinator:
         elif notice.kind is NoticeKind.FAILURE:
             self._overflowed.add(peer)
 
+    @traced
     def lost(self, peer: str, failure: Failure) -> list[Instruction]:
         """A peer has gone without a goodbye."""
         if not self.life.left(peer):
@@ -319,6 +340,7 @@ class Coordinator:
 
     # Epochs
 
+    @traced
     def reset(self) -> list[Instruction]:
         """This party is ready for the next epoch.
 
@@ -338,12 +360,14 @@ class Coordinator:
         told = self._tell_all(NoticeKind.RESET, calls=ask.calls, digest=ask.digest)
         return [*found, *told, *self._switch_if_agreed()]
 
+    @traced
     def not_reset(self) -> None:
         """This party waits no longer for the others to be ready. What it has told them still holds."""
         self.life.not_reset()
 
     # Leaving
 
+    @traced
     def close(self, text: str | None) -> tuple[bool, list[Instruction]]:
         """The driver leaves.
 
@@ -361,6 +385,7 @@ class Coordinator:
         self._ended = True
         return True, self._noted(text, same_as=LEAVE)
 
+    @traced
     def goodbye(self) -> list[Instruction]:
         """Say goodbye: with the root if the job has failed, else as one who has finished.
 
@@ -382,7 +407,6 @@ class Coordinator:
         Raises:
             RuntimeError: A law is broken.
         """
-        self.life.validate()
         self.book.validate()
         self.journal.validate()
         if self.life.latched != (self.party in self.book.voted):

@@ -32,6 +32,8 @@ from typing import Generic, TypeAlias, TypeVar
 # Python 3.10 has no generic NamedTuple of its own.
 from typing_extensions import NamedTuple
 
+from fed.core.trace import Trace
+
 __all__ = ["Dataflow", "Fail", "Instruction", "Submit"]
 
 T = TypeVar("T", bound=Hashable)
@@ -80,9 +82,16 @@ class _Row(Generic[T]):
 
 
 class Dataflow(Generic[T, R]):
-    """The tasks of one epoch that are not submitted yet. Not thread-safe; its engine guards it."""
+    """The tasks of one epoch that are not submitted yet. Not thread-safe; its engine guards it.
 
-    def __init__(self) -> None:
+    Args:
+        trace: Where what goes in is noted: names of tasks, nodes and queues, and of reasons only what they are.
+        name: How it is called there.
+    """
+
+    def __init__(self, trace: Trace | None = None, name: str = "Dataflow") -> None:
+        self._trace = trace or Trace()
+        self._name = name
         self._rows: dict[Hashable, _Row[T]] = {}
         # Sets in the order in which they were added: the tasks that need a node, and those of a queue. These leave it
         # at the front, where a plain dict would step over all that have left.
@@ -120,6 +129,7 @@ class Dataflow(Generic[T, R]):
         Raises:
             ValueError: It is there already.
         """
+        self._trace.note(self._name, "add", task, tuple(needs), queue=queue, in_turn=in_turn)
         if task in self._rows:
             raise ValueError(f"{task!r} was added before")
         row = self._rows[task] = _Row(task, set(needs), queue, in_turn)
@@ -131,6 +141,10 @@ class Dataflow(Generic[T, R]):
 
     def arrived(self, node: Hashable) -> list[Instruction[T, R]]:
         """A node is here. Does nothing if no task needs it."""
+        self._trace.note(self._name, "arrived", node)
+        return self._arrived(node)
+
+    def _arrived(self, node: Hashable) -> list[Instruction[T, R]]:
         rows = self._needed_by.pop(node, {})
         for row in rows:
             row.pending.discard(node)
@@ -142,22 +156,25 @@ class Dataflow(Generic[T, R]):
         Raises:
             ValueError: It was not to be submitted.
         """
+        self._trace.note(self._name, "submitted", task)
         row = self._rows.get(task)
         if row is None or row.state is not _State.SUBMITTING:
             raise ValueError(f"{task!r} was not to be submitted")
         behind = self._leave(row)
-        return [*self._ready(behind), *self.arrived(task)]
+        return [*self._ready(behind), *self._arrived(task)]
 
     def failed(self, node: Hashable, reason: R) -> list[Instruction[T, R]]:
         """A node will never be here, or a task could not be submitted: what needs it fails, and what needs that.
 
         Whoever reports a task of this table knows that it failed, and is not told again.
         """
+        self._trace.note(self._name, "failed", node, type(reason).__name__)
         row = self._rows.get(node)
         return self._fail([node], reason, [] if row is None else self._leave(row))
 
     def discard(self, queue: Hashable, reason: R) -> list[Instruction[T, R]]:
         """An actor was ended: its calls that wait fail. One that is being submitted is the runtime's to fail."""
+        self._trace.note(self._name, "discard", queue, type(reason).__name__)
         discarded = [row for row in self._queues.get(queue, ()) if row.state is _State.WAITING]
         turns = [next_row for row in discarded for next_row in self._leave(row)]
         tasks = [row.task for row in discarded]

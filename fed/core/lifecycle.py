@@ -1,39 +1,30 @@
-"""The life of one job in one party, and of each peer as this party sees it.
+"""The life of one job in one party, and of each peer as this party sees it: two state machines and a latch, as tables.
 
-The job::
-
-    JOINING ── joined ──► RUNNING ◄── switched ── RESETTING
-       │                   │   │                   ▲    │
-       │ latch             │   └────── reset ──────┤    │ latch: stays, and is latched
-       │                   ▼ latch                 │    │
-       └──────────────► LATCHED ────── reset ──────┘    │
-       any of these ─── close ──► CLOSING ── closed ──► CLOSED
-
-A peer::
-
-    AWAITED ── ready ──► READY ── finished ──► FINISHED     its program has ended; it waits for the others
-       ▲                   │                      │
-       ├───── started anew ┘ while the job is JOINING
-       │                   │                      │
-       └───────────────────┴──── left ────────────┴──► LEFT  it is gone, or about to be
+`JOB` and `PEER` say all that can happen. What stands in neither has no effect there, or is refused. Beside the job's
+state there is its *latch*, which falls when a failure ends the job, in whatever state that is, and is told of once.
 
 Laws:
 
-1. New work is accepted in RUNNING only [E21, E26].
+1. New work is accepted in RUNNING only, and not after the latch has fallen [E21, E26].
 2. The latch falls once in an epoch, and the claim to close succeeds once. Both return whether this caller was the one
    [E06].
 3. The first fed call after the latch raises the root error itself, every later one a refusal that names it [E20].
 4. A peer that has FINISHED still listens, and may still be told of a failure; one that has LEFT does not.
 5. A new epoch begins when every party has asked for it, and not while one has LEFT [E23]. Whether all have asked
    alike is for `fed.core.coordination` to judge, and likewise whether a program that has ended has FINISHED.
+
+The form is that of h11's tables of transitions.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-__all__ = ["Lifecycle", "PeerState", "State"]
+from fed.core.trace import Trace, traced
+
+__all__ = ["JOB", "PEER", "JobChange", "Lifecycle", "PeerChange", "PeerState", "State"]
 
 
 class State(enum.Enum):
@@ -41,10 +32,33 @@ class State(enum.Enum):
 
     JOINING = "JOINING"
     RUNNING = "RUNNING"
-    LATCHED = "LATCHED"
     RESETTING = "RESETTING"
     CLOSING = "CLOSING"
     CLOSED = "CLOSED"
+
+
+class JobChange(enum.Enum):
+    """What changes that."""
+
+    JOINED = "JOINED"
+    RESET = "RESET"
+    NOT_RESET = "NOT_RESET"
+    SWITCHED = "SWITCHED"
+    CLOSE = "CLOSE"
+    CLOSED = "CLOSED"
+
+
+JOB: Final[Mapping[State, Mapping[JobChange, State]]] = {
+    State.JOINING: {JobChange.JOINED: State.RUNNING, JobChange.CLOSE: State.CLOSING},
+    State.RUNNING: {JobChange.RESET: State.RESETTING, JobChange.CLOSE: State.CLOSING},
+    State.RESETTING: {
+        JobChange.SWITCHED: State.RUNNING,
+        JobChange.NOT_RESET: State.RUNNING,
+        JobChange.CLOSE: State.CLOSING,
+    },
+    State.CLOSING: {JobChange.CLOSED: State.CLOSED},
+    State.CLOSED: {},
+}
 
 
 class PeerState(enum.Enum):
@@ -56,32 +70,75 @@ class PeerState(enum.Enum):
     LEFT = "LEFT"
 
 
+class PeerChange(enum.Enum):
+    """What changes that: it has done its part of joining; its program has ended, and it waits for the others; it is
+    gone, or about to be; another driver takes the place of its own, while the job is being joined."""
+
+    READY = "READY"
+    FINISHED = "FINISHED"
+    LEFT = "LEFT"
+    STARTED_ANEW = "STARTED_ANEW"
+
+
+PEER: Final[Mapping[PeerState, Mapping[PeerChange, PeerState]]] = {
+    PeerState.AWAITED: {
+        PeerChange.READY: PeerState.READY,
+        PeerChange.FINISHED: PeerState.FINISHED,
+        PeerChange.LEFT: PeerState.LEFT,
+    },
+    PeerState.READY: {
+        PeerChange.STARTED_ANEW: PeerState.AWAITED,
+        PeerChange.FINISHED: PeerState.FINISHED,
+        PeerChange.LEFT: PeerState.LEFT,
+    },
+    PeerState.FINISHED: {PeerChange.LEFT: PeerState.LEFT},
+    PeerState.LEFT: {},
+}
+
+
+class _Latch(enum.Enum):
+    OPEN = "OPEN"
+    FALLEN = "FALLEN"
+    TOLD = "TOLD"
+
+
 class Lifecycle:
     """The state of one job, and of its peers. Not thread-safe; its job guards it.
 
     Args:
         peers: Every party but this one.
+        trace: Where what goes in is noted.
     """
 
-    __slots__ = ("_latched", "_peers", "_quitters", "_resetting", "_told", "state")
+    __slots__ = ("_latch", "_peers", "_quitters", "_resetting", "state", "trace")
 
-    def __init__(self, peers: Iterable[str]) -> None:
+    def __init__(self, peers: Iterable[str], trace: Trace | None = None) -> None:
+        self.trace = trace or Trace()
         self.state = State.JOINING
         self._peers = dict.fromkeys(sorted(peers), PeerState.AWAITED)
         self._quitters: set[str] = set()
         self._resetting: set[str] = set()
-        self._latched = False
-        self._told = False
+        self._latch = _Latch.OPEN
 
     @property
     def latched(self) -> bool:
         """Whether a root failure has been accepted in this epoch, also after the job closed."""
-        return self._latched
+        return self._latch is not _Latch.OPEN
+
+    @property
+    def told(self) -> bool:
+        """Whether the root error has been raised to the user."""
+        return self._latch is _Latch.TOLD
+
+    @property
+    def joining(self) -> bool:
+        """Whether the job may still begin, whoever takes whose place."""
+        return self.state is State.JOINING and self._latch is _Latch.OPEN
 
     @property
     def accepts_work(self) -> bool:
         """Whether a fed call may submit something."""
-        return self.state is State.RUNNING
+        return self.state is State.RUNNING and self._latch is _Latch.OPEN
 
     @property
     def leaving(self) -> bool:
@@ -123,73 +180,69 @@ class Lifecycle:
         """Peers that have not asked for the next epoch, sorted."""
         return tuple(peer for peer in self._peers if peer not in self._resetting)
 
-    @property
-    def told(self) -> bool:
-        """Whether the root error has been raised to the user."""
-        return self._told
-
+    @traced
     def ready(self, peer: str) -> None:
         """A peer has finished its own part of joining."""
-        if self._peers[peer] is PeerState.AWAITED:
-            self._peers[peer] = PeerState.READY
+        self._move_peer(peer, PeerChange.READY)
 
+    @traced
     def started_anew(self, peer: str) -> None:
         """A peer's driver takes the place of one that may have been ready. Without effect once the job has begun."""
-        if self.state is State.JOINING and self._peers[peer] is PeerState.READY:
-            self._peers[peer] = PeerState.AWAITED
+        if self.joining:
+            self._move_peer(peer, PeerChange.STARTED_ANEW)
 
+    @traced
     def finished(self, peer: str) -> bool:
         """A peer's program has ended. Returns whether that was news."""
-        if self._peers[peer] in (PeerState.FINISHED, PeerState.LEFT):
-            return False
-        self._peers[peer] = PeerState.FINISHED
-        return True
+        return self._move_peer(peer, PeerChange.FINISHED)
 
+    @traced
     def left(self, peer: str) -> bool:
         """A peer is gone. Returns whether that was news."""
-        if self._peers[peer] is PeerState.LEFT:
-            return False
         if self._peers[peer] is PeerState.AWAITED:
             self._quitters.add(peer)
-        self._peers[peer] = PeerState.LEFT
-        return True
+        return self._move_peer(peer, PeerChange.LEFT)
 
+    @traced
     def joined(self) -> None:
         """Every party is ready. One that was quicker may have failed since: then the job stays latched.
 
         Raises:
             RuntimeError: The job had joined before, or is over.
         """
-        if self.state is State.JOINING:
-            self.state = State.RUNNING
-        elif self.state is not State.LATCHED:
-            raise RuntimeError(f"cannot join in state {self.state.name}")
+        self._move(JobChange.JOINED)
 
+    @traced
     def latch(self) -> bool:
         """A root failure is accepted. Returns whether it is the first of this epoch."""
-        if self._latched or self.state is State.CLOSED:
+        if self.latched or self.state is State.CLOSED:
             return False
-        self._latched = True
-        if self.state in (State.JOINING, State.RUNNING):
-            self.state = State.LATCHED
+        self._latch = _Latch.FALLEN
         return True
 
+    @traced
     def tell(self) -> bool:
-        """The root error is about to be raised. Returns whether nobody was told before."""
-        first = not self._told
-        self._told = True
+        """The root error is about to be raised. Returns whether nobody was told before.
+
+        Raises:
+            RuntimeError: There is none.
+        """
+        if not self.latched:
+            raise RuntimeError("a root error is raised and nothing has failed")
+        first = not self.told
+        self._latch = _Latch.TOLD
         return first
 
+    @traced
     def reset(self) -> None:
         """This party asks for the next epoch.
 
         Raises:
             RuntimeError: The job is not one that could go on.
         """
-        if self.state not in (State.RUNNING, State.LATCHED):
-            raise RuntimeError(f"cannot reset in state {self.state.name}")
-        self.state = State.RESETTING
+        self._move(JobChange.RESET)
 
+    @traced
     def asks_for_reset(self, peer: str) -> None:
         """A peer asks for the next epoch."""
         self._resetting.add(peer)
@@ -199,40 +252,48 @@ class Lifecycle:
         """Whether every party has asked for the next epoch, this one included, and is still there."""
         return self.state is State.RESETTING and not self.unready_for_reset and not self.gone
 
+    @traced
     def switched(self) -> None:
         """The next epoch begins: what failed in the last one is history."""
-        self.state = State.RUNNING
+        self._move(JobChange.SWITCHED)
         self._resetting.clear()
-        self._latched = self._told = False
+        self._latch = _Latch.OPEN
 
+    @traced
     def not_reset(self) -> None:
         """The next epoch will not begin after all."""
         if self.state is State.RESETTING:
-            self.state = State.LATCHED if self._latched else State.RUNNING
+            self._move(JobChange.NOT_RESET)
 
+    @traced
     def close(self) -> bool:
         """Claim the shutdown. Returns whether this caller is the one to carry it out."""
         if self.leaving:
             return False
-        self.state = State.CLOSING
+        self._move(JobChange.CLOSE)
         return True
 
+    @traced
     def closed(self) -> None:
-        """The shutdown is complete."""
-        self.state = State.CLOSED
-
-    def validate(self) -> None:
-        """Check the laws; run at the teardown of tests.
+        """The shutdown is complete.
 
         Raises:
-            RuntimeError: A law is broken.
+            RuntimeError: Nobody has claimed it.
         """
-        if self.state is State.LATCHED and not self._latched:
-            raise RuntimeError("state LATCHED without a latch")
-        if self.state is State.RUNNING and self._latched:
-            raise RuntimeError("a latched job runs on")
-        if self._told and not self._latched:
-            raise RuntimeError("a root was raised without a latch")
+        self._move(JobChange.CLOSED)
+
+    def _move(self, change: JobChange) -> None:
+        state = JOB[self.state].get(change)
+        if state is None:
+            raise RuntimeError(f"a job that is {self.state.name} cannot become {change.name}")
+        self.state = state
+
+    def _move_peer(self, peer: str, change: PeerChange) -> bool:
+        """Returns whether it was news."""
+        state = PEER[self._peers[peer]].get(change)
+        if state is not None:
+            self._peers[peer] = state
+        return state is not None
 
     def _in(self, *states: PeerState) -> tuple[str, ...]:
         return tuple(peer for peer, state in self._peers.items() if state in states)

@@ -11,13 +11,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgpack
 import optree
 
 from fed.errors import UsageError
 from fed.object import FedObject
-from fed.serde.receipt import SmallValue
 
-__all__ = ["PLAIN", "Arriving", "Nested", "Packed", "Shape", "Slot", "fill", "find_objects", "pack", "unpack"]
+__all__ = ["PLAIN", "Nested", "Packed", "Shape", "Slot", "fill", "find_objects", "pack", "unpack"]
 
 _ATOMIC: Final = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 """Types that cannot hold a fed object; most arguments are one of these, and skip the search."""
@@ -35,18 +35,6 @@ class Nested(NamedTuple):
     tree: Any
 
 
-class Arriving(NamedTuple):
-    """An object of a peer that is passed as it came, and decoded beside the user's code.
-
-    Attributes:
-        origin: Which it is, for people.
-        small: Its value.
-    """
-
-    origin: str
-    small: SmallValue
-
-
 class Shape(NamedTuple):
     """How the values of a call are put together again, and how many results it makes.
 
@@ -54,15 +42,30 @@ class Shape(NamedTuple):
         keywords: Names of the arguments by keyword, which come after the positional ones.
         extras: How many values at the end stand for objects found inside containers.
         returns: How many results.
+        arriving: Which values are objects of peers that are passed as they came (`fed.serde.receipt.SmallValue`), to be
+            decoded beside the user's code; each with the words for people that say which object it is.
     """
 
     keywords: tuple[str, ...] = ()
     extras: int = 0
     returns: int = 1
+    arriving: tuple[tuple[int, str], ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The same as one piece, which Ray passes on as it is: anything else it pickles."""
+        if self == PLAIN:
+            return b""
+        data: bytes = msgpack.packb(self)
+        return data
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Shape:
+        """Read what `to_bytes` wrote."""
+        return cls(*msgpack.unpackb(data, use_list=False)) if data else PLAIN
 
 
 PLAIN: Final = Shape()
-"""Positional arguments and one result, as most calls are. It travels as None, which costs next to nothing."""
+"""Positional arguments and one result, as most calls are."""
 
 
 class Packed(NamedTuple):

@@ -26,9 +26,9 @@ from typing import Any, Final, NamedTuple
 import cloudpickle
 
 from fed.core.failure import MAX_CAUSES, Fault, Kind
-from fed.runtime.arguments import PLAIN, Arriving, Shape, unpack
+from fed.runtime.arguments import Shape, unpack
 from fed.serde.contract import DecodeError
-from fed.serde.receipt import SmallCodec
+from fed.serde.receipt import SmallCodec, SmallValue
 
 __all__ = [
     "LostError",
@@ -145,8 +145,8 @@ def _arrive(origin: Origin, data: bytes | None) -> BaseException:
     return LostError(origin)
 
 
-def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], codec: SmallCodec = NO_RECEIPTS) -> Any:
-    """Run the user's code. Without a shape the call is `PLAIN`.
+def run(code: Callable[..., Any], shape: bytes, values: Sequence[Any], codec: SmallCodec = NO_RECEIPTS) -> Any:
+    """Run the user's code with the values of a call, of this shape in bytes.
 
     Returns:
         Its results, followed by their receipt, which is what ``done`` resolves to.
@@ -157,10 +157,9 @@ def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], co
         SystemExit: Ray ends the worker.
         Exception: What the code raised, or a `LostError` in its place.
     """
-    shape = shape or PLAIN
-    args, kwargs = _arguments(values, shape, codec)
+    returns, args, kwargs = _arguments(values, shape, codec)
     try:
-        return _split(code(*args, **kwargs), shape.returns, code, codec)
+        return _split(code(*args, **kwargs), returns, code, codec)
     except BaseException as error:
         if _interrupts(error) or _ends_worker(error):
             raise
@@ -172,7 +171,7 @@ def run(code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], co
 
 
 async def run_async(
-    code: Callable[..., Any], shape: Shape | None, values: Sequence[Any], codec: SmallCodec = NO_RECEIPTS
+    code: Callable[..., Any], shape: bytes, values: Sequence[Any], codec: SmallCodec = NO_RECEIPTS
 ) -> Any:
     """As `run`, for a coroutine function.
 
@@ -182,10 +181,9 @@ async def run_async(
         SystemExit: Ray ends the worker.
         Exception: What the code raised, or a `LostError` in its place.
     """
-    shape = shape or PLAIN
-    args, kwargs = _arguments(values, shape, codec)
+    returns, args, kwargs = _arguments(values, shape, codec)
     try:
-        return _split(await code(*args, **kwargs), shape.returns, code, codec)
+        return _split(await code(*args, **kwargs), returns, code, codec)
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:
@@ -296,22 +294,26 @@ def text_of(error: BaseException) -> str:
     return text
 
 
-def _arguments(values: Sequence[Any], shape: Shape, codec: SmallCodec) -> tuple[list[Any], dict[str, Any]]:
-    return unpack([_decoded(value, codec) if type(value) is Arriving else value for value in values], shape)
-
-
-def _decoded(argument: Arriving, codec: SmallCodec) -> Any:
-    try:
-        return codec.read(argument.small)
-    except DecodeError as error:
-        raise UndecodableError(argument.origin, type(error).__name__, str(error)) from None
+def _arguments(values: Sequence[Any], data: bytes, codec: SmallCodec) -> tuple[int, Sequence[Any], dict[str, Any]]:
+    """How many results are wanted, and the arguments."""
+    if not data:
+        return 1, values, {}
+    shape = Shape.of_bytes(data)
+    resolved = list(values)
+    for position, origin in shape.arriving:
+        try:
+            resolved[position] = codec.read(SmallValue.of_bytes(resolved[position]))
+        except DecodeError as error:
+            raise UndecodableError(origin, type(error).__name__, str(error)) from None
+    args, kwargs = unpack(resolved, shape)
+    return shape.returns, args, kwargs
 
 
 def _split(result: Any, returns: int, code: Callable[..., Any], codec: SmallCodec) -> Any:
     if returns == 1:
         return result, codec.write((result,))
     if returns == 0:
-        return None
+        return b""
     if not isinstance(result, (tuple, list)) or len(result) != returns:
         found = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"one {type(result).__name__}"
         name = getattr(code, "__name__", "the task")

@@ -26,7 +26,7 @@ from fed.core.failure import Fault
 from fed.core.rendezvous import Key
 from fed.proxy.direct import DirectClients
 from fed.proxy.sender import Delivery
-from fed.runtime.arguments import Shape
+from fed.runtime.arguments import PLAIN, Shape
 from fed.transport.contract import Notice
 
 __all__ = [
@@ -91,19 +91,14 @@ class Call(NamedTuple):
 
     Attributes:
         values: Positional arguments, then those by keyword, then the extras: plain values, references, or objects of
-            peers as they came (`fed.runtime.arguments.Arriving`).
-        shape: How they are put together again; None for `fed.runtime.arguments.PLAIN`.
+            peers as they came, in bytes.
+        shape: How they are put together again.
         sequence: The number of the call.
     """
 
     values: tuple[Any, ...]
-    shape: Shape | None = None
+    shape: Shape = PLAIN
     sequence: int = -1
-
-    @property
-    def returns(self) -> int:
-        """How many results the call makes."""
-        return 1 if self.shape is None else self.shape.returns
 
 
 class Submission(NamedTuple):
@@ -111,8 +106,8 @@ class Submission(NamedTuple):
 
     Attributes:
         results: A reference to each result.
-        done: A small reference that resolves when the results are there, to their `fed.serde.receipt.Receipt`, so that
-            nobody has to look at the results themselves.
+        done: A small reference that resolves when the results are there, so that nobody has to look at these: to what
+            `fed.serde.receipt.read_receipt` reads.
     """
 
     results: tuple[Ref, ...]

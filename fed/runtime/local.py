@@ -33,7 +33,6 @@ from fed.proxy.direct import DirectClients, DirectServer, serve_receiver, serve_
 from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
-from fed.runtime.arguments import Shape
 from fed.runtime.contract import (
     ActorBody,
     ActorKilledError,
@@ -136,7 +135,7 @@ class LocalRuntime(Runtime):
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a function on a thread as soon as its arguments are there."""
-        results, done = _promises(call.returns)
+        results, done = _promises(call.shape.returns)
         call = _copied(call)
 
         def run() -> None:
@@ -270,7 +269,7 @@ class _ThreadActor(_Actor):
         self._thread.start()
 
     def call(self, method: str, call: Call) -> Submission:
-        results, done = _promises(call.returns)
+        results, done = _promises(call.shape.returns)
 
         def step() -> None:
             refusal = self._refusal()
@@ -318,7 +317,7 @@ class _LoopActor(_Actor):
         self._loop.call_soon_threadsafe(self._construct, call)
 
     def call(self, method: str, call: Call) -> Submission:
-        results, done = _promises(call.returns)
+        results, done = _promises(call.shape.returns)
 
         def refuse() -> None:
             if not done.done():
@@ -678,12 +677,12 @@ def _copied(call: Call) -> Call:
     return call._replace(values=tuple(values))
 
 
-def _resolved(call: Call) -> tuple[Shape | None, list[Any]]:
+def _resolved(call: Call) -> tuple[bytes, list[Any]]:
     """The arguments of `fed.runtime.body.run` after the code. Raises the error of an argument that failed."""
     values = [
         (value.result() if isinstance(value, concurrent.futures.Future) else value).value() for value in call.values
     ]
-    return call.shape, values
+    return call.shape.to_bytes(), values
 
 
 def _when_resolved(values: Sequence[Any], then: Callable[[], Any]) -> None:

@@ -29,7 +29,6 @@ from fed.proxy.direct import DirectClients, serve_receiver, serve_sender
 from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
 from fed.runtime import body as worker
-from fed.runtime.arguments import Shape
 from fed.runtime.channels import driver_end, node_id, proxy_end
 from fed.runtime.cluster import PrivateDirectory, first_line, init_ray
 from fed.runtime.contract import (
@@ -129,11 +128,11 @@ class RayRuntime(Runtime):
         """Run a Ray task."""
         with self._binding:
             bound = self._bound.setdefault(body, {})
-            remote = bound.get(call.returns)
+            remote = bound.get(call.shape.returns)
             if remote is None:
-                options = {**body.options, "num_returns": call.returns + 1}
-                remote = bound[call.returns] = self._export(body).options(**options)
-        return _submission(remote.remote(call.shape, *call.values))
+                options = {**body.options, "num_returns": call.shape.returns + 1}
+                remote = bound[call.shape.returns] = self._export(body).options(**options)
+        return _submission(remote.remote(call.shape.to_bytes(), *call.values))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
@@ -141,7 +140,7 @@ class RayRuntime(Runtime):
             exported = self._export(body)
         if body.options:
             exported = exported.options(**body.options)
-        handle = exported.remote(call.shape, *call.values)
+        handle = exported.remote(call.shape.to_bytes(), *call.values)
         return handle, handle.fed_created.remote()
 
     def _export(self, body: Body, code: Any = None) -> Any:
@@ -153,8 +152,8 @@ class RayRuntime(Runtime):
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         """Call a method of a Ray actor."""
-        bound = getattr(actor, method).options(num_returns=call.returns + 1, **options)
-        return _submission(bound.remote(call.shape, *call.values))
+        bound = getattr(actor, method).options(num_returns=call.shape.returns + 1, **options)
+        return _submission(bound.remote(call.shape.to_bytes(), *call.values))
 
     def kill(self, actor: Any) -> None:
         """Kill a Ray actor."""
@@ -359,13 +358,15 @@ class _RayProxies(Proxies):
         self._take = self._receiver.take.options(num_returns=2)
         self._close_sender = self._sender.close.options(max_task_retries=0)
         self._close_receiver = self._receiver.close.options(max_task_retries=0)
+        self._ended: dict[str, Ref] = {}
 
     def started(self) -> Ref:
         return self._receiver.started.remote()
 
     def ended(self) -> Mapping[str, Ref]:
         # Ray repeats these calls on each life of the actors, since they are pending.
-        return {"sender": self._sender.ended.remote(), "receiver": self._receiver.ended.remote()}
+        self._ended = {"sender": self._sender.ended.remote(), "receiver": self._receiver.ended.remote()}
+        return self._ended
 
     def connect(self, timeout_s: float) -> Ref:
         return self._sender.connect.remote(timeout_s)
@@ -383,7 +384,8 @@ class _RayProxies(Proxies):
         return self._sender.statistics.remote()
 
     def close(self) -> Sequence[Ref]:
-        return self._close_sender.remote(), self._close_receiver.remote()
+        # What is still pending when the actors are killed, Ray prints as failed.
+        return self._close_sender.remote(), self._close_receiver.remote(), *self._ended.values()
 
     def kill(self) -> None:
         """End both actors."""
@@ -402,7 +404,7 @@ class _Frozen:
 
 
 def _task(body: TaskBody, code: Any, codec: SmallCodec) -> Callable[..., Any]:
-    def task(shape: Shape | None, *values: Any) -> Any:
+    def task(shape: bytes, *values: Any) -> Any:
         return worker.run(code, shape, values, codec)
 
     _name(task, body)
@@ -419,7 +421,7 @@ def _actor_class(body: ActorBody, code: Any, codec: SmallCodec) -> type:
     # Where other calls may change what one returns, before Ray has taken it, there is no second copy of it.
     used = reading if body.is_concurrent else codec
 
-    def __init__(self: Any, shape: Shape | None, *values: Any) -> None:  # noqa: N807
+    def __init__(self: Any, shape: bytes, *values: Any) -> None:  # noqa: N807
         self.failed = None
         try:
             self.instance, _ = worker.run(code, shape, values, reading)
@@ -443,7 +445,7 @@ def _actor_class(body: ActorBody, code: Any, codec: SmallCodec) -> type:
 
 
 def _method(name: str, codec: SmallCodec) -> Callable[..., Any]:
-    def method(self: Any, shape: Shape | None, *values: Any) -> Any:
+    def method(self: Any, shape: bytes, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
         return worker.run(getattr(self.instance, name), shape, values, codec)
@@ -453,7 +455,7 @@ def _method(name: str, codec: SmallCodec) -> Callable[..., Any]:
 
 
 def _coroutine_method(name: str, codec: SmallCodec) -> Callable[..., Any]:
-    async def method(self: Any, shape: Shape | None, *values: Any) -> Any:
+    async def method(self: Any, shape: bytes, *values: Any) -> Any:
         if self.failed is not None:
             raise self.failed
         return await worker.run_async(getattr(self.instance, name), shape, values, codec)

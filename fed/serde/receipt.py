@@ -10,11 +10,12 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import msgpack
+
 from fed.serde.data import DataCodec
 from fed.serde.encode_cost import is_small
 
-__all__ = ["MAX_BYTES", "Receipt", "SmallCodec", "SmallValue"]
-
+__all__ = ["MAX_BYTES", "Receipt", "SmallCodec", "SmallValue", "read_receipt"]
 
 MAX_BYTES: Final = 1 << 16
 """Of one receipt. Ray brings what is larger by way of its object store, where the results are anyway."""
@@ -30,6 +31,16 @@ class SmallValue(NamedTuple):
 
     header: bytes
     buffers: tuple[bytes, ...]
+
+    def to_bytes(self) -> bytes:
+        """The same as one piece, which Ray passes on as it is: anything else it pickles."""
+        data: bytes = msgpack.packb(self)
+        return data
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> SmallValue:
+        """Read what `to_bytes` wrote."""
+        return cls(*msgpack.unpackb(data, use_list=False))
 
 
 Receipt: TypeAlias = tuple[SmallValue | None, ...] | None
@@ -53,17 +64,20 @@ class SmallCodec:
         """The same for results that may still change when they are written down."""
         return SmallCodec(self._types)
 
-    def write(self, results: Sequence[Any]) -> Receipt:
-        """The receipt of these results. Total: what cannot be encoded is told when somebody needs it."""
+    def write(self, results: Sequence[Any]) -> bytes:
+        """The receipt of these results, in bytes. Total: what cannot be encoded is told when somebody needs it."""
         room = min(self._max_bytes, MAX_BYTES)
         if not room:
-            return None
+            return b""
         receipt: list[SmallValue | None] = []
         for value in results:
             small = self._small(value, room)
             room -= 0 if small is None else len(small.header) + sum(map(len, small.buffers))
             receipt.append(small)
-        return tuple(receipt) if any(receipt) else None
+        if not any(receipt):
+            return b""
+        data: bytes = msgpack.packb(receipt)
+        return data
 
     def read(self, small: SmallValue) -> Any:
         """The value.
@@ -84,6 +98,13 @@ class SmallCodec:
         # Whatever a value of the user's may raise that looks like what it is not.
         except Exception:  # noqa: BLE001
             return None
+
+
+def read_receipt(data: bytes) -> Receipt:
+    """Read what `SmallCodec.write` wrote."""
+    if not data:
+        return None
+    return tuple([small and SmallValue(*small) for small in msgpack.unpackb(data, use_list=False)])
 
 
 @functools.lru_cache(maxsize=8)

@@ -225,7 +225,7 @@ class Federation:
                     for fails in (False, True):
                         said = f"{name} {'fails' if fails else 'makes'} {object_id}"
                         found.append((said, lambda i=object_id, f=fails: self.produce(party, i, fails=f)))  # type: ignore[misc]
-        may_go_on = core.life.state is State.RUNNING or (core.life.state is State.LATCHED and core.book.settled)
+        may_go_on = core.life.state is State.RUNNING and (not core.life.latched or core.book.settled)
         if may_go_on and not core.life.gone:
             found.append((f"{name} resets", lambda: self.reset(party)))
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,11 +23,11 @@ from fed.proxy.greeting import hello_of
 from fed.proxy.pushing import SenderFailed
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender
-from fed.runtime.arguments import Arriving, Nested, Shape, Slot
+from fed.runtime.arguments import Nested, Shape, Slot
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
-from fed.serde.receipt import SmallCodec, SmallValue
+from fed.serde.receipt import SmallCodec, SmallValue, read_receipt
 from fed.testing.simulation import free_addresses
 from fed.transport.memory import MemoryNetwork
 from tests.support.eventually import eventually
@@ -110,8 +110,17 @@ def task(code: Callable[..., Any], **options: Any) -> TaskBody:
     return TaskBody(code, getattr(code, "__name__", "task"), options)
 
 
+class Arriving(NamedTuple):
+    """An object of a peer, among the values of a call."""
+
+    origin: str
+    small: SmallValue
+
+
 def call(*values: Any, keywords: tuple[str, ...] = (), extras: int = 0, returns: int = 1) -> Call:
-    return Call(values, Shape(keywords, extras, returns))
+    arriving = tuple((at, value.origin) for at, value in enumerate(values) if isinstance(value, Arriving))
+    passed = tuple(value.small.to_bytes() if isinstance(value, Arriving) else value for value in values)
+    return Call(passed, Shape(keywords, extras, returns, arriving))
 
 
 def value_of(runtime: Runtime, submission: Submission) -> Any:
@@ -165,7 +174,7 @@ def test_the_end_of_a_task_brings_its_small_results(runtime: Runtime) -> None:
         return 7, bytes(10_000_000), threading.Lock
 
     def receipt_of(submission: Submission) -> Any:
-        return ending(runtime, submission.done).value
+        return read_receipt(ending(runtime, submission.done).value)
 
     eleven, seven = (SmallValue(DataCodec().encode(value).header, ()) for value in (11, 7))
     assert receipt_of(runtime.submit(task(add), call(1))) == (eleven,)
@@ -189,7 +198,7 @@ class Waiter:
 def test_what_other_calls_may_change_before_it_is_taken_has_no_receipt(runtime: Runtime, method: str) -> None:
     actor, _ = runtime.create(ActorBody(Waiter, "Waiter", {}), call())
     submission = runtime.call(actor, method, call(), {})
-    assert ending(runtime, submission.done) == Outcome(None, None, None)
+    assert ending(runtime, submission.done) == Outcome(b"", None, None)
     assert value_of(runtime, submission) == 7
     runtime.kill(actor)
 
@@ -213,7 +222,7 @@ def test_several_results_and_none(runtime: Runtime) -> None:
 
     assert value_of(runtime, runtime.submit(task(three), call(returns=3))) == [1, 2, 3]
     assert runtime.submit(task(three), call(returns=0)).results == ()
-    assert ending(runtime, runtime.submit(task(three), call(returns=0)).done) == Outcome(None, None, None)
+    assert ending(runtime, runtime.submit(task(three), call(returns=0)).done) == Outcome(b"", None, None)
     wrong = ending(runtime, runtime.submit(task(three), call(returns=2)).done)
     assert wrong.fault is not None
     assert "num_returns=2 but returned 3 values" in wrong.fault.message

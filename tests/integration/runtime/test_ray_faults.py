@@ -312,7 +312,7 @@ def raise_again(times: int) -> NoReturn:
     error = HoldsALock(TELLTALE)
     for _ in range(times):
         try:
-            worker.run(raising(lambda: error), None, ())
+            worker.run(raising(lambda: error), b"", ())
         except HoldsALock:
             pass
     raise error

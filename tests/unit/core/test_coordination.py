@@ -117,7 +117,7 @@ def test_e23_e29_whoever_asked_before_it_heard_of_a_failure_asks_again_and_all_k
     federation.carry("bob", "alice")
     assert [party.core.epoch for party in (alice, bob, carol)] == [0, 0, 0]
     run_dry(federation)
-    assert carol.core.life.state is State.LATCHED
+    assert carol.core.life.latched
     federation.reset(carol)
     run_dry(federation)
     for party in (alice, bob, carol):

@@ -1,6 +1,6 @@
 import pytest
 
-from fed.core.lifecycle import Lifecycle, State
+from fed.core.lifecycle import JOB, PEER, JobChange, Lifecycle, PeerChange, PeerState, State
 
 
 def running() -> Lifecycle:
@@ -23,9 +23,8 @@ def test_work_is_accepted_while_running_only() -> None:
 def test_e21_no_work_after_the_latch() -> None:
     life = running()
     assert life.latch()
-    assert life.state is State.LATCHED
+    assert (life.state, life.latched) == (State.RUNNING, True)
     assert not life.accepts_work
-    life.validate()
 
 
 def test_e06_the_latch_falls_once() -> None:
@@ -90,13 +89,28 @@ def test_a_job_that_was_latched_while_joining_stays_latched() -> None:
     life = Lifecycle(["bob"])
     life.latch()
     life.joined()
-    assert life.state is State.LATCHED
-    life.validate()
+    assert (life.state, life.latched, life.accepts_work) == (State.RUNNING, True, False)
+
+
+def test_no_root_is_told_where_nothing_has_failed() -> None:
+    life = running()
+    with pytest.raises(RuntimeError, match="nothing has failed"):
+        life.tell()
+
+
+def test_every_state_is_in_the_tables_and_every_change_happens_somewhere() -> None:
+    assert set(JOB) == set(State)
+    assert set(PEER) == set(PeerState)
+    assert {change for changes in JOB.values() for change in changes} == set(JobChange)
+    assert {change for changes in PEER.values() for change in changes} == set(PeerChange)
+    # From what is over there is no way back.
+    assert not JOB[State.CLOSED]
+    assert not PEER[PeerState.LEFT]
 
 
 def test_a_job_joins_once() -> None:
     life = running()
-    with pytest.raises(RuntimeError, match="cannot join in state RUNNING"):
+    with pytest.raises(RuntimeError, match="RUNNING cannot become JOINED"):
         life.joined()
 
 
@@ -133,7 +147,6 @@ def test_e23_an_epoch_begins_when_all_have_asked_and_nobody_has_left() -> None:
     may_switch = life.may_switch
     life.not_reset()
     assert (may_switch, life.accepts_work) == (False, True)
-    life.validate()
 
 
 def test_a_job_that_is_over_is_not_reset() -> None:

@@ -1,0 +1,149 @@
+"""The trace: what went into this party's state machines last, in order, to be read after something went wrong.
+
+The machines of `fed.core` take events and give instructions, and nothing else changes them. So the same events, put into
+new machines in the same order, do the same again: an interleaving that was met once is a pure test from then on.
+
+What is noted stays in this party. Of failures it has all that the party knows.
+
+The idea is that of the stimulus log of Dask's distributed scheduler.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar
+
+from fed.core.failure import Failure, Fault
+from fed.core.notice import Notice
+from fed.object import ObjectId
+from fed.text import cut, plain
+
+__all__ = ["Event", "Trace", "replay", "traced"]
+
+SIZE: Final = 2048
+"""Events that are kept."""
+
+MAX_SHOWN_BYTES: Final = 120
+"""Of one argument, where the trace is printed."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Event(NamedTuple):
+    """One event.
+
+    Attributes:
+        seconds: When, by the clock.
+        machine: Which machine it went into.
+        name: The method.
+        arguments: Its arguments.
+        options: Those by keyword.
+    """
+
+    seconds: float
+    machine: str
+    name: str
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        given = [*map(_shown, self.arguments), *(f"{name}={_shown(value)}" for name, value in self.options.items())]
+        return f"{self.machine}.{self.name}({', '.join(given)})"
+
+
+class Trace:
+    """The last events of the machines of one party. Guarded by what guards these.
+
+    Args:
+        clock: Tells the seconds.
+        size: How many are kept.
+    """
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0, size: int = SIZE) -> None:
+        self._clock = clock
+        self._events: collections.deque[Event] = collections.deque(maxlen=size)
+        # A machine calls its own methods, and those of the machines within it: that is no event.
+        self._inside = False
+        self.dropped = 0
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events, oldest first."""
+        return tuple(self._events)
+
+    def note(self, machine: str, name: str, *arguments: Any, **options: Any) -> None:
+        """An event goes into a machine. Its arguments must be values that nobody changes."""
+        self.dropped += len(self._events) == self._events.maxlen
+        self._events.append(Event(self._clock(), machine, name, arguments, options))
+
+    def call(self, machine: str, name: str, method: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Put an event into a machine, and note it."""
+        if self._inside:
+            return method(*arguments, **options)
+        self.note(machine, name, *arguments, **options)
+        self._inside = True
+        try:
+            return method(*arguments, **options)
+        finally:
+            self._inside = False
+
+    def lines(self) -> list[str]:
+        """The events as text, each with the seconds since the first one."""
+        events = self.events
+        lines = [f"... {self.dropped} events before these"] if self.dropped else []
+        return lines + [f"{event.seconds - events[0].seconds:10.6f} {event}" for event in events]
+
+
+class _Machine(Protocol):
+    @property
+    def trace(self) -> Trace:
+        """Where its events are noted."""
+        ...
+
+
+M = TypeVar("M", bound=_Machine)
+
+
+def traced(method: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
+    """Have the calls of a machine's method noted as events."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def noted(machine: M, /, *arguments: P.args, **options: P.kwargs) -> T:
+        return machine.trace.call(type(machine).__name__, name, functools.partial(method, machine), *arguments, **options)
+
+    return noted
+
+
+def replay(events: Iterable[Event], machine: Callable[[str], object]) -> list[Any]:
+    """Put events into machines again.
+
+    Args:
+        events: Those of a whole trace, of which nothing was dropped.
+        machine: Gives the machine of a name.
+
+    Returns:
+        What each gave.
+    """
+    return [getattr(machine(event.machine), event.name)(*event.arguments, **event.options) for event in events]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Notice):
+        parts = [value.kind.name, f"epoch {value.epoch}"]
+        parts += [_shown(value.failure)] if value.failure is not None else []
+        parts += [" ".join(map(str, value.objects))] if value.objects else []
+        parts += [f"{value.calls} calls, digest {value.digest:016x}"] if value.calls or value.digest else []
+        return f"<{', '.join(parts)}>"
+    if isinstance(value, Failure):
+        return f"<{value.error_id} {value.kind.name} {value.type_name} at {value.src_party}{value.hearsay}>"
+    if isinstance(value, Fault):
+        return f"<{value.kind.name} {value.type_name}>"
+    if isinstance(value, ObjectId):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    return cut(plain(repr(value)), MAX_SHOWN_BYTES)[0]
