@@ -27,7 +27,9 @@ import ray
 
 import fed
 from fed.core.dataflow import Dataflow
-from fed.engine.epoch import Epoch
+from fed.engine.arrivals import Arrivals
+from fed.engine.dataflow import Submitter
+from fed.engine.results import Results
 from fed.testing.simulation import free_addresses
 
 HOPS: Final = (
@@ -142,11 +144,11 @@ def play(party: str, directory: str, nbytes: int, iterations: int) -> None:
     """The program of one party."""
     notes = Notes(directory)
     ray.init(address="local", include_dashboard=False, runtime_env={"worker_process_setup_hook": hook(notes, party)})
-    notes.before(Epoch, "_task_done", f"{party} knows")
-    notes.before(Epoch, "push", f"{party} pushes")
-    notes.before(Epoch, "arrived", f"{party} driver has it")
+    notes.before(Submitter, "_ended", f"{party} knows")
+    notes.before(Results, "push", f"{party} pushes")
+    notes.before(Arrivals, "arrived", f"{party} driver has it")
     if party == "bob":
-        notes.before(Epoch, "_submit", "bob submits")
+        notes.before(Submitter, "_submit", "bob submits")
         notes.before(Dataflow, "submitted", "bob submitted")
     make_actor: Any = fed.remote(Maker)
     take_actor: Any = fed.remote(Taker)

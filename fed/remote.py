@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from fed.context import current_job
-from fed.engine.epoch import Actor
 from fed.engine.job import Job
+from fed.engine.records import Actor
 from fed.errors import UsageError
 from fed.object import FedObject
 from fed.runtime.arguments import pack

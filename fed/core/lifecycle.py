@@ -71,13 +71,19 @@ class PeerState(enum.Enum):
 
 
 class PeerChange(enum.Enum):
-    """What changes that: it has done its part of joining; its program has ended, and it waits for the others; it is
-    gone, or about to be; another driver takes the place of its own, while the job is being joined."""
+    """What changes that."""
 
     READY = "READY"
+    """It has done its part of joining."""
+
     FINISHED = "FINISHED"
+    """Its program has ended, and it waits for the others."""
+
     LEFT = "LEFT"
+    """It is gone, or about to be."""
+
     STARTED_ANEW = "STARTED_ANEW"
+    """Another driver takes the place of its own, while the job is being joined."""
 
 
 PEER: Final[Mapping[PeerState, Mapping[PeerChange, PeerState]]] = {

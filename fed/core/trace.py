@@ -1,7 +1,7 @@
-"""The trace: what went into this party's state machines last, in order, to be read after something went wrong.
+"""The trace: what went last into the state machines of this party, in order, to be read when something went wrong.
 
-The machines of `fed.core` take events and give instructions, and nothing else changes them. So the same events, put into
-new machines in the same order, do the same again: an interleaving that was met once is a pure test from then on.
+The machines of `fed.core` take events and give instructions, and nothing else changes them. So the same events, put
+into new machines in the same order, do the same again: an interleaving that was met once is a pure test from then on.
 
 What is noted stays in this party. Of failures it has all that the party knows.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from fed.core.failure import Failure, Fault
@@ -20,7 +20,7 @@ from fed.core.notice import Notice
 from fed.object import ObjectId
 from fed.text import cut, plain
 
-__all__ = ["Event", "Trace", "replay", "traced"]
+__all__ = ["Event", "Trace", "replay", "trace_lines", "traced"]
 
 SIZE: Final = 2048
 """Events that are kept."""
@@ -67,7 +67,6 @@ class Trace:
         self._events: collections.deque[Event] = collections.deque(maxlen=size)
         # A machine calls its own methods, and those of the machines within it: that is no event.
         self._inside = False
-        self.dropped = 0
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -76,7 +75,6 @@ class Trace:
 
     def note(self, machine: str, name: str, *arguments: Any, **options: Any) -> None:
         """An event goes into a machine. Its arguments must be values that nobody changes."""
-        self.dropped += len(self._events) == self._events.maxlen
         self._events.append(Event(self._clock(), machine, name, arguments, options))
 
     def call(self, machine: str, name: str, method: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
@@ -89,12 +87,6 @@ class Trace:
             return method(*arguments, **options)
         finally:
             self._inside = False
-
-    def lines(self) -> list[str]:
-        """The events as text, each with the seconds since the first one."""
-        events = self.events
-        lines = [f"... {self.dropped} events before these"] if self.dropped else []
-        return lines + [f"{event.seconds - events[0].seconds:10.6f} {event}" for event in events]
 
 
 class _Machine(Protocol):
@@ -113,9 +105,16 @@ def traced(method: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P]
 
     @functools.wraps(method)
     def noted(machine: M, /, *arguments: P.args, **options: P.kwargs) -> T:
-        return machine.trace.call(type(machine).__name__, name, functools.partial(method, machine), *arguments, **options)
+        return machine.trace.call(
+            type(machine).__name__, name, functools.partial(method, machine), *arguments, **options
+        )
 
     return noted
+
+
+def trace_lines(events: Sequence[Event]) -> list[str]:
+    """Events as text, each with the seconds since the first one."""
+    return [f"{event.seconds - events[0].seconds:10.6f} {event}" for event in events]
 
 
 def replay(events: Iterable[Event], machine: Callable[[str], object]) -> list[Any]:

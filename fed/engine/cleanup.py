@@ -59,9 +59,12 @@ class CleanupManager:
 
     One of them serves one epoch.
 
+    Attributes:
+        root: The failure that the job has ended with, once all agree. Guarded by the job's lock.
+
     Args:
         party: Its name, for the thread's.
-        settle: Called first, on the manager's thread: waits for the root and returns what the handler is given.
+        settle: Called first, on the manager's thread: waits for `root` and returns what the handler is given.
         handler: The user's.
         ended: Called last, on the manager's thread.
     """
@@ -69,11 +72,12 @@ class CleanupManager:
     def __init__(
         self,
         party: str,
-        settle: Callable[[], FailureReport],
+        settle: Callable[[CleanupManager], FailureReport],
         handler: Callable[[FailureReport], object] | None,
         ended: Callable[[], None],
     ) -> None:
         self.flag = AtomicFlag()
+        self.root: Failure | None = None
         self.ended = False
         self.handler_error: BaseException | None = None
         self._settle = settle
@@ -99,7 +103,7 @@ class CleanupManager:
         try:
             self._wake.wait()
             if self.flag:
-                self._run_handler(self._settle())
+                self._run_handler(self._settle(self))
         finally:
             self.ended = True
             self._end()

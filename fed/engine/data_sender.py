@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from fed.clock import Clock
-from fed.engine.epoch import Entry, Epoch, Push
+from fed.engine.epoch import Epoch
 from fed.engine.queue_thread import QueueThread
+from fed.engine.records import Entry, Push
 from fed.object import ObjectId
 
 __all__ = ["DataSender"]
@@ -58,7 +59,7 @@ class DataSender:
         pushes: dict[ObjectId, tuple[Entry, list[str]]] = {}
         for item in items:
             if isinstance(item, Push):
-                if item.epoch is epoch:
+                if item.epoch == epoch.number:
                     pushes.setdefault(item.entry.id, (item.entry, []))[1].extend(item.consumers)
             else:
                 item.run()

@@ -24,9 +24,9 @@ from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Config
 from fed.core.failure import Failure
 from fed.core.lifecycle import State
-from fed.engine.epoch import Actor
 from fed.engine.joining import START_S, Joining
 from fed.engine.leaving import STOP_S, Leaving
+from fed.engine.records import Actor
 from fed.engine.shell import Shell, log_event
 from fed.errors import FedTimeoutError, JobAborted, JobInterrupted, UsageError
 from fed.object import FedObject
@@ -175,8 +175,8 @@ class Job:
             if self.shell.life.latched and not self.shell.life.told:
                 self.shell.raise_if_latched()
             if gone:
-                root = self.shell.coordinator.book.settle()
-                raise JobAborted(f"the job cannot go on without {', '.join(gone)}: call fed.shutdown()", root)
+                text = f"the job cannot go on without {', '.join(gone)}: call fed.shutdown()"
+                raise JobAborted(text, self.shell.leading_root(self.shell.coordinator.book))
             raise FedTimeoutError(
                 f"fed.reset was not called within {self.config.init_timeout_s:g} s (init_timeout_s) by "
                 f"{', '.join(unready)}"

@@ -216,11 +216,11 @@ class Leaving:
     def _await_root(self) -> None:
         """A goodbye tells the root that all have agreed on, and not merely the one that leads."""
         if self._shell.life.latched:
-            book = self._shell.coordinator.book
-            self._wait(lambda: book.settled, self._votes_s, patient=True)
+            cleanup = self._shell.cleanup
+            self._wait(lambda: cleanup.root is not None, self._votes_s, patient=True)
             with self._shell.lock:
                 # Who says goodbye votes on nothing any more, and need not be waited for by its own handler.
-                if self._shell.is_current(book):
+                if self._shell.cleanup is cleanup:
                     self._shell.carry_out(self._shell.coordinator.out_of_time())
 
     def _report_unclaimed(self) -> None:

@@ -18,15 +18,17 @@ from typing import Any, Final
 from fed.clock import Clock
 from fed.condition import PredicateCondition
 from fed.config import Config
-from fed.core.coordination import Coordinator, Instruction, Latched, PeerDeparted, Switched, Tell
+from fed.core.coordination import Coordinator, Instruction, Latched, PeerDeparted, Settled, Switched, Tell
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.notice import Notice, NoticeKind
+from fed.core.trace import Trace, trace_lines
 from fed.engine.cleanup import CleanupManager, FailureReport
 from fed.engine.data_sender import DataSender
 from fed.engine.dialogue import Dialogue
-from fed.engine.epoch import Epoch, Push
+from fed.engine.epoch import Epoch
 from fed.engine.error_queue import ErrorQueue
 from fed.engine.exceptions import aborted, error_of
+from fed.engine.records import Push
 from fed.engine.signals import Interrupter
 from fed.engine.stalling import StallWatch
 from fed.engine.waiting import DriverWaits
@@ -39,6 +41,7 @@ from fed.serde.receipt import SmallCodec
 __all__ = ["Shell", "log_event", "new_incarnation"]
 
 logger = logging.getLogger("fed")
+trace_logger = logging.getLogger("fed.engine.trace")
 
 VOTES_S: Final = 10.0
 """How long the votes on the root may take. A party votes without its driver, in milliseconds, or in seconds where the
@@ -63,6 +66,7 @@ class Shell:
         proxies: The way to the other parties; None until they were asked to start.
         lock: Guards every state.
         changed: The condition of the lock.
+        trace: What went into the tables last.
         coordinator: The pure core.
         life: Its state of the job and of the peers.
         epoch: The calls of the current epoch; None until the proxies were asked to start.
@@ -82,11 +86,13 @@ class Shell:
         # Entered as itself and not through the condition: that is one step, between which no Ctrl-C can fall.
         self.lock = threading.Lock()
         self.changed = PredicateCondition(self.lock)
+        self.trace = Trace(clock.monotonic)
         self.coordinator = Coordinator(
             config.party,
             config.peers,
             incarnation or new_incarnation(),
             isolate=config.on_error == "isolate",
+            trace=self.trace,
         )
         self.life = self.coordinator.life
         self.epoch: Epoch | None = None
@@ -158,29 +164,29 @@ class Shell:
         """Failures of this party's own that left the job running and that nobody has read."""
         return list(self._unread.values())
 
-    # What the epoch needs (`fed.engine.epoch.Desk`)
+    # What the epoch needs (`fed.engine.services.JobServices`)
 
     def wait(self, predicate: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """See `fed.engine.epoch.Desk.wait`."""
+        """See `JobServices.wait`."""
         self.waits.wait_for(lambda: predicate() or self.life.latched, timeout_s)
         with self.lock:
             return predicate()
 
     def raise_if_latched(self) -> None:
-        """See `fed.engine.epoch.Desk.raise_if_latched`."""
+        """See `JobServices.raise_if_latched`."""
         if not self.life.latched:
             return
         # Not longer than the votes take. Nor may this wait outlive the thread that is to end it.
         with self.lock:
             self.clock.wait_for(self.changed, lambda: self.root_error is not None or self.cleanup.ended)
             first = self.life.tell()
-            root = self.coordinator.book.settle()
+            root = self.leading_root(self.coordinator.book)
         if self.root_error is None or not first:
             raise aborted(root)
         raise self.root_error
 
     def note(self, text: str) -> int:
-        """See `fed.engine.epoch.Desk.note`."""
+        """See `JobServices.note`."""
         self.carry_out(self.coordinator.call(text))
         if not self._progress_due:
             self._progress_due = True
@@ -189,15 +195,15 @@ class Shell:
         return self.coordinator.journal.digest
 
     def new_failure(self, fault: Fault, label: str = "", sequence: int = -1) -> Failure:
-        """See `fed.engine.epoch.Desk.new_failure`."""
+        """See `JobServices.new_failure`."""
         return self.coordinator.new_failure(fault, label, sequence)
 
     def believed(self, failure: Failure) -> Failure:
-        """See `fed.engine.epoch.Desk.believed`."""
+        """See `JobServices.believed`."""
         return self.coordinator.believed(failure)
 
     def learn(self, failure: Failure, *, cause: BaseException | None = None, ends_job: bool | None = None) -> None:
-        """See `fed.engine.epoch.Desk.learn`."""
+        """See `JobServices.learn`."""
         latched = self.life.latched
         self.carry_out(self.coordinator.learn(failure, ends_job=ends_job))
         if self.life.latched:
@@ -207,19 +213,19 @@ class Shell:
             self._unread[failure.error_id] = (failure, cause)
 
     def tell(self, peer: str, notice: Notice) -> None:
-        """See `fed.engine.epoch.Desk.tell`."""
+        """See `JobServices.tell`."""
         self.errors.tell(peer, notice)
 
     def push(self, pushes: Sequence[Push]) -> None:
-        """See `fed.engine.epoch.Desk.push`."""
+        """See `JobServices.push`."""
         self.data.push(pushes)
 
     def soon(self, step: Callable[[], None]) -> None:
-        """See `fed.engine.epoch.Desk.soon`."""
+        """See `JobServices.soon`."""
         self.data.run(step)
 
     def raise_failure(self, failure: Failure, cause: BaseException | None) -> None:
-        """See `fed.engine.epoch.Desk.raise_failure`."""
+        """See `JobServices.raise_failure`."""
         with self.lock:
             self._unread.pop(failure.error_id, None)
             # The party itself may have told of it since.
@@ -264,15 +270,18 @@ class Shell:
 
     def carry_out(self, instructions: Sequence[Instruction]) -> None:
         """Do what the coordinator says. The lock is held."""
-        for one in instructions:
-            if isinstance(one, Tell):
-                self.tell(one.peer, one.notice)
-            elif isinstance(one, Latched):
+        for instruction in instructions:
+            if isinstance(instruction, Tell):
+                self.tell(instruction.peer, instruction.notice)
+            elif isinstance(instruction, Latched):
                 self.cleanup.trigger()
-            elif isinstance(one, PeerDeparted):
-                self.dialogue.departed(one.peer, one.failure)
-            elif isinstance(one, Switched):
-                self._switch(one)
+            elif isinstance(instruction, Settled):
+                # What waits is let go on the cleanup thread: this may be called from within the tables of the epoch.
+                self.cleanup.root = instruction.root
+            elif isinstance(instruction, PeerDeparted):
+                self.dialogue.departed(instruction.peer, instruction.failure)
+            elif isinstance(instruction, Switched):
+                self._switch(instruction)
         if instructions:
             self.changed.notify_all()
 
@@ -352,19 +361,24 @@ class Shell:
             kind = Kind.INTERNAL if self.joined_at else Kind.INIT
             self.learn(self.new_failure(dataclasses.replace(fault, kind=kind)))
 
-    def _settle(self, book: FailureBook) -> FailureReport:
+    def _settle(self, book: FailureBook, cleanup: CleanupManager) -> FailureReport:
         """The job has latched: wait for the root, let go of everyone who waits, wake the driver."""
+
+        def known() -> bool:
+            # The next epoch may begin before all votes are in.
+            return cleanup.root is not None or self.cleanup is not cleanup
+
         with self.lock:
-            if not self.clock.wait_for(self.changed, lambda: book.settled, VOTES_S) and self.is_current(book):
+            if not self.clock.wait_for(self.changed, known, VOTES_S):
                 self.carry_out(self.coordinator.out_of_time())
-            root, failures = book.settle(), book.all
-            cause = self._root_cause if root.src_party == self.party and self.is_current(book) else None
+            root, failures = cleanup.root or self.leading_root(book), book.all
+            cause = self._root_cause if root.src_party == self.party and self.cleanup is cleanup else None
         error = error_of(root, self.party, cause, self.config.exceptions)
         interruption = JobInterrupted(str(aborted(root)), root)
         interruption.__cause__ = error
         with self.lock:
             # The driver may be in the next epoch already, which has its own root or none.
-            if self.is_current(book):
+            if self.cleanup is cleanup:
                 self.root_error = error
                 self._interruption = interruption
                 if self.epoch is not None:
@@ -386,11 +400,24 @@ class Shell:
             },
             error,
         )
+        self._log_trace()
         return FailureReport(self.party, root, failures, error)
 
-    def is_current(self, book: FailureBook) -> bool:
-        """Whether these are the failures of the epoch that the driver is in."""
-        return self.coordinator.book is book
+    def leading_root(self, book: FailureBook) -> Failure:
+        """The root of an epoch that has failed, or the failure that leads while not all have voted. With the lock.
+
+        Raises:
+            RuntimeError: Nothing has failed.
+        """
+        if book.root is None:
+            raise RuntimeError("nothing has failed")
+        return book.root
+
+    def _log_trace(self) -> None:
+        if trace_logger.isEnabledFor(logging.INFO):
+            with self.lock:
+                events = self.trace.events
+            trace_logger.info("%s: what led there, oldest first:\n%s", self.party, "\n".join(trace_lines(events)))
 
     def _interrupt_driver(self) -> None:
         """Interrupt a driver that is outside fed and does not know that the job has failed.

@@ -11,7 +11,8 @@ import pytest
 import fed
 from fed.channel.memory import MemoryProxyEnd
 from fed.core.failure import Kind
-from fed.engine.epoch import Epoch
+from fed.engine.dataflow import Submitter
+from fed.engine.results import Results
 from fed.runtime.local import LocalRuntime
 from fed.serde.receipt import SmallCodec
 from fed.testing import FaultPlan, simulate
@@ -245,22 +246,22 @@ def test_a_call_that_waits_has_the_arguments_that_it_was_given() -> None:
 def test_a_call_that_need_not_wait_is_submitted_by_the_thread_that_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread that looks for what is ready just then must not take it: the program goes on, and changes it."""
     submitting: list[tuple[str, str]] = []
-    submit, apply = LocalRuntime.submit, Epoch._apply
+    submit, apply = LocalRuntime.submit, Submitter.apply
 
     def noted(runtime: LocalRuntime, body: Any, given: Any) -> Any:
         submitting.append((body.name, threading.current_thread().name))
         return submit(runtime, body, given)
 
-    def contended(epoch: Epoch, instructions: Any) -> None:
-        apply(epoch, instructions)
+    def contended(submitter: Submitter, instructions: Any) -> None:
+        apply(submitter, instructions)
         # As soon as the lock is free.
-        thread = threading.Thread(target=epoch.submit_ready, name="another")
+        thread = threading.Thread(target=submitter.submit_ready, name="another")
         threads.append(thread)
         thread.start()
 
     threads: list[threading.Thread] = []
     monkeypatch.setattr(LocalRuntime, "submit", noted)
-    monkeypatch.setattr(Epoch, "_apply", contended)
+    monkeypatch.setattr(Submitter, "apply", contended)
 
     @fed.remote
     def free(value: Any) -> Any:
@@ -357,16 +358,16 @@ def test_e23_what_is_being_submitted_when_an_epoch_ends_comes_before_what_is_cal
 def test_e37_a_call_that_waits_for_its_turn_does_not_count_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect loses an object, so the call before it never runs."""
     lock, lost = threading.Lock(), list[Any]()
-    post = Epoch._post_pushes
+    post = Results._post_pushes
 
-    def lose_one(epoch: Epoch, entry: Any, consumers: Any) -> None:
+    def lose_one(results: Results, entry: Any, consumers: Any) -> None:
         with lock:
-            loses = epoch._party == "bob" and not lost
+            loses = results._state.party == "bob" and not lost
             lost.extend([entry] if loses else [])
         if not loses:
-            post(epoch, entry, consumers)
+            post(results, entry, consumers)
 
-    monkeypatch.setattr(Epoch, "_post_pushes", lose_one)
+    monkeypatch.setattr(Results, "_post_pushes", lose_one)
 
     def program() -> Any:
         log = Log.party("alice").remote()

@@ -12,9 +12,11 @@ import fed
 from fed.core.failure import Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.core.plan import Plan
+from fed.engine.arrivals import Arrivals
+from fed.engine.dataflow import Submitter
 from fed.engine.dialogue import Dialogue
-from fed.engine.epoch import Epoch
 from fed.engine.queue_thread import QueueThread
+from fed.engine.results import Results
 from fed.engine.shell import Shell
 from fed.proxy.receiver import Receiver
 from fed.runtime.local import LocalRuntime
@@ -84,9 +86,9 @@ def work(once: Once, everyone: threading.Barrier, reported: threading.Event) -> 
 @pytest.mark.parametrize(
     ("owner", "method"),
     [
-        (Epoch, "push"),
-        (Epoch, "arrived"),
-        (Epoch, "_took"),
+        (Results, "push"),
+        (Arrivals, "arrived"),
+        (Arrivals, "_took"),
         (Dialogue, "hear"),
         (Shell, "_tell_progress"),
         (Shell, "redacted"),
@@ -99,7 +101,7 @@ def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobod
         if arguments and isinstance(arguments[0], Notice):
             # A goodbye that is lost is no thread's matter: everybody has come to his end.
             return one.party == "alice" and arguments[0].kind is NoticeKind.FAILURE
-        return bool((one._party if isinstance(one, Epoch) else one.party) == "alice")
+        return bool((one._state if isinstance(one, (Results, Arrivals)) else one).party == "alice")
 
     once = Once(owner, method, monkeypatch, of_alice)
     everyone, reported = threading.Barrier(3), threading.Event()
@@ -118,11 +120,11 @@ def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobod
         assert (error.failure.kind, error.failure.type_name) == (Kind.INTERNAL, "OSError")
 
 
-@pytest.mark.parametrize("method", ["_task_done", "_pushed"])
+@pytest.mark.parametrize(("owner", "method"), [(Submitter, "_ended"), (Results, "_pushed")])
 def test_e18_what_is_raised_in_a_callback_of_the_runtimes_is_reported_and_leaves_nobody_waiting(
-    method: str, monkeypatch: pytest.MonkeyPatch
+    owner: type, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = Once(Epoch, method, monkeypatch, lambda epoch, *_: epoch._party == "alice")
+    once = Once(owner, method, monkeypatch, lambda one, *_: one._state.party == "alice")
     everyone, reported = threading.Barrier(3), threading.Event()
     played = play(
         lambda: work(once, everyone, reported),

@@ -245,7 +245,7 @@ def test_e27_what_waits_for_other_parties_is_let_go_and_never_runs() -> None:
         epoch = job.shell.running()
         # In-flight work has reached zero.
         assert (epoch.running, epoch.expected) == (0, 0)
-        assert len(epoch._flow) == 0
+        assert len(epoch._submitter.table) == 0
 
 
 def test_e27_when_the_job_is_over_nothing_holds_its_objects() -> None:

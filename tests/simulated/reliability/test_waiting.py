@@ -14,8 +14,9 @@ import fed
 from fed.clock import Clock
 from fed.context import current_job
 from fed.core.notice import NoticeKind
-from fed.engine.epoch import Entry, Epoch
 from fed.engine.error_queue import ErrorQueue
+from fed.engine.records import Entry
+from fed.engine.results import Results
 from fed.engine.signals import Interrupter
 from fed.engine.stalling import STALL_S, StallWatch
 from fed.testing import Simulation, simulate, simulation
@@ -99,17 +100,17 @@ def test_e36_what_waits_for_long_is_no_failure() -> None:
 
 def lose_one_push(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bob's first result is never sent: a defect that this library should not have, and that must hang nobody."""
-    original, lock = Epoch._post_pushes, threading.Lock()
+    original, lock = Results._post_pushes, threading.Lock()
     lost: list[Entry] = []
 
-    def post(epoch: Epoch, entry: Entry, consumers: Sequence[str]) -> None:
+    def post(results: Results, entry: Entry, consumers: Sequence[str]) -> None:
         with lock:
-            if epoch._party == "bob" and not lost:
+            if results._state.party == "bob" and not lost:
                 lost.append(entry)
                 return
-        original(epoch, entry, consumers)
+        original(results, entry, consumers)
 
-    monkeypatch.setattr(Epoch, "_post_pushes", post)
+    monkeypatch.setattr(Results, "_post_pushes", post)
 
 
 def test_e37_a_deadlock_is_an_error_in_every_party_with_the_graph(

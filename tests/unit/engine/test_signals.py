@@ -24,10 +24,10 @@ from typing import Any, cast
 
 import pytest
 
-from fed.engine import signals as interruption
+from fed.engine import signals
 from fed.engine.signals import Handler, Inside, Interrupter
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SEED = 4711
 
 
@@ -850,7 +850,7 @@ def test_a_job_that_ends_at_any_moment_of_the_arrival_has_raised_what_it_says_it
     wake: Wake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One arrival, however slow we are.
-    monkeypatch.setattr(interruption, "AGAIN_S", 60)
+    monkeypatch.setattr(signals, "AGAIN_S", 60)
     outcomes: list[int] = []
 
     def sweep(n: int) -> bool:
