@@ -47,7 +47,17 @@ from fed.core.lifecycle import Lifecycle, State
 from fed.core.notice import Notice, NoticeKind
 from fed.core.trace import Trace, traced
 
-__all__ = ["EXIT", "LEAVE", "Coordinator", "Instruction", "Latched", "PeerDeparted", "Settled", "Switched", "Tell"]
+__all__ = [
+    "EXIT",
+    "LEAVE",
+    "Coordinator",
+    "Instruction",
+    "Latched",
+    "PeerDeparted",
+    "Settled",
+    "Switched",
+    "SendControl",
+]
 
 LEAVE: Final = "fed.shutdown()"
 EXIT: Final = "sys.exit()"
@@ -75,7 +85,7 @@ OF_OBJECTS: Final = frozenset({kind for kind in Kind if kind.symmetric} | {Kind.
 """Kinds of failures that concern nobody who has done with the objects."""
 
 
-class Tell(NamedTuple):
+class SendControl(NamedTuple):
     """Tell a peer something."""
 
     peer: str
@@ -117,7 +127,7 @@ VOTED: Final = Ask(0, 0)
 """After its vote. Failed parties have made unequal calls, and say nothing of them."""
 
 
-Instruction = Tell | Latched | Settled | PeerDeparted | Switched
+Instruction = SendControl | Latched | Settled | PeerDeparted | Switched
 
 
 class Coordinator:
@@ -201,7 +211,7 @@ class Coordinator:
             self._turns.append(peer)
         self._informed.update(due)
         notice = Notice(NoticeKind.PROGRESS, self.epoch, calls=self.journal.calls, digest=self.journal.digest)
-        return [Tell(peer, notice) for peer in due]
+        return [SendControl(peer, notice) for peer in due]
 
     # Failures
 
@@ -283,7 +293,7 @@ class Coordinator:
         What that one had said is void, and what it was told this one has not heard.
         """
         self.life.started_anew(peer)
-        return [Tell(peer, Notice(NoticeKind.READY, self.epoch))] if self._ready else []
+        return [SendControl(peer, Notice(NoticeKind.READY, self.epoch))] if self._ready else []
 
     @traced
     def heard(self, peer: str, notice: Notice) -> list[Instruction]:
@@ -322,8 +332,8 @@ class Coordinator:
         kept = self._early[peer]
         if notice.kind is NoticeKind.PROGRESS:
             # The last one says all.
-            kept[:] = [one for one in kept if one.kind is not NoticeKind.PROGRESS]
-        named = sum(len(one.objects) for one in kept) if notice.objects else 0
+            kept[:] = [earlier for earlier in kept if earlier.kind is not NoticeKind.PROGRESS]
+        named = sum(len(earlier.objects) for earlier in kept) if notice.objects else 0
         if len(kept) < MAX_EARLY and named + len(notice.objects) <= MAX_EARLY_OBJECTS:
             kept.append(notice)
         elif notice.kind is NoticeKind.FAILURE:
@@ -399,7 +409,7 @@ class Coordinator:
         else:
             calls, digest = self.journal.calls, self.journal.digest
             notice = Notice(NoticeKind.GOODBYE, self.epoch, calls=calls, digest=digest)
-        return [Tell(peer, notice) for peer in self._peers]
+        return [SendControl(peer, notice) for peer in self._peers]
 
     def validate(self) -> None:
         """Check the laws; run at the teardown of tests.
@@ -420,7 +430,7 @@ class Coordinator:
         self, kind: NoticeKind, *, failure: Failure | None = None, calls: int = 0, digest: int = 0
     ) -> list[Instruction]:
         notice = Notice(kind, self.epoch, failure, calls=calls, digest=digest)
-        return [Tell(peer, notice) for peer in self.life.attentive]
+        return [SendControl(peer, notice) for peer in self.life.attentive]
 
     def _goodbye(self, peer: str, notice: Notice) -> list[Instruction]:
         past = notice.epoch < self.epoch
@@ -470,7 +480,7 @@ class Coordinator:
         if not self.life.latched:
             for peer in differing:
                 first, texts = self.journal.segment(peer)
-                told.append(Tell(peer, Notice(NoticeKind.JOURNAL, self.epoch, calls=first, texts=texts)))
+                told.append(SendControl(peer, Notice(NoticeKind.JOURNAL, self.epoch, calls=first, texts=texts)))
         return told
 
     def _hear_journal(self, peer: str, notice: Notice) -> list[Instruction]:

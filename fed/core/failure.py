@@ -242,7 +242,7 @@ class Failure:
 
     def __str__(self) -> str:
         where = f" in task {self.task}" if self.task else ""
-        text = "".join(f": {indented(one)}" for one in (self.detail, self.message) if one)
+        text = "".join(f": {indented(part)}" for part in (self.detail, self.message) if part)
         return f"{self.type_name}{where} at party {self.src_party!r}{self.hearsay}{text}"
 
     @property
@@ -327,10 +327,10 @@ class FailureBook:
     def _forget_one(self) -> None:
         voted = frozenset(self._votes.values())
         teller, oldest = next(
-            (teller, one.error_id)
+            (teller, failure.error_id)
             for teller, _ in self._told.most_common()
-            for one in self._known.values()
-            if one.teller == teller and one.error_id not in voted
+            for failure in self._known.values()
+            if failure.teller == teller and failure.error_id not in voted
         )
         del self._known[oldest]
         self._told[teller] -= 1
@@ -365,7 +365,7 @@ class FailureBook:
         """
         if len(self._known) > MAX_KNOWN:
             raise RuntimeError(f"{len(self._known)} failures are kept")
-        if +self._told != collections.Counter(one.teller for one in self._known.values()):
+        if +self._told != collections.Counter(failure.teller for failure in self._known.values()):
             raise RuntimeError("who has told how many failures is miscounted")
         for error_id in self._votes.values():
             if error_id not in self._known:

@@ -68,8 +68,8 @@ class IdSet:
         ids = cls()
         bits, slots = dumped
         ids._bits = bytearray(bits)
-        ids._slots = {sequence: int.from_bytes(one, "little") for sequence, one in slots}
-        ids._count = _bit_count(bits) + sum(one.bit_count() for one in ids._slots.values())
+        ids._slots = {sequence: int.from_bytes(mask, "little") for sequence, mask in slots}
+        ids._count = _bit_count(bits) + sum(mask.bit_count() for mask in ids._slots.values())
         return ids
 
 

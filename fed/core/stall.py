@@ -186,7 +186,7 @@ def graph(standings: Mapping[str, PartyStatus]) -> str:
     """Who waits for whom, in a line."""
     parts = []
     for party, standing in sorted(standings.items()):
-        waits = [f"{one.who} waits for {one.what} of {one.party}" for one in standing.waits]
+        waits = [f"{wait.who} waits for {wait.what} of {wait.party}" for wait in standing.waits]
         parts.append(f"{party}: {_and_more(waits, standing.waiting)}" if waits else f"{party} waits for nothing")
     return "; ".join(parts)
 
@@ -204,16 +204,16 @@ def mermaid(standings: Mapping[str, PartyStatus]) -> str:
         return f'{name}["{text}"]'
 
     edges = [
-        f"    {node(party, one.who)} --> {node(one.party, one.what)}"
+        f"    {node(party, wait.who)} --> {node(wait.party, wait.what)}"
         for party, standing in sorted(standings.items())
-        for one in standing.waits
+        for wait in standing.waits
     ]
     return "\n".join(["graph LR", *edges])
 
 
 def describe_wait(own: PartyStatus, asked: Collection[str], answers: Mapping[str, PartyStatus]) -> str:
     """What this party waits for, and what the others last said they were at."""
-    waits = [f"{one.who} waits for {one.what} of party {one.party!r}" for one in own.waits]
+    waits = [f"{wait.who} waits for {wait.what} of party {wait.party!r}" for wait in own.waits]
     mine = _and_more(waits, own.waiting) if waits else "this party has done its part, and waits for the others"
     theirs = [f"{peer} {_doing(answers[peer]) if peer in answers else 'has not answered'}" for peer in sorted(asked)]
     return "; ".join([mine, *theirs])
@@ -228,7 +228,7 @@ def _doing(standing: PartyStatus) -> str:
     if not standing.idle:
         parts.append("computes in its driver")
     if not parts and standing.waits:
-        parts += [f"waits for {one.what} of {one.party}" for one in standing.waits[:1]]
+        parts += [f"waits for {wait.what} of {wait.party}" for wait in standing.waits[:1]]
     return " and ".join(parts) if parts else "waits for nothing"
 
 

@@ -51,7 +51,7 @@ class Event(NamedTuple):
 
     def __str__(self) -> str:
         given = [*map(_shown, self.arguments), *(f"{name}={_shown(value)}" for name, value in self.options.items())]
-        return f"{self.machine}.{self.name}({', '.join(given)})"
+        return plain(f"{self.machine}.{self.name}({', '.join(given)})")
 
 
 class Trace:
@@ -113,8 +113,8 @@ def traced(method: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P]
 
 
 def trace_lines(events: Sequence[Event]) -> list[str]:
-    """Events as text, each with the seconds since the first one."""
-    return [f"{event.seconds - events[0].seconds:10.6f} {event}" for event in events]
+    """Events as text, each with the seconds since the first one. Indented, so that none can be taken for a record."""
+    return [f"    {event.seconds - events[0].seconds:10.6f} {event}" for event in events]
 
 
 def replay(events: Iterable[Event], machine: Callable[[str], object]) -> list[Any]:
@@ -145,4 +145,4 @@ def _shown(value: Any) -> str:
         return str(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))})"
-    return cut(plain(repr(value)), MAX_SHOWN_BYTES)[0]
+    return cut(repr(value), MAX_SHOWN_BYTES)[0]

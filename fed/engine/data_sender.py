@@ -43,8 +43,8 @@ class DataSender:
 
     def push(self, pushes: Sequence[Push]) -> None:
         """Queue results to be sent. Never blocks."""
-        for one in pushes:
-            self._thread.post(one)
+        for push in pushes:
+            self._thread.post(push)
 
     def run(self, step: Callable[[], None]) -> None:
         """Have something done on the thread. Never blocks."""

@@ -15,7 +15,7 @@ from fed.condition import PredicateCondition
 from fed.core.notice import Notice, NoticeKind
 from fed.engine.queue_thread import QueueThread
 
-__all__ = ["QUESTIONS", "Desk", "ErrorQueue"]
+__all__ = ["QUESTIONS", "QueueServices", "ErrorQueue"]
 
 MAX_BATCH: Final = 64
 """Notices that a peer is told together."""
@@ -32,7 +32,7 @@ _SAID_ANEW: Final = frozenset({NoticeKind.READY, NoticeKind.PROGRESS, NoticeKind
 """Notices that make an earlier one of their kind worthless."""
 
 
-class Desk(Protocol):
+class QueueServices(Protocol):
     """What the queue needs of its job."""
 
     changed: PredicateCondition
@@ -46,7 +46,7 @@ class Desk(Protocol):
         """Have a peer told; see `fed.proxy.control.ControlClient.send`."""
         ...
 
-    def told(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
+    def acknowledged(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
         """A peer has been told; the reason is why not, if it was not. With the lock."""
         ...
 
@@ -76,7 +76,7 @@ class ErrorQueue:
 
     Args:
         party: Whose, for the name of its thread.
-        desk: The job.
+        services: The job.
         idle: Called when nothing has been told for `idle_s`, and as often while there is always something.
         idle_s: Seconds.
         failed: Called with what one of the above raised.
@@ -86,14 +86,14 @@ class ErrorQueue:
     def __init__(
         self,
         party: str,
-        desk: Desk,
+        services: QueueServices,
         idle: Callable[[], None],
         idle_s: float,
         failed: Callable[[BaseException], None],
         clock: Clock,
     ) -> None:
         self.untold = 0
-        self._desk = desk
+        self._services = services
         # Belong to the thread.
         self._waiting: dict[str, list[Notice]] = {}
         self._under_way: set[str] = set()
@@ -101,7 +101,7 @@ class ErrorQueue:
             f"fed-{party}-errors", self._handle_items, failed, idle=idle, idle_s=idle_s, clock=clock
         )
 
-    def tell(self, peer: str, notice: Notice) -> None:
+    def send_control(self, peer: str, notice: Notice) -> None:
         """Queue something to tell a peer. With the lock. Never blocks."""
         self.untold += notice.kind not in _NO_NEWS
         self._thread.post(_Tell(peer, notice))
@@ -109,6 +109,10 @@ class ErrorQueue:
     def run(self, step: Callable[[], None]) -> None:
         """Have something done on the thread. Never blocks; safe in signal context."""
         self._thread.post(_Step(step))
+
+    def rest(self) -> None:
+        """Have `idle` called in `idle_s`, also if nothing is told until then. Never blocks."""
+        self._thread.rest()
 
     def stop(self, timeout_s: float) -> bool:
         """See `fed.engine.queue_thread.QueueThread.stop`."""
@@ -150,10 +154,10 @@ class ErrorQueue:
             self._waiting[peer] = rest
         self._under_way.add(peer)
         try:
-            with self._desk.changed:
-                shown = [self._desk.exposed(peer, notice) for notice in notices]
+            with self._services.changed:
+                shown = [self._services.exposed(peer, notice) for notice in notices]
             told = [notice for notice in shown if notice is not None]
-            answer = self._desk.send(peer, told) if told else None
+            answer = self._services.send(peer, told) if told else None
         except BaseException as error:
             # Whoever waits for these is let go, and the next ones are told.
             self._end(peer, notices, str(error))
@@ -166,13 +170,13 @@ class ErrorQueue:
     def _end(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
         """On the thread, or on that of the direct channel."""
         self._count_down(notices)
-        with self._desk.changed:
-            self._desk.told(peer, notices, reason)
-            self._desk.changed.notify_all()
+        with self._services.changed:
+            self._services.acknowledged(peer, notices, reason)
+            self._services.changed.notify_all()
         self._thread.post(_Acknowledged(peer))
 
     def _count_down(self, notices: Sequence[Notice]) -> None:
         news = sum(notice.kind not in _NO_NEWS for notice in notices)
         if news:
-            with self._desk.changed:
+            with self._services.changed:
                 self.untold -= news

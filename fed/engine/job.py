@@ -228,8 +228,8 @@ class Job:
         links = self._leaving.last_statistics
         return JobStatistics(
             calls=self.shell.epoch.calls if self.shell.epoch is not None else 0,
-            objects_sent={peer: one.parcels_sent for peer, one in links.items()},
-            bytes_sent={peer: one.bytes_sent for peer, one in links.items()},
+            objects_sent={peer: link.parcels_sent for peer, link in links.items()},
+            bytes_sent={peer: link.bytes_sent for peer, link in links.items()},
             seconds=self.shell.clock.monotonic() - self.shell.joined_at if self.shell.joined_at else 0.0,
         )
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fed.core.coordination import EXIT, LEAVE, Tell
+from fed.core.coordination import EXIT, LEAVE, SendControl
 from fed.core.failure import Fault, Kind
 from fed.engine.cleanup import CleanupManager, run_steps
 from fed.engine.joining import Joining
@@ -77,9 +77,9 @@ class Leaving:
                 ]
             )
         raised = run_steps(self._steps, self._hurry)
-        for one in raised:
-            if not isinstance(one, Exception):
-                raise one
+        for step_error in raised:
+            if not isinstance(step_error, Exception):
+                raise step_error
         if first:
             if isinstance(self._shell.cleanup.handler_error, SystemExit):
                 raise self._shell.cleanup.handler_error
@@ -120,8 +120,8 @@ class Leaving:
             self._shell.party,
             "closed",
             {
-                "objects_sent": sum(one.parcels_sent for one in statistics),
-                "bytes_sent": sum(one.bytes_sent for one in statistics),
+                "objects_sent": sum(link.parcels_sent for link in statistics),
+                "bytes_sent": sum(link.bytes_sent for link in statistics),
                 "seconds": self._shell.clock.monotonic() - self._shell.joined_at if self._shell.joined_at else 0.0,
             },
         )
@@ -209,7 +209,7 @@ class Leaving:
         with self._shell.lock:
             # Without a failure there is nobody to tell: nothing but one keeps the proxies from starting.
             farewell = self._shell.coordinator.goodbye() if self._shell.life.latched else ()
-            told = {one.peer: [self._shell.redacted(one.notice, one.peer)] for one in farewell if isinstance(one, Tell)}
+            told = {said.peer: [self._shell.redacted(*said)] for said in farewell if isinstance(said, SendControl)}
         if told:
             self._shell.runtime.announce(told, FAREWELL_S)
 

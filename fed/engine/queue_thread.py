@@ -25,7 +25,12 @@ class _Stop(NamedTuple):
     """Ends the thread after everything queued before it."""
 
 
+class _Rest(NamedTuple):
+    """Has the thread rest soon."""
+
+
 _STOP: Final = _Stop()
+_REST: Final = _Rest()
 
 
 class QueueThread(Generic[T]):
@@ -58,13 +63,17 @@ class QueueThread(Generic[T]):
         self._idle = idle
         self._idle_s = idle_s
         self._clock = clock
-        self._queue: Queue[T | _Stop] = clock.queue()
+        self._queue: Queue[T | _Stop | _Rest] = clock.queue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def post(self, item: T) -> None:
         """Queue an item. Never blocks; safe from any thread and from a signal handler."""
         self._queue.put(item)
+
+    def rest(self) -> None:
+        """Have `idle` called as after a batch. Never blocks."""
+        self._queue.put(_REST)
 
     def stop(self, timeout_s: float) -> bool:
         """Handle what is queued and end. Returns whether it ended in time. Idempotent.
@@ -92,20 +101,21 @@ class QueueThread(Generic[T]):
             except queue.Empty:
                 continue
             batch, stopping = self._take(first)
+            if rest_at is None and self._idle is not None:
+                rest_at = self._clock.monotonic() + self._idle_s
             if batch:
-                if rest_at is None and self._idle is not None:
-                    rest_at = self._clock.monotonic() + self._idle_s
                 self._guard(lambda items=batch: self._handle(items))  # type: ignore[misc]
             if stopping:
                 self._guard(self._rest)
                 return
 
-    def _take(self, first: T | _Stop) -> tuple[list[T], bool]:
+    def _take(self, first: T | _Stop | _Rest) -> tuple[list[T], bool]:
         """Everything queued now, up to a stop."""
         batch: list[T] = []
         item = first
         while not isinstance(item, _Stop):
-            batch.append(item)
+            if not isinstance(item, _Rest):
+                batch.append(item)
             try:
                 item = self._queue.get(block=False)
             except queue.Empty:

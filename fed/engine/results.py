@@ -131,7 +131,7 @@ class Results:
         self._state.job.push([Push(self._state.number, entry, tuple(consumers))])
 
     def _tell_failed(self, consumer: str, failure: Failure, entry: Entry) -> None:
-        self._state.job.tell(consumer, Notice(NoticeKind.FAILURE, self._state.number, failure, (entry.id,)))
+        self._state.job.send_control(consumer, Notice(NoticeKind.FAILURE, self._state.number, failure, (entry.id,)))
 
     def push(self, ready: Sequence[tuple[Entry, Sequence[str]]]) -> None:
         """Send results that are ready, each to its consumers. On the data-sending thread, without the lock."""

@@ -57,7 +57,7 @@ class JobServices(Protocol):
         """A failure is known. With the lock."""
         ...
 
-    def tell(self, peer: str, notice: Notice) -> None:
+    def send_control(self, peer: str, notice: Notice) -> None:
         """Queue something to tell a peer. With the lock."""
         ...
 

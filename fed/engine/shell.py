@@ -18,7 +18,7 @@ from typing import Any, Final
 from fed.clock import Clock
 from fed.condition import PredicateCondition
 from fed.config import Config
-from fed.core.coordination import Coordinator, Instruction, Latched, PeerDeparted, Settled, Switched, Tell
+from fed.core.coordination import Coordinator, Instruction, Latched, PeerDeparted, SendControl, Settled, Switched
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.core.trace import Trace, trace_lines
@@ -190,8 +190,7 @@ class Shell:
         self.carry_out(self.coordinator.call(text))
         if not self._progress_due:
             self._progress_due = True
-            # So that the thread rests after that.
-            self.errors.run(_nothing)
+            self.errors.rest()
         return self.coordinator.journal.digest
 
     def new_failure(self, fault: Fault, label: str = "", sequence: int = -1) -> Failure:
@@ -212,9 +211,9 @@ class Shell:
         elif failure.src_party == self.party and len(self._unread) < MAX_UNREAD:
             self._unread[failure.error_id] = (failure, cause)
 
-    def tell(self, peer: str, notice: Notice) -> None:
-        """See `JobServices.tell`."""
-        self.errors.tell(peer, notice)
+    def send_control(self, peer: str, notice: Notice) -> None:
+        """See `JobServices.send_control`."""
+        self.errors.send_control(peer, notice)
 
     def push(self, pushes: Sequence[Push]) -> None:
         """See `JobServices.push`."""
@@ -232,22 +231,22 @@ class Shell:
             failure = self.believed(failure)
         raise error_of(failure, self.party, cause, self.config.exceptions)
 
-    # What the error queue needs (`fed.engine.error_queue.Desk`)
+    # What the error queue needs (`fed.engine.error_queue.QueueServices`)
 
     def exposed(self, peer: str, notice: Notice) -> Notice | None:
-        """See `fed.engine.error_queue.Desk.exposed`."""
+        """See `fed.engine.error_queue.QueueServices.exposed`."""
         # Who has left hears no more of us, but that we leave too: it waits for that.
         listens = peer in self.life.attentive or notice.kind is NoticeKind.GOODBYE
         if self.proxies is None or not listens:
             return None
-        return self.redacted(notice, peer)
+        return self.redacted(peer, notice)
 
     def send(self, peer: str, notices: Sequence[Notice]) -> concurrent.futures.Future[str]:
-        """See `fed.engine.error_queue.Desk.send`."""
+        """See `fed.engine.error_queue.QueueServices.send`."""
         return self.running_proxies().direct.sender.send(peer, notices)
 
-    def told(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
-        """See `fed.engine.error_queue.Desk.told`."""
+    def acknowledged(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
+        """See `fed.engine.error_queue.QueueServices.acknowledged`."""
         if any(notice.kind is NoticeKind.STANDING for notice in notices):
             self.stall.answered(peer)
         # A peer that has left meanwhile need not be told, and while we leave ourselves it probably has.
@@ -257,7 +256,7 @@ class Shell:
             self._unreachable.add(peer)
             logger.warning("party %r could not be told: %s", peer, reason)
 
-    def redacted(self, notice: Notice, peer: str) -> Notice:
+    def redacted(self, peer: str, notice: Notice) -> Notice:
         """What a peer may see. Text of another party's failure is not ours to pass on [E02]."""
         failure = notice.failure
         if failure is None:
@@ -271,8 +270,8 @@ class Shell:
     def carry_out(self, instructions: Sequence[Instruction]) -> None:
         """Do what the coordinator says. The lock is held."""
         for instruction in instructions:
-            if isinstance(instruction, Tell):
-                self.tell(instruction.peer, instruction.notice)
+            if isinstance(instruction, SendControl):
+                self.send_control(instruction.peer, instruction.notice)
             elif isinstance(instruction, Latched):
                 self.cleanup.trigger()
             elif isinstance(instruction, Settled):
@@ -453,7 +452,3 @@ def log_event(party: str, event: str, detail: Mapping[str, Any], error: BaseExce
         exc_info=error,
         extra={"fed_event": event, "fed_detail": detail},
     )
-
-
-def _nothing() -> None:
-    """In place of a step that has nothing to do."""

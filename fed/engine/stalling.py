@@ -48,7 +48,7 @@ class StallWatch:
         own = self._shell.running().standing(idle=self._shell.waits.idle, untold=self._shell.errors.untold)
         if notice.kind is NoticeKind.ASK:
             self._answering.add(peer)
-            self._shell.tell(peer, Notice(NoticeKind.STANDING, notice.epoch, calls=notice.calls, standing=own))
+            self._shell.send_control(peer, Notice(NoticeKind.STANDING, notice.epoch, calls=notice.calls, standing=own))
         elif notice.standing is not None:
             self._detector.answered(peer, notice.calls, notice.standing)
             standings = self._detector.deadlock(own)
@@ -76,6 +76,6 @@ class StallWatch:
             self._shell.carry_out(self._shell.coordinator.progress(everyone=True))
             number = self._detector.ask(peers, own)
             for peer in peers:
-                self._shell.tell(peer, Notice(NoticeKind.ASK, epoch.number, calls=number))
+                self._shell.send_control(peer, Notice(NoticeKind.ASK, epoch.number, calls=number))
         if text:
             logger.warning("nothing has moved for %.0f s: %s", self._detector.waited_s(now), text)

@@ -123,12 +123,12 @@ class ArrivalClient:
         """See `fed.channel.DriverHandler`."""
         told = [arrived for frame in frames for arrived in decode_arrived(frame)]
         with self._lock:
-            arrived = [one for one in told if one.key in self._expected]
+            arrived = [answer for answer in told if answer.key in self._expected]
             # What was lost with a connection, or was not confirmed to a receiver that lives again, may come again.
-            again = [one.key for one in told if one.key.id in self._delivered.get(one.key.peer, ())]
+            again = [key for key, _ in told if key.id in self._delivered.get(key.peer, ())]
         if arrived:
             self._deliver(arrived)
-        self.confirm([*again, *[one.key for one in arrived if one.small is not None]])
+        self.confirm([*again, *[key for key, small in arrived if small is not None]])
 
     def lost(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""

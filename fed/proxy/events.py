@@ -126,7 +126,7 @@ class EventQueue:
         """The driver has handled the batch with this number."""
         if self._under_way is not None and number == self._under_way.number:
             self._under_way = None
-            for handled in [one for one in self._unacknowledged if one <= number]:
+            for handled in [earlier for earlier in self._unacknowledged if earlier <= number]:
                 self._acknowledge(handled)
 
     def drop(self, is_stale: Callable[[Notice], bool]) -> int:

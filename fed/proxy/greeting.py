@@ -21,8 +21,8 @@ def hello_of(config: Config, incarnation: str) -> Hello:
     Raises:
         ConfigError: It declares more than fits into a greeting.
     """
-    types = tuple(sorted(f"{one.__module__}.{one.__qualname__}" for one in config.types))
-    exceptions = tuple(sorted(one.__name__ for one in config.exceptions))
+    types = tuple(sorted(f"{declared.__module__}.{declared.__qualname__}" for declared in config.types))
+    exceptions = tuple(sorted(declared.__name__ for declared in config.exceptions))
     # Each name takes up to three bytes more, and what else is in a greeting less than a kilobyte.
     names = (*types, *exceptions, *config.parties)
     nbytes = sum(len(name.encode("utf-8", "replace")) + 3 for name in names)

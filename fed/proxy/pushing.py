@@ -148,7 +148,9 @@ class PushServer:
 
 def encode_push(number: int, deliveries: Sequence[Delivery], values: Sequence[SmallValue]) -> bytes:
     """A push as a frame."""
-    pushed = [(tuple(one.id), one.consumers, *value) for one, value in zip(deliveries, values, strict=True)]
+    pushed = [
+        (tuple(object_id), consumers, *value) for (object_id, consumers), value in zip(deliveries, values, strict=True)
+    ]
     frame: bytes = msgpack.packb((number, pushed))
     return frame
 
@@ -166,8 +168,8 @@ def encode_answer(number: int, answer: Pushed | SenderFailed) -> bytes:
     if isinstance(answer, SenderFailed):
         told = (number, str(answer))
     elif answer.undelivered or answer.pending:
-        undelivered = [(tuple(one.id), one.consumer, _fault(one.fault)) for one in answer.undelivered]
-        told = (number, undelivered, [(tuple(one.id), one.consumers) for one in answer.pending])
+        undelivered = [(tuple(object_id), consumer, _fault(fault)) for object_id, consumer, fault in answer.undelivered]
+        told = (number, undelivered, [(tuple(delivery.id), delivery.consumers) for delivery in answer.pending])
     # Messages are of users, and may have what no encoding has.
     frame: bytes = msgpack.packb(told, unicode_errors="surrogatepass")
     return frame

@@ -198,7 +198,7 @@ class Sender:
         pending = {peer.begin_join(timeout_s) for peer in self._peers.values()}
         while pending and not any(problem.final for problem in problems):
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            problems += [problem for one in done if (problem := _result(one)) is not None]
+            problems += [problem for joining in done if (problem := _result(joining)) is not None]
         return problems
 
     async def push(self, deliveries: Sequence[Delivery], values: Sequence[Any]) -> Pushed:

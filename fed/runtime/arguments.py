@@ -113,9 +113,9 @@ def find_objects(value: Any) -> list[FedObject[Any]]:
     """Every fed object in a value, in an order that is equal in every party."""
     found: list[FedObject[Any]] = []
 
-    def note(one: FedObject[Any]) -> FedObject[Any]:
-        found.append(one)
-        return one
+    def note(handle: FedObject[Any]) -> FedObject[Any]:
+        found.append(handle)
+        return handle
 
     _replace(value, FedObject, note)
     return found
@@ -157,7 +157,7 @@ def _replace(value: Any, leaf: type, replacement: Callable[[Any], Any], path: tu
         elif dataclasses.is_dataclass(node) and not isinstance(node, type):
             replaced, found = _replace_in_dataclass(node, leaf, replacement, path)
             leaves[place], changed = replaced, changed or found
-        elif isinstance(node, (set, frozenset)) and any(type(one) is leaf for one in node):
+        elif isinstance(node, (set, frozenset)) and any(type(member) is leaf for member in node):
             raise UsageError(
                 "a fed object is inside a set, where its value cannot take its place (it may not be hashable): "
                 "pass a list or a tuple"

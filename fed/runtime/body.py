@@ -214,11 +214,11 @@ def departing(error: BaseException) -> Exception:
         # What Ray does with it before it asks for anything of ours: format it, and compare its class.
         if not (told and formatted and error.__class__ is type(error) and isinstance(error, Exception)):
             return LostError(origin)
-        for one in (error, inner):
-            _VARIABLES.__get__(one).pop(_HOOK, None)
+        for travelling in (error, inner):
+            _VARIABLES.__get__(travelling).pop(_HOOK, None)
         envelope = _ExceptionEnvelope(origin, _pickled(inner))
-        for one in (error, inner):
-            _VARIABLES.__get__(one)[_HOOK] = envelope
+        for travelling in (error, inner):
+            _VARIABLES.__get__(travelling)[_HOOK] = envelope
         arrived = pickle.loads(_pickler().dumps(error))  # noqa: S301 - our own bytes
         # A class that the user registered a serializer for is pickled past the hook: it is told of by its class.
         if origin_of(arrived) == origin or type(arrived) is type(error):

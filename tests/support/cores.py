@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fed.core.coordination import LEAVE, Coordinator, Instruction, Latched, Settled, Switched, Tell
+from fed.core.coordination import LEAVE, Coordinator, Instruction, Latched, SendControl, Settled, Switched
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
@@ -65,7 +65,7 @@ class Party:
 
     def carry_out(self, instructions: Sequence[Instruction]) -> None:
         for one in instructions:
-            if isinstance(one, Tell):
+            if isinstance(one, SendControl):
                 self.federation.notices[self.name, one.peer].append(one.notice)
             elif isinstance(one, Latched):
                 assert self.core.epoch not in self.latched

@@ -27,7 +27,7 @@ def tell(failure: Failure) -> bool:
     if fed.party() == "mallory":
         with job.shell.lock:
             for peer in job.config.peers:
-                job.shell.tell(peer, Notice(NoticeKind.LATCHED, 0, failure))
+                job.shell.send_control(peer, Notice(NoticeKind.LATCHED, 0, failure))
     return True
 
 
@@ -44,7 +44,7 @@ def until_it_fails() -> Any:
 
 def test_a_failure_that_never_was_is_reported_by_whoever_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     # What mallory sends is not looked at on her side.
-    monkeypatch.setattr(Shell, "redacted", lambda self, notice, peer: notice)
+    monkeypatch.setattr(Shell, "redacted", lambda self, peer, notice: notice)
 
     wait, failed = until_it_fails()
     known: dict[str, tuple[Failure, ...]] = {}
@@ -104,8 +104,8 @@ def test_a_record_that_no_honest_party_passes_on_changes_nothing(
 def test_what_the_source_says_stands_whatever_a_member_says_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Shell.redacted
 
-    def exposed(self: Shell, notice: Notice, peer: str) -> Notice:
-        notice = original(self, notice, peer)
+    def exposed(self: Shell, peer: str, notice: Notice) -> Notice:
+        notice = original(self, peer, notice)
         if self.party == "mallory" and notice.failure is not None:
             lies = dataclasses.replace(FORGED, error_id=notice.failure.error_id)
             return dataclasses.replace(notice, failure=lies)
@@ -123,8 +123,8 @@ def test_an_object_that_failed_by_a_member_alone_is_its_word(monkeypatch: pytest
     """Mallory's task fails, and she says that bob's did."""
     original = Shell.redacted
 
-    def exposed(self: Shell, notice: Notice, peer: str) -> Notice:
-        notice = original(self, notice, peer)
+    def exposed(self: Shell, peer: str, notice: Notice) -> Notice:
+        notice = original(self, peer, notice)
         if self.party == "mallory" and notice.failure is not None:
             return dataclasses.replace(notice, failure=FORGED)
         return notice

@@ -98,9 +98,10 @@ def test_e18_what_is_raised_on_a_thread_of_the_jobs_is_reported_and_leaves_nobod
     owner: type, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def of_alice(one: Any, *arguments: Any) -> bool:
-        if arguments and isinstance(arguments[0], Notice):
+        notices = [argument for argument in arguments if isinstance(argument, Notice)]
+        if notices:
             # A goodbye that is lost is no thread's matter: everybody has come to his end.
-            return one.party == "alice" and arguments[0].kind is NoticeKind.FAILURE
+            return one.party == "alice" and notices[0].kind is NoticeKind.FAILURE
         return bool((one._state if isinstance(one, (Results, Arrivals)) else one).party == "alice")
 
     once = Once(owner, method, monkeypatch, of_alice)

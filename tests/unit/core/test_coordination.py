@@ -18,7 +18,7 @@ from fed.core.coordination import (
     OTHERS_EVERY,
     STANDS_STILL,
     Coordinator,
-    Tell,
+    SendControl,
 )
 from fed.core.failure import Exposure, Failure, Fault, Kind
 from fed.core.lifecycle import State
@@ -225,7 +225,7 @@ def test_a_driver_that_is_started_anew_before_the_job_begins_is_awaited_again_an
     core.heard("bob", Notice(NoticeKind.READY, 0))
     core.ready()
     assert list(core.life.awaited) == ["carol"]
-    assert core.started_anew("bob") == [Tell("bob", Notice(NoticeKind.READY, 0))]
+    assert core.started_anew("bob") == [SendControl("bob", Notice(NoticeKind.READY, 0))]
     assert list(core.life.awaited) == ["bob", "carol"]
     for peer in ("bob", "carol"):
         core.heard(peer, Notice(NoticeKind.READY, 0))
@@ -276,7 +276,7 @@ def test_of_its_calls_a_party_tells_its_neighbour_now_and_then_another_and_at_la
     told = []
     for number in range(12 * OTHERS_EVERY):
         carol.call(f"call {number}")
-        told.append([one.peer for one in carol.core.progress() if isinstance(one, Tell)])
+        told.append([one.peer for one in carol.core.progress() if isinstance(one, SendControl)])
     # The cost grows with the parties: it is the same for each, whatever their number.
     assert all(first == "dave" for first, *_ in told)
     assert [len(rest) for _, *rest in told] == [1, *[0] * (OTHERS_EVERY - 1)] * 12
@@ -284,7 +284,7 @@ def test_of_its_calls_a_party_tells_its_neighbour_now_and_then_another_and_at_la
     others = collections.Counter(other for _, *rest in told for other in rest)
     assert others == dict.fromkeys(set(EIGHT) - {"carol", "dave"}, 2)
     carol.call("the last one")
-    last = [[one.peer for one in carol.core.progress() if isinstance(one, Tell)] for _ in range(3)]
+    last = [[one.peer for one in carol.core.progress() if isinstance(one, SendControl)] for _ in range(3)]
     # When there are no more calls, soon all the others at once: what stands still must be found within a second.
     assert [len(peers) for peers in last] == [2, 5, 0]
     assert sorted(peer for peers in last for peer in peers) == [name for name in EIGHT if name != "carol"]

@@ -92,9 +92,9 @@ def test_tasks_and_what_they_need_are_named_and_reasons_are_not_kept() -> None:
     table.failed(needed, ValueError("text"))
     table.discard("0#0", ValueError("text"))
     assert trace_lines(trace.events) == [
-        "  0.000000 Dataflow 0.add(2, (#1), queue='0#0', in_turn=True)",
-        "  0.000000 Dataflow 0.failed(#1, 'ValueError')",
-        "  0.000000 Dataflow 0.discard('0#0', 'ValueError')",
+        "      0.000000 Dataflow 0.add(2, (#1), queue='0#0', in_turn=True)",
+        "      0.000000 Dataflow 0.failed(#1, 'ValueError')",
+        "      0.000000 Dataflow 0.discard('0#0', 'ValueError')",
     ]
     again: Dataflow[int, str] = Dataflow()
     (added, failed, discarded) = replay(trace.events, {"Dataflow 0": again}.__getitem__)
@@ -119,8 +119,8 @@ def test_a_line_is_short_and_has_no_text_of_the_users() -> None:
     core.call("f" * 10_000)
     first, second = trace_lines(trace.events)
     assert first == (
-        "  0.000000 Coordinator.heard('bob', <FAILURE, epoch 0, "
+        "      0.000000 Coordinator.heard('bob', <FAILURE, epoch 0, "
         "<bob/x/1 TASK ValueError at bob (reported by carol)>, #4.1>)"
     )
-    assert second.startswith("  0.500000 Coordinator.call('fff")
+    assert second.startswith("      0.500000 Coordinator.call('fff")
     assert len(second) < 200

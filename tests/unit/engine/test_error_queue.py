@@ -56,14 +56,14 @@ class Job:
             self.changed.notify_all()
         return answer
 
-    def told(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
+    def acknowledged(self, peer: str, notices: Sequence[Notice], reason: str) -> None:
         self.ends.append((peer, reason))
 
     def tell(self, *told: tuple[str, Notice]) -> None:
         """Tell these at once: the thread finds all of them."""
         with self.held(), self.changed:
             for peer, notice in told:
-                self.queue.tell(peer, notice)
+                self.queue.send_control(peer, notice)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -150,7 +150,7 @@ def test_a_step_that_raises_is_reported_and_what_was_queued_with_it_is_told(job:
 
     with job.held(), job.changed:
         job.queue.run(spoil)
-        job.queue.tell("bob", failed(1))
+        job.queue.send_control("bob", failed(1))
     assert job.batches(1) == [("bob", [failed(1)])]
     job.answers[0].set_result("party 'bob' refuses it")
     job.until_told(1)
