@@ -59,6 +59,7 @@ __all__ = [
     "place_of_attribute",
     "place_of_key",
     "place_of_pair",
+    "read_pieces",
 ]
 
 MAX_DEPTH: Final = 128
@@ -96,12 +97,24 @@ MAX_STEPS: Final = 12
 
 
 class Tag(enum.IntEnum):
-    """What follows a mark. The numbers are the wire format: never reuse one."""
+    """What follows a mark. The numbers are the wire format: never reuse one.
+
+    Attributes:
+        work: What it takes to rebuild one, beside what is in it: in time, or in memory where that counts for more.
+    """
+
+    work: int
+
+    def __new__(cls, number: int, work: int = 4) -> Tag:
+        tag = int.__new__(cls, number)
+        tag._value_ = number
+        tag.work = work
+        return tag
 
     BIG_INT = 0
-    PIECES = 1
-    TUPLE = 2
-    DICT = 3
+    PIECES = 1, 0
+    TUPLE = 2, 1
+    DICT = 3, 1
     SET = 4
     FROZENSET = 5
     BYTES = 6
@@ -120,49 +133,25 @@ class Tag(enum.IntEnum):
     TIMEZONE = 19
     ZONEINFO = 20
     PATH = 21
-    ORDERED_DICT = 22
+    ORDERED_DICT = 22, 8
     DEFAULT_DICT = 23
     COUNTER = 24
-    DEQUE = 25
+    # 760 bytes, even if it is empty.
+    DEQUE = 25, 16
     ENUM = 32
     DATACLASS = 33
     NAMED_TUPLE = 34
-    NUMPY_ARRAY = 48
-    NUMPY_SCALAR = 49
-    TORCH_TENSOR = 56
-    PANDAS_SERIES = 64
-    PANDAS_FRAME = 65
-    PANDAS_INDEX = 66
-    PANDAS_ARRAY = 67
-    PANDAS_TIMESTAMP = 68
-    PANDAS_TIMEDELTA = 69
+    NUMPY_ARRAY = 48, 10
+    NUMPY_SCALAR = 49, 10
+    TORCH_TENSOR = 56, 10
+    PANDAS_SERIES = 64, 100
+    PANDAS_FRAME = 65, 300
+    PANDAS_INDEX = 66, 100
+    PANDAS_ARRAY = 67, 100
+    PANDAS_TIMESTAMP = 68, 20
+    PANDAS_TIMEDELTA = 69, 10
     PANDAS_MISSING = 70
-    ARROW = 80
-
-    @property
-    def work(self) -> int:
-        """What it takes to rebuild one, beside what is in it: in time, or in memory where that counts for more."""
-        return _WORK.get(self, 4)
-
-
-_WORK: Final[dict[Tag, int]] = {
-    Tag.PIECES: 0,
-    Tag.TUPLE: 1,
-    Tag.DICT: 1,
-    # 760 bytes, even if it is empty.
-    Tag.DEQUE: 16,
-    Tag.ORDERED_DICT: 8,
-    Tag.NUMPY_ARRAY: 10,
-    Tag.NUMPY_SCALAR: 10,
-    Tag.TORCH_TENSOR: 10,
-    Tag.PANDAS_SERIES: 100,
-    Tag.PANDAS_FRAME: 300,
-    Tag.PANDAS_INDEX: 100,
-    Tag.PANDAS_ARRAY: 100,
-    Tag.PANDAS_TIMESTAMP: 20,
-    Tag.PANDAS_TIMEDELTA: 10,
-    Tag.ARROW: 100,
-}
+    ARROW = 80, 100
 
 
 WriteRule = Callable[["Writer", Any, int], Any]
@@ -396,22 +385,13 @@ class Reader:
         if self._work < 0:
             raise DecodeError("the value is of too many small objects for its size: send arrays instead")
 
-    def count_list(self, container: list[Any]) -> list[Any]:
-        """Spend what one more list takes; a hook for msgpack.
+    def count(self, container: Any) -> Any:
+        """Spend what one more container of the tree takes; a hook for msgpack.
 
         Raises:
             DecodeError: So much is not left.
         """
-        self.spend(1)
-        return container
-
-    def count_map(self, container: dict[Any, Any]) -> dict[Any, Any]:
-        """Spend what one more map takes; a hook for msgpack.
-
-        Raises:
-            DecodeError: So much is not left.
-        """
-        self.spend(MAP_WORK)
+        self.spend(MAP_WORK if type(container) is dict else 1)
         return container
 
     def check_keys(self, keys: Collection[Any]) -> None:
@@ -442,11 +422,7 @@ class Reader:
         kind = type(tree)
         if kind in KEYS:
             return tree
-        if kind is list:
-            return self._read_list(tree, room)
-        if kind is dict:
-            return self._read_map(tree, room)
-        return self._read_other(tree)
+        return _READ.get(kind, _read_other)(self, tree, room)
 
     def items(self, trees: list[Any], room: int) -> list[Any]:
         """The values of a container's trees, in the same list.
@@ -460,36 +436,16 @@ class Reader:
             room -= 1
             for index, tree in enumerate(trees):
                 kind = type(tree)
-                if kind in KEYS:
-                    continue
-                if kind is list:
-                    trees[index] = self._read_list(tree, room)
-                elif kind is dict:
-                    trees[index] = self._read_map(tree, room)
-                else:
-                    trees[index] = self._read_other(tree)
+                if kind not in KEYS:
+                    trees[index] = _READ.get(kind, _read_other)(self, tree, room)
         return trees
 
     def _read_list(self, trees: list[Any], room: int) -> Any:
         if not trees or type(trees[0]) is not Mark:
             return self.items(trees, room)
         mark = trees[0]
-        if mark.tag is not Tag.PIECES:
-            self.spend(mark.work)
-            return mark.read(self, trees[1:], room)
-        whole: list[Any] = []
-        for piece in trees[1:]:
-            if type(piece) is not list:
-                raise DecodeError("a piece of a long array is not an array")
-            whole += piece
-        if not whole or type(whole[0]) is not Mark:
-            return self.items(whole, room)
-        mark = whole[0]
-        if mark.tag is Tag.PIECES:
-            raise DecodeError("pieces of a long array are themselves in pieces")
-        del whole[0]
         self.spend(mark.work)
-        return mark.read(self, whole, room)
+        return mark.read(self, trees[1:], room)
 
     def _read_map(self, trees: dict[Any, Any], room: int) -> dict[Any, Any]:
         if not room:
@@ -500,14 +456,8 @@ class Reader:
             room -= 1
             for key, tree in trees.items():
                 kind = type(tree)
-                if kind in KEYS:
-                    continue
-                if kind is list:
-                    trees[key] = self._read_list(tree, room)
-                elif kind is dict:
-                    trees[key] = self._read_map(tree, room)
-                else:
-                    trees[key] = self._read_other(tree)
+                if kind not in KEYS:
+                    trees[key] = _READ.get(kind, _read_other)(self, tree, room)
         return trees
 
     def buffer(self) -> memoryview:
@@ -534,10 +484,31 @@ class Reader:
         if self._taken != len(self._buffers):
             raise DecodeError(f"the tree refers to {self._taken} of the {len(self._buffers)} buffers that came with it")
 
-    def _read_other(self, tree: object) -> int:
-        if type(tree) is BigInt:
-            return tree.value
-        raise DecodeError(f"a {'mark' if type(tree) is Mark else type(tree).__name__} stands where a value should")
-
     def _deny_depth(self) -> NoReturn:
         raise DecodeError(f"containers nest deeper than {MAX_DEPTH} levels")
+
+
+def _read_other(reader: Reader, tree: object, room: int) -> int:
+    if type(tree) is BigInt:
+        return tree.value
+    raise DecodeError(f"a {'mark' if type(tree) is Mark else type(tree).__name__} stands where a value should")
+
+
+_READ: Final[dict[type, Callable[[Reader, Any, int], Any]]] = {list: Reader._read_list, dict: Reader._read_map}
+"""How to read a tree that does not stand for itself."""
+
+
+def read_pieces(reader: Reader, args: list[Any], room: int) -> Any:
+    """Undo `Writer.array`.
+
+    Raises:
+        DecodeError: What follows the mark is malformed.
+    """
+    whole: list[Any] = []
+    for piece in args:
+        if type(piece) is not list:
+            raise DecodeError("a piece of a long array is not an array")
+        whole += piece
+    if whole and type(whole[0]) is Mark and whole[0].tag is Tag.PIECES:
+        raise DecodeError("pieces of a long array are themselves in pieces")
+    return reader.read(whole, room)

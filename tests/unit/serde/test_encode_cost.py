@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fed.serde.data import is_small
+from fed.serde.encode_cost import is_small
 from tests.support.values import Colour, Pair, Plain
 
 HUGE = np.zeros((2000, 2000))
