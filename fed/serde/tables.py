@@ -13,78 +13,98 @@ from __future__ import annotations
 import datetime
 import re
 import zoneinfo
-from types import TracebackType
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from fed.serde import zones
-from fed.serde.arrays import read_numpy
 from fed.serde.builtin import expect
 from fed.serde.contract import DecodeError
-from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head, place_of_key
+from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head, place_of_attribute, place_of_key
 
 __all__ = ["READ_RULES", "rule_for"]
 
-_UNITS: Final = ("s", "ms", "us", "ns")
+
+def _nowhere(index: int) -> str:
+    """The place of a part that has no name for a user."""
+    return ""
 
 
-class _At:
-    """Names a part of a container in the errors of what is inside."""
+def _read_kinds(what: str, rules: dict[str, Callable[..., Any]]) -> ReadRule:
+    """The rule for what begins with its kind: ``rules[kind](reader, *parts)``."""
 
-    __slots__ = ("_container", "_step")
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        kind, *parts = reader.items(args, room)
+        if type(kind) is not str or kind not in rules:
+            raise DecodeError(f"{what} is of an unknown kind")
+        return rules[kind](reader, *parts)
 
-    def __init__(self, container: object, step: str) -> None:
-        self._container = container
-        self._step = step
+    return read
 
-    def __enter__(self) -> None:
-        pass
 
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if isinstance(error, Refused):
-            error.leave(self._step, self._container)
+def _expect(cls: Any, value: Any) -> Any:
+    if not isinstance(value, cls):
+        raise DecodeError(f"a {type(value).__name__} stands where a {cls.__name__} should")
+    return value
+
+
+def _expect_array(value: Any, kinds: str) -> Any:
+    if type(value) is not np.ndarray or value.ndim != 1 or value.dtype.kind not in kinds:
+        raise DecodeError("something else stands where an array should")
+    return value
+
+
+def _expect_column(value: Any) -> Any:
+    if not isinstance(value, (np.ndarray, pd.api.extensions.ExtensionArray)) or value.ndim != 1:
+        raise DecodeError("something else stands where a column should")
+    return value
 
 
 # Arrays
 
 
-def _write_values(writer: Writer, values: Any, room: int) -> Any:
-    """The tree of the values of a series, an index or an extension array."""
-    dtype = values.dtype
-    if isinstance(dtype, np.dtype):
-        memory = values.to_numpy()
-        if dtype.kind != "O":
-            return writer.write(memory, room)
-        return [_ARRAY, "object", writer.write(memory.tolist(), room)]
-    values = getattr(values, "array", values)
+def _column(values: Any) -> Any:
+    """The values of a series or an index: numpy memory, or an extension array."""
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind != "O":
+        return values.to_numpy()
+    return values.array
+
+
+def _write_array(writer: Writer, value: Any, room: int) -> Any:
+    return [_ARRAY, *writer.items(value, _parts(value), room, _nowhere)]
+
+
+def _parts(value: Any) -> list[Any]:
+    """An extension array as its kind and what its class is made of."""
+    cls, dtype = type(value), value.dtype
+    if cls is pd.arrays.NumpyExtensionArray and dtype.kind == "O":
+        return ["object", value.to_numpy().tolist()]
+    if cls is pd.arrays.NumpyExtensionArray or isinstance(dtype, np.dtype):
+        raise Refused(cls, "a wrapper around a numpy array; send value.to_numpy()")
     if isinstance(dtype, pd.CategoricalDtype):
-        _refuse_unsorted(dtype.categories, type(values))
-        categories = writer.write(dtype.categories, room)
-        return [_ARRAY, "category", categories, writer.write(np.asarray(values.codes), room), dtype.ordered]
+        _refuse_unsorted(dtype.categories, cls)
+        return ["category", dtype.categories, np.asarray(value.codes), dtype.ordered]
     if isinstance(dtype, pd.DatetimeTZDtype):
-        ticks = pd.DatetimeIndex(values).asi8
-        return [_ARRAY, "datetimetz", _write_tz(writer, dtype.tz, room), dtype.unit, writer.write(ticks, room)]
+        return ["datetimetz", _zone(dtype.tz), dtype.unit, pd.DatetimeIndex(value).asi8]
     if isinstance(dtype, pd.StringDtype):
         missing_is_nan = getattr(dtype, "na_value", pd.NA) is not pd.NA
-        texts = values.to_numpy(dtype=object, na_value=None).tolist()
-        return [_ARRAY, "string", dtype.storage, missing_is_nan, writer.write(texts, room)]
+        return ["string", dtype.storage, missing_is_nan, value.to_numpy(dtype=object, na_value=None).tolist()]
     if isinstance(dtype, pd.PeriodDtype):
-        index: Any = pd.PeriodIndex(values)
+        index: Any = pd.PeriodIndex(value)
         if pd.PeriodDtype(index.freqstr) != dtype:
-            raise Refused(type(values), f"its frequency {index.freqstr!r} has parameters that its name does not tell")
-        return [_ARRAY, "period", index.freqstr, writer.write(index.asi8, room)]
+            raise Refused(cls, f"its frequency {index.freqstr!r} has parameters that its name does not tell")
+        return ["period", index.freqstr, index.asi8]
     if isinstance(dtype, pd.IntervalDtype):
-        sides = [writer.write(values.left, room), writer.write(values.right, room)]
-        return [_ARRAY, "interval", *sides, dtype.closed]
-    if type(values) in _MASKED:
+        return ["interval", value.left, value.right, dtype.closed]
+    if cls in _MASKED:
         # What is under the mask was removed by somebody, so zeros go instead.
-        known = values.to_numpy(dtype=dtype.numpy_dtype, na_value=dtype.numpy_dtype.type(0))
-        return [_ARRAY, "masked", writer.write(known, room), writer.write(np.asarray(values.isna()), room)]
+        known = value.to_numpy(dtype=dtype.numpy_dtype, na_value=dtype.numpy_dtype.type(0))
+        return ["masked", known, np.asarray(value.isna())]
     if isinstance(dtype, pd.ArrowDtype):
-        return [_ARRAY, "arrow", writer.write(values.__arrow_array__(), room)]
-    raise Refused(type(values), f"codec 'data' does not carry dtype {dtype}; convert it with .astype(...)")
+        return ["arrow", value.__arrow_array__()]
+    raise Refused(cls, f"codec 'data' does not carry dtype {dtype}; convert it with .astype(...)")
 
 
 _MASKED: Final[dict[Any, str]] = {
@@ -94,124 +114,80 @@ _MASKED: Final[dict[Any, str]] = {
 }
 
 
-def _write_array(writer: Writer, value: Any, room: int) -> Any:
-    if isinstance(value.dtype, np.dtype) or type(value) is pd.arrays.NumpyExtensionArray:
-        raise Refused(type(value), "a wrapper around a numpy array; send value.to_numpy()")
-    if not room:
-        writer.deny_depth(value)
-    return _write_values(writer, value, room - 1)
-
-
-def _read_array(reader: Reader, args: list[Any], room: int) -> Any:
-    if not room:
-        raise DecodeError("containers nest too deeply")
-    if not args or type(args[0]) is not str or args[0] not in _READ_VALUES:
-        raise DecodeError("a pandas array is of an unknown kind")
-    kind, *parts = args
-    return _READ_VALUES[kind](reader, parts, room)
-
-
-def _read_objects(reader: Reader, args: list[Any], room: int) -> Any:
-    (items,) = args
-    items = _read_as(list, reader, items, room)
+def _read_objects(reader: Reader, items: Any) -> Any:
     # Given an array of objects, pandas would look into it for a better dtype; given this, it keeps what it gets.
-    return pd.arrays.NumpyExtensionArray(np.fromiter(items, dtype=object, count=len(items)))
+    return pd.arrays.NumpyExtensionArray(np.fromiter(_expect(list, items), dtype=object, count=len(items)))
 
 
-def _read_category(reader: Reader, args: list[Any], room: int) -> Any:
-    categories, codes, ordered = args
-    labels = _read_as(pd.Index, reader, categories, room)
-    _check_labels(reader, labels)
+def _read_category(reader: Reader, labels: Any, codes: Any, ordered: Any) -> Any:
+    _check_labels(reader, _expect(pd.Index, labels))
     expect([ordered], bool)
-    return pd.Categorical.from_codes(read_numpy(reader, codes, room, "i"), categories=labels, ordered=ordered)
+    return pd.Categorical.from_codes(_expect_array(codes, "i"), categories=labels, ordered=ordered)
 
 
-def _read_datetimetz(reader: Reader, args: list[Any], room: int) -> Any:
-    tz, unit, ticks = args
-    zone = _read_tz(reader, tz, room)
-    times = pd.DatetimeIndex(read_numpy(reader, ticks, room, "i").view(f"M8[{_read_unit(unit)}]"))
-    return times.tz_localize("UTC").tz_convert(zone).array
+def _read_datetimetz(reader: Reader, zone: Any, unit: Any, ticks: Any) -> Any:
+    times = pd.DatetimeIndex(_expect_array(ticks, "i").view(f"M8[{_expect_unit(unit)}]"))
+    return times.tz_localize("UTC").tz_convert(_expect_zone(zone)).array
 
 
-def _read_string(reader: Reader, args: list[Any], room: int) -> Any:
-    storage, missing_is_nan, texts = args
-    items = _read_as(list, reader, texts, room)
-    if not set(map(type, items)) <= {str, type(None)}:
+def _read_string(reader: Reader, storage: Any, missing_is_nan: Any, texts: Any) -> Any:
+    if not set(map(type, _expect(list, texts))) <= {str, type(None)}:
         raise DecodeError("a column of strings holds something else")
     dtype: Any = pd.StringDtype(storage, na_value=np.nan) if missing_is_nan else pd.StringDtype(storage)
-    return pd.array(items, dtype=dtype)
+    return pd.array(texts, dtype=dtype)
 
 
-def _read_period(reader: Reader, args: list[Any], room: int) -> Any:
-    freq, ordinals = args
+def _read_period(reader: Reader, freq: Any, ordinals: Any) -> Any:
     _check_frequency(freq)
     index: Any = pd.PeriodIndex
-    return index.from_ordinals(read_numpy(reader, ordinals, room, "i"), freq=freq).array
+    return index.from_ordinals(_expect_array(ordinals, "i"), freq=freq).array
 
 
-def _read_interval(reader: Reader, args: list[Any], room: int) -> Any:
-    left, right, closed = args
-    sides = [_read_as(pd.Index, reader, side, room) for side in (left, right)]
-    for side in sides:
-        if isinstance(side, pd.RangeIndex):
+def _read_interval(reader: Reader, left: Any, right: Any, closed: Any) -> Any:
+    for side in (left, right):
+        if isinstance(_expect(pd.Index, side), pd.RangeIndex):
             reader.spend(len(side) >> 3)
-    return pd.arrays.IntervalArray.from_arrays(sides[0], sides[1], closed=closed)
+    return pd.arrays.IntervalArray.from_arrays(left, right, closed=closed)
 
 
-def _read_masked(reader: Reader, args: list[Any], room: int) -> Any:
-    known, missing = args
-    values = read_numpy(reader, known, room, "biuf")
-    mask = read_numpy(reader, missing, room, "b")
+def _read_masked(reader: Reader, known: Any, missing: Any) -> Any:
+    _expect_array(known, "biuf")
     for cls, kinds in _MASKED.items():
-        if values.dtype.kind in kinds:
-            return cls(values, mask)
+        if known.dtype.kind in kinds:
+            return cls(known, _expect_array(missing, "b"))
     raise DecodeError("a nullable column has an unknown dtype")
 
 
-def _read_arrow(reader: Reader, args: list[Any], room: int) -> Any:
-    (chunks,) = args
-    return pd.arrays.ArrowExtensionArray(reader.read(chunks, room))
+def _read_arrow(reader: Reader, chunks: Any) -> Any:
+    return pd.arrays.ArrowExtensionArray(chunks)
 
 
-_READ_VALUES: Final[dict[str, ReadRule]] = {
-    "object": _read_objects,
-    "category": _read_category,
-    "datetimetz": _read_datetimetz,
-    "string": _read_string,
-    "period": _read_period,
-    "interval": _read_interval,
-    "masked": _read_masked,
-    "arrow": _read_arrow,
-}
-
-
-def _read_as(cls: Any, reader: Reader, tree: Any, room: int) -> Any:
-    value = reader.read(tree, room)
-    if not isinstance(value, cls):
-        raise DecodeError(f"a {type(value).__name__} stands where a {cls.__name__} should")
-    return value
-
-
-def _write_tz(writer: Writer, zone: Any, room: int) -> Any:
+def _zone(zone: Any) -> Any:
     if type(zone).__module__.partition(".")[0] == "pytz":
         # pandas 2 makes these of names, and pandas 3 does not: the name is what means the same in both.
         name = str(zone)
         if not zones.is_known(name):
             raise Refused(type(zone), f"{name!r} names no zone of the IANA database")
         return name
-    return writer.write(zone, room)
+    return zone
 
 
-def _read_tz(reader: Reader, tree: Any, room: int) -> Any:
-    if zones.is_known(tree):
-        return tree
-    zone = None if type(tree) is str else reader.read(tree, room)
-    if type(zone) not in (datetime.timezone, zoneinfo.ZoneInfo):
+def _expect_zone(zone: Any) -> Any:
+    if not zones.is_known(zone) and type(zone) not in (datetime.timezone, zoneinfo.ZoneInfo):
         raise DecodeError("a time zone is not known here")
     return zone
 
 
-def _write_freq(freq: Any, cls: type, count: int) -> str | None:
+def _expect_unit(unit: Any) -> Any:
+    if unit not in ("s", "ms", "us", "ns"):
+        raise DecodeError("a time has an unknown unit")
+    return unit
+
+
+# What pandas takes long for: labels of one hash, and the steps of a frequency
+
+
+def _name_of_freq(freq: Any, cls: type, count: int) -> str | None:
     if freq is None:
         return None
     name: str = freq.freqstr
@@ -224,12 +200,6 @@ def _write_freq(freq: Any, cls: type, count: int) -> str | None:
     if not faithful:
         raise Refused(cls, f"its frequency {name!r} has parameters that its name does not tell; set freq to None")
     return name
-
-
-def _read_unit(unit: Any) -> Any:
-    if unit not in _UNITS:
-        raise DecodeError("a time has an unknown unit")
-    return unit
 
 
 def _check_labels(reader: Reader, labels: Any) -> None:
@@ -305,56 +275,43 @@ _MAX_UNSORTED: Final = 1 << 14
 
 # Index, Series, DataFrame
 
-_VALUES: Final = (np.ndarray, pd.api.extensions.ExtensionArray)
-
 
 def _write_index(writer: Writer, value: Any, room: int) -> Any:
-    if not room:
-        writer.deny_depth(value)
-    room -= 1
     cls = type(value)
     if cls is pd.MultiIndex:
-        with _At(value, ".names"):
-            names = [writer.write(name, room) for name in value.names]
-        with _At(value, ".levels"):
-            for level in value.levels:
-                _refuse_unsorted(level, cls)
-            levels = [writer.write(level.rename(None), room) for level in value.levels]
-        codes = [writer.write(np.asarray(part), room) for part in value.codes]
-        return [_INDEX, "multi", len(names), *names, *levels, *codes]
-    with _At(value, ".name"):
-        name = writer.write(value.name, room)
+        for level in value.levels:
+            _refuse_unsorted(level, cls)
+        count = value.nlevels
+        parts = [*value.names, *(level.rename(None) for level in value.levels), *map(np.asarray, value.codes)]
+        trees = writer.items(value, parts, room, lambda index: ".names" if index < count else ".levels")
+        return [_INDEX, "multi", count, *trees]
     if cls is pd.RangeIndex:
-        return [_INDEX, "range", name, value.start, value.stop, value.step]
-    freq = _write_freq(value.freq, cls, len(value)) if cls in (pd.DatetimeIndex, pd.TimedeltaIndex) else None
-    return [_INDEX, "plain", name, freq, _write_values(writer, value, room)]
+        parts = ["range", value.name, value.start, value.stop, value.step]
+    else:
+        times = cls in (pd.DatetimeIndex, pd.TimedeltaIndex)
+        freq = _name_of_freq(value.freq, cls, len(value)) if times else None
+        parts = ["plain", value.name, freq, _column(value)]
+    return [_INDEX, *writer.items(value, parts, room, lambda index: ".name" if index == 1 else "")]
 
 
-def _read_index(reader: Reader, args: list[Any], room: int) -> Any:
-    if not room or len(args) < 2:
-        raise DecodeError("an index is malformed or nests too deeply")
-    room -= 1
-    kind, *parts = args
-    if kind == "multi":
-        count, *trees = parts
-        if type(count) is not int or not 0 < count <= len(trees) or len(trees) != 3 * count:
-            raise DecodeError("an index has not as many levels as names")
-        names = [reader.read(tree, room) for tree in trees[:count]]
-        levels = [_read_as(pd.Index, reader, tree, room) for tree in trees[count : 2 * count]]
-        for level in levels:
-            _check_labels(reader, level)
-        codes = [read_numpy(reader, tree, room, "i") for tree in trees[2 * count :]]
-        return pd.MultiIndex(levels=levels, codes=codes, names=names)
-    name = reader.read(parts[0], room)
-    if kind == "range":
-        _, start, stop, step = parts
-        expect([start, stop, step], int, int, int)
-        return pd.RangeIndex(start, stop, step, name=name)
-    if kind != "plain":
-        raise DecodeError("an index is of an unknown kind")
-    _, freq, tree = parts
-    values = _read_values(reader, tree, room)
-    index: Any = pd.Index(values, dtype=values.dtype, name=name, copy=False, tupleize_cols=False)
+def _read_multi(reader: Reader, count: Any, *parts: Any) -> Any:
+    if type(count) is not int or count < 1 or len(parts) != 3 * count:
+        raise DecodeError("an index has not as many levels as names")
+    levels = [_expect(pd.Index, level) for level in parts[count : 2 * count]]
+    for level in levels:
+        _check_labels(reader, level)
+    codes = [_expect_array(part, "i") for part in parts[2 * count :]]
+    return pd.MultiIndex(levels=levels, codes=codes, names=parts[:count])
+
+
+def _read_range(reader: Reader, name: Any, *bounds: Any) -> Any:
+    start, stop, step = expect(list(bounds), int, int, int)
+    return pd.RangeIndex(start, stop, step, name=name)
+
+
+def _read_plain(reader: Reader, name: Any, freq: Any, values: Any) -> Any:
+    dtype = _expect_column(values).dtype
+    index: Any = pd.Index(values, dtype=dtype, name=name, copy=False, tupleize_cols=False)
     if freq is not None:
         _check_frequency(freq)
         offset = pd.tseries.frequencies.to_offset(freq)
@@ -363,88 +320,44 @@ def _read_index(reader: Reader, args: list[Any], room: int) -> Any:
     return index
 
 
-def _read_values(reader: Reader, tree: Any, room: int) -> Any:
-    value = reader.read(tree, room)
-    if not isinstance(value, _VALUES) or value.ndim != 1:
-        raise DecodeError("something else stands where a column should")
-    return value
+_place_in_series: Final = place_of_attribute(("index", "name", "attrs"))
+_place_in_frame: Final = place_of_attribute(("index", "columns", "attrs"))
 
 
 def _write_series(writer: Writer, value: Any, room: int) -> Any:
-    if not room:
-        writer.deny_depth(value)
-    room -= 1
-    with _At(value, ".index"):
-        index = writer.write(value.index, room)
-    with _At(value, ".name"):
-        name = writer.write(value.name, room)
-    with _At(value, ".attrs"):
-        attrs = writer.write(value.attrs, room)
-    return [
-        _SERIES,
-        index,
-        name,
-        attrs,
-        _allows_duplicates(value),
-        _write_values(writer, value, room),
-    ]
+    parts = writer.items(value, [value.index, value.name, value.attrs], room, _place_in_series)
+    (values,) = writer.items(value, [_column(value)], room, _nowhere)
+    return [_SERIES, *parts, _allows_duplicates(value), values]
 
 
 def _read_series(reader: Reader, args: list[Any], room: int) -> Any:
-    if not room:
-        raise DecodeError("containers nest too deeply")
-    room -= 1
-    index, name, attrs, duplicates, values = args
-    labels = _read_as(pd.Index, reader, index, room)
-    title = reader.read(name, room)
-    notes = _read_as(dict, reader, attrs, room)
-    data = _read_values(reader, values, room)
-    series = pd.Series(data, index=labels, name=title, dtype=data.dtype, copy=False)
-    return _finish(reader, series, notes, duplicates)
+    labels, name, attrs, duplicates, values = reader.items(args, room)
+    dtype = _expect_column(values).dtype
+    series = pd.Series(values, index=_expect(pd.Index, labels), name=name, dtype=dtype, copy=False)
+    return _finish(reader, series, attrs, duplicates)
 
 
 def _write_frame(writer: Writer, value: Any, room: int) -> Any:
-    if not room:
-        writer.deny_depth(value)
-    room -= 1
-    with _At(value, ".index"):
-        index = writer.write(value.index, room)
-    with _At(value, ".columns"):
-        columns = writer.write(value.columns, room)
-    with _At(value, ".attrs"):
-        attrs = writer.write(value.attrs, room)
-    place = place_of_key(value.columns)
-    arrays = []
-    for number, (_, column) in enumerate(value.items()):
-        try:
-            arrays.append(_write_values(writer, column, room))
-        except Refused as refused:
-            refused.leave(place(number), value)
-            raise
-    return [_FRAME, index, columns, attrs, _allows_duplicates(value), writer.array(arrays)]
+    parts = writer.items(value, [value.index, value.columns, value.attrs], room, _place_in_frame)
+    columns = [_column(column) for _, column in value.items()]
+    # These are in a list, which is one level more.
+    trees = writer.items(value, columns, room - 1, place_of_key(value.columns))
+    return [_FRAME, *parts, _allows_duplicates(value), writer.array(trees)]
 
 
 def _read_frame(reader: Reader, args: list[Any], room: int) -> Any:
-    if not room:
-        raise DecodeError("containers nest too deeply")
-    room -= 1
-    index, columns, attrs, duplicates, arrays = args
-    labels = _read_as(pd.Index, reader, index, room)
-    titles = _read_as(pd.Index, reader, columns, room)
-    notes = _read_as(dict, reader, attrs, room)
-    columns_read = _read_as(list, reader, arrays, room)
-    if len(columns_read) != len(titles):
+    labels, names, attrs, duplicates, columns = reader.items(args, room)
+    _expect(pd.Index, labels)
+    if len(_expect(list, columns)) != len(_expect(pd.Index, names)):
         raise DecodeError("a frame has not as many columns as names")
-    # By number first: names may repeat.
-    numbered = {}
-    for number, values in enumerate(columns_read):
-        if not isinstance(values, _VALUES):
-            raise DecodeError("a frame has a column of something else")
-        # A series keeps a dtype of objects; a frame would look for a better one.
-        numbered[number] = pd.Series(values, index=labels, dtype=values.dtype, copy=False)
+    # By number first: names may repeat. A series keeps a dtype of objects; a frame would look for a better one.
+    numbered = {
+        number: pd.Series(values, index=labels, dtype=_expect_column(values).dtype, copy=False)
+        for number, values in enumerate(columns)
+    }
     frame = pd.DataFrame(numbered, index=labels, copy=False)
-    frame.columns = titles
-    return _finish(reader, frame, notes, duplicates)
+    frame.columns = names
+    return _finish(reader, frame, attrs, duplicates)
 
 
 def _allows_duplicates(value: Any) -> bool:
@@ -455,9 +368,9 @@ def _allows_duplicates(value: Any) -> bool:
     return allows
 
 
-def _finish(reader: Reader, value: Any, attrs: dict[Any, Any], duplicates: Any) -> Any:
+def _finish(reader: Reader, value: Any, attrs: Any, duplicates: Any) -> Any:
     expect([duplicates], bool)
-    value.attrs = attrs
+    value.attrs = _expect(dict, attrs)
     if not duplicates:
         for labels in value.axes:
             _check_labels(reader, labels)
@@ -469,15 +382,14 @@ def _finish(reader: Reader, value: Any, attrs: dict[Any, Any], duplicates: Any) 
 
 
 def _write_timestamp(writer: Writer, value: Any, room: int) -> Any:
-    zone = _write_tz(writer, value.tzinfo, room)
-    return [_TIMESTAMP, value.asm8.view("i8").item(), value.unit, zone]
+    return [_TIMESTAMP, value.asm8.view("i8").item(), value.unit, writer.write(_zone(value.tzinfo), room)]
 
 
 def _read_timestamp(reader: Reader, args: list[Any], room: int) -> Any:
-    ticks, unit, tz = args
+    ticks, unit, zone = (reader.read(tree, room) for tree in args)
     expect([ticks], int)
-    value = pd.Timestamp(np.datetime64(ticks, _read_unit(unit)))
-    return value if tz is None else value.tz_localize("UTC").tz_convert(_read_tz(reader, tz, room))
+    value = pd.Timestamp(np.datetime64(ticks, _expect_unit(unit)))
+    return value if zone is None else value.tz_localize("UTC").tz_convert(_expect_zone(zone))
 
 
 def _write_timedelta(writer: Writer, value: Any, room: int) -> Any:
@@ -485,9 +397,8 @@ def _write_timedelta(writer: Writer, value: Any, room: int) -> Any:
 
 
 def _read_timedelta(reader: Reader, args: list[Any], room: int) -> Any:
-    ticks, unit = args
-    expect([ticks], int)
-    return pd.Timedelta(np.timedelta64(ticks, _read_unit(unit)))
+    ticks, unit = expect(args, int, str)
+    return pd.Timedelta(np.timedelta64(ticks, _expect_unit(unit)))
 
 
 def _write_missing(writer: Writer, value: Any, room: int) -> Any:
@@ -530,8 +441,20 @@ _RULES: Final[dict[Any, WriteRule]] = {
 }
 
 READ_RULES: Final[dict[Tag, ReadRule]] = {
-    Tag.PANDAS_ARRAY: _read_array,
-    Tag.PANDAS_INDEX: _read_index,
+    Tag.PANDAS_ARRAY: _read_kinds(
+        "a pandas array",
+        {
+            "object": _read_objects,
+            "category": _read_category,
+            "datetimetz": _read_datetimetz,
+            "string": _read_string,
+            "period": _read_period,
+            "interval": _read_interval,
+            "masked": _read_masked,
+            "arrow": _read_arrow,
+        },
+    ),
+    Tag.PANDAS_INDEX: _read_kinds("an index", {"multi": _read_multi, "range": _read_range, "plain": _read_plain}),
     Tag.PANDAS_SERIES: _read_series,
     Tag.PANDAS_FRAME: _read_frame,
     Tag.PANDAS_TIMESTAMP: _read_timestamp,

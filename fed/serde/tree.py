@@ -106,6 +106,7 @@ class Tag(enum.IntEnum):
     work: int
 
     def __new__(cls, number: int, work: int = 4) -> Tag:
+        """Make a member of its number and what it takes."""
         tag = int.__new__(cls, number)
         tag._value_ = number
         tag.work = work
