@@ -29,8 +29,8 @@ from fed.serde.tree import (
     Writer,
     WriteRule,
     head,
+    place_of_attribute,
     place_of_key,
-    place_of_pair,
 )
 
 __all__ = ["LARGE_BYTES", "READ_RULES", "WRITE_RULES", "expect"]
@@ -146,9 +146,20 @@ def _has_big_int(keys: Iterable[Any]) -> bool:
     return min(ints) < _INT_MIN or max(ints) > _INT_MAX
 
 
+def _place_of_pair(keys: Iterable[object]) -> Callable[[int], str]:
+    """Name the n-th item of ``[key, value, key, value, ...]``."""
+    place_of_value = place_of_key(keys)
+
+    def place(index: int) -> str:
+        which, is_value = divmod(index, 2)
+        return place_of_value(which) if is_value else f".keys()[{which}]"
+
+    return place
+
+
 def _write_pairs(writer: Writer, value: Mapping[Any, Any], room: int) -> list[Any]:
     pairs = [part for pair in value.items() for part in pair]
-    return writer.items(value, pairs, room, place_of_pair(value))
+    return writer.items(value, pairs, room, _place_of_pair(value))
 
 
 def _read_pairs(reader: Reader, args: list[Any], room: int, make: Callable[[Iterable[tuple[Any, Any]]], Any]) -> Any:
@@ -270,9 +281,12 @@ def _of_attributes(tag: Tag, cls: type, **kinds: type) -> _Rule:
     return _Rule(tag, cls, write, read)
 
 
+_place_in_slice: Final = place_of_attribute(("start", "stop", "step"))
+
+
 def _write_slice(writer: Writer, value: slice, room: int) -> Any:
     parts = [value.start, value.stop, value.step]
-    return [_SLICE, *writer.items(value, parts, room, lambda index: (".start", ".stop", ".step")[index])]
+    return [_SLICE, *writer.items(value, parts, room, _place_in_slice)]
 
 
 def _read_slice(reader: Reader, args: list[Any], room: int) -> slice:

@@ -236,7 +236,7 @@ def _read_by(package: str, tag: Tag) -> ReadRule:
 
 
 _MARKS: Final[dict[int, Mark]] = {
-    tag: Mark(tag, rule)
+    tag: Mark(tag, tag.work, rule)
     for tag, rule in {
         Tag.PIECES: read_pieces,
         **builtin.READ_RULES,

@@ -33,7 +33,7 @@ import decimal
 import enum
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
 
@@ -58,7 +58,6 @@ __all__ = [
     "head",
     "place_of_attribute",
     "place_of_key",
-    "place_of_pair",
     "read_pieces",
 ]
 
@@ -190,20 +189,18 @@ class Refused(Exception):
     def error(self) -> EncodeError:
         """The error for the caller, with everything noted on the way."""
         # The containers of a path are alive all at once, so an address that comes twice is one container.
-        cyclic = len(set(self._containers)) < len(self._containers)
-        steps = self._steps[::-1]
-        if cyclic:
-            first = self._containers[::-1]
-            steps = steps[: first.index(first[0], 1)] if first.count(first[0]) > 1 else steps
+        steps, containers = self._steps[::-1], self._containers[::-1]
+        cyclic = len(set(containers)) < len(containers)
+        if cyclic and containers.count(containers[0]) > 1:
+            steps = steps[: containers.index(containers[0], 1)]
         if len(steps) > 2 * MAX_STEPS:
             steps = [*steps[:MAX_STEPS], "...", *steps[-MAX_STEPS:]]
         where = "".join(steps)
         kind = self._kind
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         why = "it contains itself; codec 'data' carries trees" if cyclic else self._why
-        return EncodeError(
-            f"cannot encode {name} at {where or 'the top of the value'}: {why}", kind.__qualname__, where
-        )
+        message = f"cannot encode {name} at {where or 'the top of the value'}: {why}"
+        return EncodeError(message, kind.__qualname__, where)
 
 
 _repr: Final = reprlib.Repr()
@@ -219,16 +216,6 @@ def _name_key(key: object) -> str:
 def place_of_key(keys: Iterable[object]) -> Callable[[int], str]:
     """Name the n-th value of a mapping by its key."""
     return lambda index: _name_key(list(keys)[index])
-
-
-def place_of_pair(keys: Iterable[object]) -> Callable[[int], str]:
-    """Name the n-th item of ``[key, value, key, value, ...]``."""
-
-    def place(index: int) -> str:
-        which, is_value = divmod(index, 2)
-        return _name_key(list(keys)[which]) if is_value else f".keys()[{which}]"
-
-    return place
 
 
 def place_of_attribute(names: Sequence[str]) -> Callable[[int], str]:
@@ -333,15 +320,12 @@ def _comparing(key: Any) -> int:
     return 1 if kind in KEYS else 8 + (len(str(key)) >> 6 if kind is decimal.Decimal else 0)
 
 
-class Mark:
-    """A mark as read: what to do with the rest of its array."""
+class Mark(NamedTuple):
+    """A mark as read: what to do with the rest of its array, and what that takes."""
 
-    __slots__ = ("read", "tag", "work")
-
-    def __init__(self, tag: Tag, read: ReadRule) -> None:
-        self.tag = tag
-        self.read = read
-        self.work = tag.work
+    tag: Tag
+    work: int
+    read: ReadRule
 
 
 class BigInt:
