@@ -24,7 +24,7 @@ from fed.serde.builtin import expect
 from fed.serde.contract import DecodeError
 from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head
 
-__all__ = ["READ_RULES", "read_numpy", "rule_for", "sends_own_memory"]
+__all__ = ["READ_RULES", "rule_for", "sends_own_memory"]
 
 _MAX_DTYPE_DEPTH: Final = 16
 """How deep structured dtypes may nest; numpy's own functions for them recurse in C."""
@@ -311,15 +311,3 @@ def rule_for(cls: type) -> WriteRule | None:
     if issubclass(cls, np.ndarray):
         raise Refused(cls, "a subclass of ndarray; convert it with numpy.asarray(...)")
     return None
-
-
-def read_numpy(reader: Reader, tree: Any, room: int, kind: str) -> Any:
-    """Read a tree that must be a one-dimensional array of one kind of dtype, for those who build on arrays.
-
-    Raises:
-        DecodeError: It is something else.
-    """
-    value = reader.read(tree, room)
-    if type(value) is not np.ndarray or value.ndim != 1 or value.dtype.kind not in kind:
-        raise DecodeError("something else stands where an array should")
-    return value

@@ -32,7 +32,19 @@ _DICTIONARY_BATCH: Final = 2
 _RECORD_BATCH: Final = 3
 
 
-def _write(writer: Writer, value: Any, kind: str, table: Any) -> Any:
+def _as_table(value: Any) -> tuple[str, Any]:
+    """The kind of an Arrow object on the wire, and it as a table or a batch."""
+    if isinstance(value, pa.Table):
+        return "table", value
+    if isinstance(value, pa.RecordBatch):
+        return "batch", value
+    if isinstance(value, pa.ChunkedArray):
+        return "chunked", pa.Table.from_arrays([value], names=["values"])
+    return "array", pa.RecordBatch.from_arrays([value], names=["values"])
+
+
+def _write(writer: Writer, value: Any, room: int) -> Any:
+    kind, table = _as_table(value)
     if _EXTENSION in table.schema.serialize().to_pybytes():
         raise Refused(type(value), "it has an extension type; cast it to its storage type")
     if any(map(_is_view, _types(field.type for field in table.schema))):
@@ -67,14 +79,12 @@ _VIEW_TESTS: Final = ("is_string_view", "is_binary_view", "is_list_view", "is_la
 
 def _compact(table: Any) -> Any:
     """The same without memory that its values do not need."""
-    columns: list[Any]
+    if not table.num_columns:
+        return table
     if isinstance(table, pa.RecordBatch):
-        columns = [_compact_array(column) for column in table.columns]
-        return pa.RecordBatch.from_arrays(columns, schema=table.schema) if columns else table
-    columns = [
-        pa.chunked_array([_compact_array(chunk) for chunk in column.chunks], column.type) for column in table.columns
-    ]
-    return pa.Table.from_arrays(columns, schema=table.schema) if columns else table
+        return pa.RecordBatch.from_arrays(list(map(_compact_array, table.columns)), schema=table.schema)
+    columns = [pa.chunked_array(list(map(_compact_array, column.chunks)), column.type) for column in table.columns]
+    return pa.Table.from_arrays(columns, schema=table.schema)
 
 
 def _compact_array(array: Any) -> Any:
@@ -107,22 +117,6 @@ def _is_exact(array: Any) -> bool:
     return False
 
 
-def _write_table(writer: Writer, value: Any, room: int) -> Any:
-    return _write(writer, value, "table", value)
-
-
-def _write_batch(writer: Writer, value: Any, room: int) -> Any:
-    return _write(writer, value, "batch", value)
-
-
-def _write_array(writer: Writer, value: Any, room: int) -> Any:
-    return _write(writer, value, "array", pa.RecordBatch.from_arrays([value], names=["values"]))
-
-
-def _write_chunked(writer: Writer, value: Any, room: int) -> Any:
-    return _write(writer, value, "chunked", pa.Table.from_arrays([value], names=["values"]))
-
-
 def _read(reader: Reader, args: list[Any], room: int) -> Any:
     kind = args[0] if len(args) == 1 else None
     if kind not in ("table", "batch", "array", "chunked"):
@@ -135,7 +129,9 @@ def _read(reader: Reader, args: list[Any], room: int) -> Any:
     if source.tell() != len(buffer):
         raise DecodeError("an Arrow stream is followed by something else")
     with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
-        _check_zones(stream.schema)
+        # What makes Python's times of a column looks its zone up.
+        if not all(map(_is_zone, _zones(stream.schema))):
+            raise DecodeError("a time zone is not known here")
         table = stream.read_all()
     # Offsets and lengths inside the buffers come from the peer, and Arrow's own functions trust them.
     table.validate(full=True)
@@ -146,12 +142,6 @@ def _read(reader: Reader, args: list[Any], room: int) -> Any:
     batches = table.to_batches()
     batch = _only(batches) if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
     return batch if kind == "batch" else _only(batch.columns)
-
-
-def _check_zones(schema: Any) -> None:
-    """Refuse names of zones that are none: what makes Python's times of a column looks them up."""
-    if not all(map(_is_zone, _zones(schema))):
-        raise DecodeError("a time zone is not known here")
 
 
 def _zones(schema: Any) -> list[str]:
@@ -229,11 +219,6 @@ READ_RULES: Final[dict[Tag, ReadRule]] = {Tag.ARROW: _read}
 
 def rule_for(cls: type) -> WriteRule | None:
     """How to write the instances of a class, None if it is not pyarrow's."""
-    if cls is pa.Table:
-        return _write_table
-    if cls is pa.RecordBatch:
-        return _write_batch
-    if cls is pa.ChunkedArray:
-        return _write_chunked
     # There is one class of array for each type, and nobody but pyarrow can make one that is not of an extension type.
-    return _write_array if issubclass(cls, pa.Array) else None
+    known = cls in (pa.Table, pa.RecordBatch, pa.ChunkedArray) or issubclass(cls, pa.Array)
+    return _write if known else None

@@ -7,12 +7,14 @@ import collections
 import datetime
 import decimal
 import fractions
+import functools
+import operator
 import pathlib
 import sys
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fed.serde import zones
 from fed.serde.contract import DecodeError
@@ -27,8 +29,8 @@ from fed.serde.tree import (
     Writer,
     WriteRule,
     head,
+    place_of_attribute,
     place_of_key,
-    place_of_pair,
 )
 
 __all__ = ["LARGE_BYTES", "READ_RULES", "WRITE_RULES", "expect"]
@@ -41,13 +43,19 @@ _LONG_FLOATS: Final = 1024
 """A list of at least this many floats and nothing else is a buffer of doubles: converting them in one call makes up
 for the pass that found out that they are all floats."""
 
-
 _INT_MIN: Final = -(1 << 63)
 _INT_MAX: Final = (1 << 64) - 1
 """The ints that msgpack has a form for, and that may be keys of its maps."""
 
 _MAX_FRACTION_BITS: Final = 1 << 13
 """Of either part of a fraction: to find out whether they have a common factor takes the square of the time."""
+
+
+class _Rule(NamedTuple):
+    tag: Tag
+    cls: type
+    write: WriteRule
+    read: ReadRule
 
 
 def expect(args: list[Any], *kinds: type | tuple[type, ...]) -> list[Any]:
@@ -89,19 +97,19 @@ def _read_floats(reader: Reader, args: list[Any], room: int) -> list[float]:
     return doubles.tolist()
 
 
-def _sequence(tag: Tag, make: Callable[[list[Any]], Any]) -> tuple[WriteRule, ReadRule]:
+def _sequence(tag: Tag, cls: Any) -> _Rule:
     mark = head(tag)
 
     def write(writer: Writer, value: Any, room: int) -> Any:
         return writer.array([mark, *writer.items(value, value, room)])
 
     def read(reader: Reader, args: list[Any], room: int) -> Any:
-        return make(reader.items(args, room))
+        return cls(reader.items(args, room))
 
-    return write, read
+    return _Rule(tag, cls, write, read)
 
 
-def _set(tag: Tag, make: Callable[[list[Any]], Any]) -> tuple[WriteRule, ReadRule]:
+def _set(tag: Tag, cls: Any) -> _Rule:
     mark = head(tag)
 
     def write(writer: Writer, value: Any, room: int) -> Any:
@@ -110,12 +118,12 @@ def _set(tag: Tag, make: Callable[[list[Any]], Any]) -> tuple[WriteRule, ReadRul
     def read(reader: Reader, args: list[Any], room: int) -> Any:
         items = reader.items(args, room)
         reader.check_keys(items)
-        value = make(items)
+        value = cls(items)
         if len(value) != len(items):
             raise DecodeError("a set has an item twice")
         return value
 
-    return write, read
+    return _Rule(tag, cls, write, read)
 
 
 def _place_in_set(index: int) -> str:
@@ -138,53 +146,54 @@ def _has_big_int(keys: Iterable[Any]) -> bool:
     return min(ints) < _INT_MIN or max(ints) > _INT_MAX
 
 
+def _place_of_pair(keys: Iterable[object]) -> Callable[[int], str]:
+    """Name the n-th item of ``[key, value, key, value, ...]``."""
+    place_of_value = place_of_key(keys)
+
+    def place(index: int) -> str:
+        which, is_value = divmod(index, 2)
+        return place_of_value(which) if is_value else f".keys()[{which}]"
+
+    return place
+
+
 def _write_pairs(writer: Writer, value: Mapping[Any, Any], room: int) -> list[Any]:
     pairs = [part for pair in value.items() for part in pair]
-    return writer.items(value, pairs, room, place_of_pair(value))
+    return writer.items(value, pairs, room, _place_of_pair(value))
 
 
-def _read_pairs(reader: Reader, args: list[Any], room: int) -> list[tuple[Any, Any]]:
+def _read_pairs(reader: Reader, args: list[Any], room: int, make: Callable[[Iterable[tuple[Any, Any]]], Any]) -> Any:
     if len(args) % 2:
         raise DecodeError("a mapping has a key without a value")
     parts = reader.items(args, room)
-    reader.check_keys(parts[::2])
-    return list(zip(parts[::2], parts[1::2], strict=True))
+    keys = parts[::2]
+    reader.check_keys(keys)
+    value = make(zip(keys, parts[1::2], strict=True))
+    if len(value) != len(keys):
+        raise DecodeError("a mapping has a key twice")
+    return value
 
 
-def _mapping(tag: Tag, make: Callable[[list[tuple[Any, Any]]], Any]) -> tuple[WriteRule, ReadRule]:
+def _mapping(tag: Tag, cls: Any, make: Callable[[Iterable[tuple[Any, Any]]], Any] | None = None) -> _Rule:
     mark = head(tag)
+    make = make or cls
 
     def write(writer: Writer, value: Any, room: int) -> Any:
         return writer.array([mark, *_write_pairs(writer, value, room)])
 
     def read(reader: Reader, args: list[Any], room: int) -> Any:
-        pairs = _read_pairs(reader, args, room)
-        value = make(pairs)
-        if len(value) != len(pairs):
-            raise DecodeError("a mapping has a key twice")
-        return value
+        return _read_pairs(reader, args, room, make)
 
-    return write, read
+    return _Rule(tag, cls, write, read)
 
 
-def _make_counter(pairs: list[tuple[Any, Any]]) -> collections.Counter[Any]:
+def _make_counter(pairs: Iterable[tuple[Any, Any]]) -> collections.Counter[Any]:
     # Given pairs, Counter would count them.
     return collections.Counter(dict(pairs))
 
 
-_FACTORIES: Final[dict[Any, str | None]] = {
-    None: None,
-    bool: "bool",
-    bytes: "bytes",
-    dict: "dict",
-    float: "float",
-    int: "int",
-    list: "list",
-    set: "set",
-    str: "str",
-    tuple: "tuple",
-}
-_FACTORIES_BY_NAME: Final = {name: factory for factory, name in _FACTORIES.items()}
+_FACTORIES: Final = frozenset({bool, bytes, dict, float, int, list, set, str, tuple})
+_FACTORIES_BY_NAME: Final[dict[str | None, Any]] = {None: None, **{cls.__name__: cls for cls in _FACTORIES}}
 
 
 def _write_default_dict(writer: Writer, value: collections.defaultdict[Any, Any], room: int) -> Any:
@@ -192,17 +201,14 @@ def _write_default_dict(writer: Writer, value: collections.defaultdict[Any, Any]
     # A dict finds equal keys, and a factory may be an object that claims to equal anything.
     if factory is not None and (type(factory) is not type or factory not in _FACTORIES):
         raise Refused(type(value), "its default_factory is code; convert it with dict(...)")
-    return writer.array([_DEFAULT_DICT, _FACTORIES[factory], *_write_pairs(writer, value, room)])
+    name = None if factory is None else factory.__name__
+    return writer.array([_DEFAULT_DICT, name, *_write_pairs(writer, value, room)])
 
 
-def _read_default_dict(reader: Reader, args: list[Any], room: int) -> collections.defaultdict[Any, Any]:
+def _read_default_dict(reader: Reader, args: list[Any], room: int) -> Any:
     if not args or type(args[0]) not in (str, type(None)) or args[0] not in _FACTORIES_BY_NAME:
         raise DecodeError("a defaultdict has an unknown default_factory")
-    pairs = _read_pairs(reader, args[1:], room)
-    value = collections.defaultdict(_FACTORIES_BY_NAME[args[0]], pairs)
-    if len(value) != len(pairs):
-        raise DecodeError("a mapping has a key twice")
-    return value
+    return _read_pairs(reader, args[1:], room, functools.partial(collections.defaultdict, _FACTORIES_BY_NAME[args[0]]))
 
 
 def _write_deque(writer: Writer, value: collections.deque[Any], room: int) -> Any:
@@ -247,39 +253,46 @@ def _read_bytearray(reader: Reader, args: list[Any], room: int) -> bytearray:
 # Numbers
 
 
-def _write_complex(writer: Writer, value: complex, room: int) -> Any:
-    return [_COMPLEX, value.real, value.imag]
+def _of_one_part(tag: Tag, cls: type, kind: type, take: Callable[[Any], Any], make: Callable[[Any], Any]) -> _Rule:
+    """The rule for what is made of one part that stands for itself."""
+    mark = head(tag)
+
+    def write(writer: Writer, value: Any, room: int) -> Any:
+        return [mark, take(value)]
+
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        return make(expect(args, kind)[0])
+
+    return _Rule(tag, cls, write, read)
 
 
-def _read_complex(reader: Reader, args: list[Any], room: int) -> complex:
-    return complex(*expect(args, float, float))
+def _of_attributes(tag: Tag, cls: type, **kinds: type) -> _Rule:
+    """The rule for what is made of its attributes, each of which stands for itself."""
+    mark = head(tag)
+    take = operator.attrgetter(*kinds)
+    types = tuple(kinds.values())
+
+    def write(writer: Writer, value: Any, room: int) -> Any:
+        return [mark, *take(value)]
+
+    def read(reader: Reader, args: list[Any], room: int) -> Any:
+        return cls(*expect(args, *types))
+
+    return _Rule(tag, cls, write, read)
 
 
-def _write_range(writer: Writer, value: range, room: int) -> Any:
-    return [_RANGE, value.start, value.stop, value.step]
-
-
-def _read_range(reader: Reader, args: list[Any], room: int) -> range:
-    return range(*expect(args, int, int, int))
+_place_in_slice: Final = place_of_attribute(("start", "stop", "step"))
 
 
 def _write_slice(writer: Writer, value: slice, room: int) -> Any:
     parts = [value.start, value.stop, value.step]
-    return [_SLICE, *writer.items(value, parts, room, lambda index: (".start", ".stop", ".step")[index])]
+    return [_SLICE, *writer.items(value, parts, room, _place_in_slice)]
 
 
 def _read_slice(reader: Reader, args: list[Any], room: int) -> slice:
     if len(args) != 3:
         raise DecodeError("a slice has not three parts")
     return slice(*reader.items(args, room))
-
-
-def _write_decimal(writer: Writer, value: decimal.Decimal, room: int) -> Any:
-    return [_DECIMAL, str(value)]
-
-
-def _read_decimal(reader: Reader, args: list[Any], room: int) -> decimal.Decimal:
-    return decimal.Decimal(*expect(args, str))
 
 
 def _write_fraction(writer: Writer, value: fractions.Fraction, room: int) -> Any:
@@ -298,15 +311,9 @@ def _read_fraction(reader: Reader, args: list[Any], room: int) -> fractions.Frac
     return fractions.Fraction(*parts)
 
 
-def _write_uuid(writer: Writer, value: uuid.UUID, room: int) -> Any:
-    return [_UUID, value.bytes]
-
-
-def _read_uuid(reader: Reader, args: list[Any], room: int) -> uuid.UUID:
-    return uuid.UUID(bytes=expect(args, bytes)[0])
-
-
 # Times
+
+_clock: Final = operator.attrgetter("hour", "minute", "second", "microsecond", "fold")
 
 
 def _write_tzinfo(writer: Writer, value: datetime.tzinfo | None, room: int) -> Any:
@@ -325,9 +332,7 @@ def _read_tzinfo(reader: Reader, tree: Any, room: int) -> datetime.tzinfo | None
 
 
 def _write_datetime(writer: Writer, value: datetime.datetime, room: int) -> Any:
-    day = value.toordinal()
-    clock = (value.hour, value.minute, value.second, value.microsecond, value.fold)
-    return [_DATETIME, day, *clock, _write_tzinfo(writer, value.tzinfo, room)]
+    return [_DATETIME, value.toordinal(), *_clock(value), _write_tzinfo(writer, value.tzinfo, room)]
 
 
 def _read_datetime(reader: Reader, args: list[Any], room: int) -> datetime.datetime:
@@ -337,31 +342,14 @@ def _read_datetime(reader: Reader, args: list[Any], room: int) -> datetime.datet
     return datetime.datetime.combine(datetime.date.fromordinal(day), clock)
 
 
-def _write_date(writer: Writer, value: datetime.date, room: int) -> Any:
-    return [_DATE, value.toordinal()]
-
-
-def _read_date(reader: Reader, args: list[Any], room: int) -> datetime.date:
-    return datetime.date.fromordinal(*expect(args, int))
-
-
 def _write_time(writer: Writer, value: datetime.time, room: int) -> Any:
-    clock = (value.hour, value.minute, value.second, value.microsecond, value.fold)
-    return [_TIME, *clock, _write_tzinfo(writer, value.tzinfo, room)]
+    return [_TIME, *_clock(value), _write_tzinfo(writer, value.tzinfo, room)]
 
 
 def _read_time(reader: Reader, args: list[Any], room: int) -> datetime.time:
     zone = _read_tzinfo(reader, args.pop() if args else None, room)
     hour, minute, second, microsecond, fold = expect(args, int, int, int, int, int)
     return datetime.time(hour, minute, second, microsecond, zone, fold=fold)
-
-
-def _write_timedelta(writer: Writer, value: datetime.timedelta, room: int) -> Any:
-    return [_TIMEDELTA, value.days, value.seconds, value.microseconds]
-
-
-def _read_timedelta(reader: Reader, args: list[Any], room: int) -> datetime.timedelta:
-    return datetime.timedelta(*expect(args, int, int, int))
 
 
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
@@ -417,80 +405,45 @@ _DICT: Final = head(Tag.DICT)
 _BYTES: Final = head(Tag.BYTES)
 _BYTEARRAY: Final = head(Tag.BYTEARRAY)
 _FLOATS: Final = head(Tag.FLOATS)
-_COMPLEX: Final = head(Tag.COMPLEX)
-_RANGE: Final = head(Tag.RANGE)
 _SLICE: Final = head(Tag.SLICE)
-_DECIMAL: Final = head(Tag.DECIMAL)
 _FRACTION: Final = head(Tag.FRACTION)
-_UUID: Final = head(Tag.UUID)
 _DATETIME: Final = head(Tag.DATETIME)
-_DATE: Final = head(Tag.DATE)
 _TIME: Final = head(Tag.TIME)
-_TIMEDELTA: Final = head(Tag.TIMEDELTA)
 _TIMEZONE: Final = head(Tag.TIMEZONE)
 _ZONEINFO: Final = head(Tag.ZONEINFO)
 _PATH: Final = head(Tag.PATH)
 _DEFAULT_DICT: Final = head(Tag.DEFAULT_DICT)
 _DEQUE: Final = head(Tag.DEQUE)
 
-_write_tuple, _read_tuple = _sequence(Tag.TUPLE, tuple)
-_write_set, _read_set = _set(Tag.SET, set)
-_write_frozenset, _read_frozenset = _set(Tag.FROZENSET, frozenset)
-_, _read_dict = _mapping(Tag.DICT, dict)
-_write_ordered, _read_ordered = _mapping(Tag.ORDERED_DICT, collections.OrderedDict)
-_write_counter, _read_counter = _mapping(Tag.COUNTER, _make_counter)
+_RULES: Final = (
+    _sequence(Tag.TUPLE, tuple),
+    _mapping(Tag.DICT, dict)._replace(write=_write_dict),
+    _set(Tag.SET, set),
+    _set(Tag.FROZENSET, frozenset),
+    _Rule(Tag.BYTES, bytes, _write_bytes, _read_bytes),
+    _Rule(Tag.BYTEARRAY, bytearray, _write_bytearray, _read_bytearray),
+    _Rule(Tag.FLOATS, list, _write_list, _read_floats),
+    _of_attributes(Tag.COMPLEX, complex, real=float, imag=float),
+    _of_attributes(Tag.RANGE, range, start=int, stop=int, step=int),
+    _Rule(Tag.SLICE, slice, _write_slice, _read_slice),
+    _of_one_part(Tag.DECIMAL, decimal.Decimal, str, str, decimal.Decimal),
+    _Rule(Tag.FRACTION, fractions.Fraction, _write_fraction, _read_fraction),
+    _of_one_part(Tag.UUID, uuid.UUID, bytes, operator.attrgetter("bytes"), lambda data: uuid.UUID(bytes=data)),
+    _Rule(Tag.DATETIME, datetime.datetime, _write_datetime, _read_datetime),
+    _of_one_part(Tag.DATE, datetime.date, int, datetime.date.toordinal, datetime.date.fromordinal),
+    _Rule(Tag.TIME, datetime.time, _write_time, _read_time),
+    _of_attributes(Tag.TIMEDELTA, datetime.timedelta, days=int, seconds=int, microseconds=int),
+    _Rule(Tag.TIMEZONE, datetime.timezone, _write_timezone, _read_timezone),
+    _Rule(Tag.ZONEINFO, zoneinfo.ZoneInfo, _write_zoneinfo, _read_zoneinfo),
+    *(_Rule(Tag.PATH, cls, _write_path, _read_path) for cls in _PATHS),
+    _mapping(Tag.ORDERED_DICT, collections.OrderedDict),
+    _Rule(Tag.DEFAULT_DICT, collections.defaultdict, _write_default_dict, _read_default_dict),
+    _mapping(Tag.COUNTER, collections.Counter, _make_counter),
+    _Rule(Tag.DEQUE, collections.deque, _write_deque, _read_deque),
+)
 
-WRITE_RULES: Final[dict[type, WriteRule]] = {
-    list: _write_list,
-    tuple: _write_tuple,
-    dict: _write_dict,
-    set: _write_set,
-    frozenset: _write_frozenset,
-    collections.OrderedDict: _write_ordered,
-    collections.defaultdict: _write_default_dict,
-    collections.Counter: _write_counter,
-    collections.deque: _write_deque,
-    bytes: _write_bytes,
-    bytearray: _write_bytearray,
-    complex: _write_complex,
-    range: _write_range,
-    slice: _write_slice,
-    decimal.Decimal: _write_decimal,
-    fractions.Fraction: _write_fraction,
-    uuid.UUID: _write_uuid,
-    datetime.datetime: _write_datetime,
-    datetime.date: _write_date,
-    datetime.time: _write_time,
-    datetime.timedelta: _write_timedelta,
-    datetime.timezone: _write_timezone,
-    zoneinfo.ZoneInfo: _write_zoneinfo,
-    **dict.fromkeys(_PATHS, _write_path),
-}
+WRITE_RULES: Final[dict[type, WriteRule]] = {rule.cls: rule.write for rule in _RULES}
 """By exact type: a subclass is another type, and must not quietly become its base on the way."""
 
-READ_RULES: Final[dict[Tag, ReadRule]] = {
-    Tag.TUPLE: _read_tuple,
-    Tag.DICT: _read_dict,
-    Tag.SET: _read_set,
-    Tag.FROZENSET: _read_frozenset,
-    Tag.ORDERED_DICT: _read_ordered,
-    Tag.DEFAULT_DICT: _read_default_dict,
-    Tag.COUNTER: _read_counter,
-    Tag.DEQUE: _read_deque,
-    Tag.BYTES: _read_bytes,
-    Tag.BYTEARRAY: _read_bytearray,
-    Tag.FLOATS: _read_floats,
-    Tag.COMPLEX: _read_complex,
-    Tag.RANGE: _read_range,
-    Tag.SLICE: _read_slice,
-    Tag.DECIMAL: _read_decimal,
-    Tag.FRACTION: _read_fraction,
-    Tag.UUID: _read_uuid,
-    Tag.DATETIME: _read_datetime,
-    Tag.DATE: _read_date,
-    Tag.TIME: _read_time,
-    Tag.TIMEDELTA: _read_timedelta,
-    Tag.TIMEZONE: _read_timezone,
-    Tag.ZONEINFO: _read_zoneinfo,
-    Tag.PATH: _read_path,
-}
+READ_RULES: Final[dict[Tag, ReadRule]] = {rule.tag: rule.read for rule in _RULES}
+"""What follows the marks of these types."""

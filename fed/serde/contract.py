@@ -58,11 +58,6 @@ class Encoded(NamedTuple):
 class Codec(Protocol):
     """Value to bytes and back. Stateless and safe to call from any thread."""
 
-    @property
-    def name(self) -> str:
-        """Name by which both parties agree on it."""
-        ...
-
     def encode(self, value: Any) -> Encoded:
         """Describe a value in a header and buffers.
 

@@ -23,17 +23,16 @@ What does not:
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgpack
 
-from fed.serde import builtin
+from fed.serde import builtin, declared
 from fed.serde.contract import DecodeError, Encoded, EncodeError
-from fed.serde.declared import READ_RULES as DECLARED_READ_RULES
-from fed.serde.declared import declare, is_declarable
-from fed.serde.encode_cost import is_small
 from fed.serde.tree import (
     BYTES_PER_WORK,
     MAX_ARRAY,
@@ -48,9 +47,10 @@ from fed.serde.tree import (
     Tag,
     Writer,
     WriteRule,
+    read_pieces,
 )
 
-__all__ = ["DataCodec", "is_small"]
+__all__ = ["DataCodec"]
 
 UNCOUNTED_BYTES: Final = 1 << 18
 """Up to here a header is unpacked without a count of its containers."""
@@ -74,14 +74,9 @@ class DataCodec:
     """
 
     def __init__(self, types: Sequence[type] = ()) -> None:
-        declared = declare(types)
-        self._rules: dict[type, WriteRule] = {**builtin.WRITE_RULES, **declared.write}
-        self._declared = declared.read
-
-    @property
-    def name(self) -> str:
-        """Name by which both parties agree on it."""
-        return "data"
+        rules = declared.declare(types)
+        self._rules: dict[type, WriteRule] = {**builtin.WRITE_RULES, **rules.write}
+        self._declared = rules.read
 
     def encode(self, value: Any) -> Encoded:
         """Describe a value in a header and buffers.
@@ -126,7 +121,7 @@ class DataCodec:
         # A byte is one container at most: few of them are not worth a call for each.
         counted: dict[str, Any] = {}
         if len(header) > UNCOUNTED_BYTES:
-            counted = {"list_hook": reader.count_list, "object_hook": reader.count_map}
+            counted = {"list_hook": reader.count, "object_hook": reader.count}
         try:
             value = reader.read(
                 msgpack.unpackb(
@@ -154,10 +149,10 @@ class DataCodec:
         Raises:
             Refused: There is none.
         """
-        for package, load in _FOREIGN.items():
+        for package in _PACKAGES:
             # An instance of a package's class can only exist once the package is imported, so encoding imports none.
             if sys.modules.get(package) is not None:
-                rule: WriteRule | None = load().rule_for(kind)
+                rule: WriteRule | None = _rules_of(package).rule_for(kind)
                 if rule is not None:
                     # Two threads may both get here, and write the same.
                     self._rules[kind] = rule
@@ -192,7 +187,7 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def _way_out(kind: type) -> str:
-    if is_declarable(kind):
+    if declared.is_declarable(kind):
         return f"declare the class in every party with fed.init(types=[{kind.__name__}])"
     for base in _BUILTIN_BASES:
         if issubclass(kind, base):
@@ -203,60 +198,36 @@ def _way_out(kind: type) -> str:
     )
 
 
-# Packages that may be missing. The imports are literal, so that no bytes choose what is imported.
-
-
-def _numpy() -> Any:
-    from fed.serde import arrays
-
-    return arrays
-
-
-def _pandas() -> Any:
-    from fed.serde import frames
-
-    return frames
-
-
-def _pyarrow() -> Any:
-    from fed.serde import arrow
-
-    return arrow
-
-
-def _torch() -> Any:
-    from fed.serde import tensors
-
-    return tensors
-
-
-_FOREIGN: Final[dict[str, Callable[[], Any]]] = {
-    "numpy": _numpy,
-    "pandas": _pandas,
-    "pyarrow": _pyarrow,
-    "torch": _torch,
-}
-
-_FOREIGN_TAGS: Final[dict[str, tuple[Tag, ...]]] = {
-    "numpy": (Tag.NUMPY_ARRAY, Tag.NUMPY_SCALAR),
+_PACKAGES: Final[dict[str, tuple[str, tuple[Tag, ...]]]] = {
+    "numpy": ("arrays", (Tag.NUMPY_ARRAY, Tag.NUMPY_SCALAR)),
     "pandas": (
-        Tag.PANDAS_SERIES,
-        Tag.PANDAS_FRAME,
-        Tag.PANDAS_INDEX,
-        Tag.PANDAS_ARRAY,
-        Tag.PANDAS_TIMESTAMP,
-        Tag.PANDAS_TIMEDELTA,
-        Tag.PANDAS_MISSING,
+        "tables",
+        (
+            Tag.PANDAS_SERIES,
+            Tag.PANDAS_FRAME,
+            Tag.PANDAS_INDEX,
+            Tag.PANDAS_ARRAY,
+            Tag.PANDAS_TIMESTAMP,
+            Tag.PANDAS_TIMEDELTA,
+            Tag.PANDAS_MISSING,
+        ),
     ),
-    "pyarrow": (Tag.ARROW,),
-    "torch": (Tag.TORCH_TENSOR,),
+    "pyarrow": ("arrow", (Tag.ARROW,)),
+    "torch": ("tensors", (Tag.TORCH_TENSOR,)),
 }
+"""Packages that may be missing, each with the module here that imports it and the tags that it reads."""
 
 
-def _foreign(package: str, tag: Tag) -> ReadRule:
+@functools.cache
+def _rules_of(package: str) -> Any:
+    """The module for a package of the table: what bytes can choose is a tag, and so one of these."""
+    return importlib.import_module(f"fed.serde.{_PACKAGES[package][0]}")
+
+
+def _read_by(package: str, tag: Tag) -> ReadRule:
     def read(reader: Reader, args: list[Any], room: int) -> Any:
         try:
-            rules = _FOREIGN[package]().READ_RULES
+            rules = _rules_of(package).READ_RULES
         except ImportError as error:
             raise DecodeError(f"the value holds a {package} object, and {package} is not installed here") from error
         return rules[tag](reader, args, room)
@@ -265,12 +236,11 @@ def _foreign(package: str, tag: Tag) -> ReadRule:
 
 
 _MARKS: Final[dict[int, Mark]] = {
-    tag: Mark(tag, rule)
+    tag: Mark(tag, tag.work, rule)
     for tag, rule in {
+        Tag.PIECES: read_pieces,
         **builtin.READ_RULES,
-        **DECLARED_READ_RULES,
-        **{tag: _foreign(package, tag) for package, tags in _FOREIGN_TAGS.items() for tag in tags},
-        # Undone by the reader itself, before any rule.
-        Tag.PIECES: lambda reader, args, room: reader.read(None, room),
+        **declared.READ_RULES,
+        **{tag: _read_by(package, tag) for package, (_, tags) in _PACKAGES.items() for tag in tags},
     }.items()
 }

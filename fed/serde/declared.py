@@ -16,7 +16,7 @@ from fed.serde.builtin import expect
 from fed.serde.contract import DecodeError
 from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head, place_of_attribute
 
-__all__ = ["Declared", "declare", "is_declarable", "qualified_name"]
+__all__ = ["Declared", "declare", "is_declarable"]
 
 
 class Declared(NamedTuple):
@@ -31,14 +31,13 @@ class Declared(NamedTuple):
     read: dict[tuple[Tag, str], ReadRule]
 
 
-def qualified_name(cls: type) -> str:
-    """The name by which both parties know a class."""
+def _name_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def is_declarable(cls: type) -> bool:
     """Whether a class is of a kind that can be declared."""
-    return issubclass(cls, enum.Enum) or dataclasses.is_dataclass(cls) or _is_namedtuple(cls)
+    return _kind_of(cls) is not None
 
 
 def declare(types: Sequence[type]) -> Declared:
@@ -62,27 +61,28 @@ def declare(types: Sequence[type]) -> Declared:
     for index, cls in enumerate(types):
         if not isinstance(cls, type):
             raise TypeError(f"types[{index}] is not a class but {type(cls).__qualname__}: {cls!r}")
-        name = qualified_name(cls)
+        name = _name_of(cls)
         if name in names:
             raise ValueError(f"types[{index}]: another class in types is also named {name}")
         names.add(name)
-        rule: _Enum | _Dataclass | _NamedTuple
-        if issubclass(cls, enum.Enum):
-            rule = _Enum(cls)
-        elif dataclasses.is_dataclass(cls):
-            rule = _Dataclass(cls)
-        elif _is_namedtuple(cls):
-            rule = _NamedTuple(cls)
-        else:
+        kind = _kind_of(cls)
+        if kind is None:
             raise TypeError(f"types[{index}]: {name} is not a dataclass, an Enum class or a namedtuple")
+        rule = kind(cls)
         write[cls] = rule.write
         read[rule.tag, name] = rule.read
     return Declared(write, read)
 
 
-def _is_namedtuple(cls: type) -> bool:
+def _kind_of(cls: type) -> type[_Enum | _Dataclass | _NamedTuple] | None:
+    if issubclass(cls, enum.Enum):
+        return _Enum
+    if dataclasses.is_dataclass(cls):
+        return _Dataclass
     fields = getattr(cls, "_fields", None)
-    return issubclass(cls, tuple) and type(fields) is tuple and all(type(field) is str for field in fields)
+    if issubclass(cls, tuple) and type(fields) is tuple and all(type(field) is str for field in fields):
+        return _NamedTuple
+    return None
 
 
 class _Enum:
@@ -90,14 +90,11 @@ class _Enum:
 
     def __init__(self, cls: type[enum.Enum]) -> None:
         self._cls: Any = cls
-        self._name = qualified_name(cls)
+        self._name = _name_of(cls)
         self._is_flag = issubclass(cls, enum.Flag)
         # A flag may keep bits that it has no name for, and takes the square of their number to look at them.
-        self._bits = (
-            max([64, *(member.value.bit_length() for member in cls.__members__.values())])
-            if issubclass(cls, enum.Flag)
-            else 0
-        )
+        values = [member.value for member in cls.__members__.values()] if issubclass(cls, enum.Flag) else []
+        self._bits = max([64, *(value.bit_length() for value in values)])
 
     def write(self, writer: Writer, value: enum.Enum, room: int) -> Any:
         # A combination of flags has no name of its own in every Python. Any other member crosses by name, because
@@ -141,19 +138,31 @@ def _cached(cls: type) -> frozenset[str]:
     )
 
 
-class _Dataclass:
+class _Record:
+    """What dataclasses and namedtuples have in common: a name, and fields in an order."""
+
+    def __init__(self, cls: type, fields: tuple[str, ...]) -> None:
+        self._cls: Any = cls
+        self._name = _name_of(cls)
+        self._fields = fields
+        self._layout = ",".join(fields)
+        self._place = place_of_attribute(fields)
+
+    def _read_fields(self, reader: Reader, args: list[Any], room: int) -> list[Any]:
+        if not args or args[0] != self._layout or len(args) != len(self._fields) + 1:
+            raise DecodeError(f"{self._name} has other fields in the party that sent it")
+        return reader.items(args[1:], room)
+
+
+class _Dataclass(_Record):
     tag = Tag.DATACLASS
 
-    def __init__(self, cls: type) -> None:
-        self._cls = cls
-        self._name = qualified_name(cls)
+    def __init__(self, cls: Any) -> None:
+        super().__init__(cls, tuple(field.name for field in dataclasses.fields(cls)))
         try:
             object.__new__(cls)
         except TypeError as error:
             raise TypeError(f"{self._name} cannot be rebuilt from its fields: {error}") from error
-        self._fields = tuple(field.name for field in dataclasses.fields(cls))
-        self._layout = ",".join(self._fields)
-        self._place = place_of_attribute(self._fields)
         self._hidden = sorted(_slots(cls) - {"__dict__", "__weakref__", *self._fields})
         self._known = frozenset(self._fields) | _cached(cls) | _IGNORED
 
@@ -169,7 +178,7 @@ class _Dataclass:
         return [_DATACLASS, self._name, self._layout, *writer.items(value, values, room, self._place)]
 
     def read(self, reader: Reader, args: list[Any], room: int) -> Any:
-        values = _fields(self._name, self._layout, len(self._fields), reader, args, room)
+        values = self._read_fields(reader, args, room)
         instance: Any = object.__new__(self._cls)
         for field, value in zip(self._fields, values, strict=True):
             # A frozen class refuses the plain assignment.
@@ -177,34 +186,23 @@ class _Dataclass:
         return instance
 
 
-class _NamedTuple:
+class _NamedTuple(_Record):
     tag = Tag.NAMED_TUPLE
 
     def __init__(self, cls: Any) -> None:
-        self._cls = cls
-        self._name = qualified_name(cls)
-        fields: tuple[str, ...] = cls._fields
-        self._layout = ",".join(fields)
-        self._count = len(fields)
-        self._place = place_of_attribute(fields)
+        super().__init__(cls, cls._fields)
 
     def write(self, writer: Writer, value: Any, room: int) -> Any:
         extra = getattr(value, "__dict__", None)
         if extra:
             raise Refused(self._cls, f"its attribute {min(extra)!r} is not a field and would be lost")
         values = list(tuple.__iter__(value))
-        if len(values) != self._count:
+        if len(values) != len(self._fields):
             raise Refused(self._cls, "it has another number of items than its class has fields")
         return [_NAMED_TUPLE, self._name, self._layout, *writer.items(value, values, room, self._place)]
 
     def read(self, reader: Reader, args: list[Any], room: int) -> Any:
-        return tuple.__new__(self._cls, _fields(self._name, self._layout, self._count, reader, args, room))
-
-
-def _fields(name: str, layout: str, count: int, reader: Reader, args: list[Any], room: int) -> list[Any]:
-    if not args or args[0] != layout or len(args) != count + 1:
-        raise DecodeError(f"{name} has other fields in the party that sent it")
-    return reader.items(args[1:], room)
+        return tuple.__new__(self._cls, self._read_fields(reader, args, room))
 
 
 def _read(tag: Tag) -> ReadRule:

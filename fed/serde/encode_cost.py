@@ -9,24 +9,26 @@ import sys
 import uuid
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["is_small"]
+__all__ = ["MAX_COPIED_BYTES", "MAX_ITEMS", "is_small"]
 
 
-def is_small(value: Any, max_leaves: int = 256, max_bytes: int = 65536) -> bool:
+MAX_ITEMS: Final = 256
+"""Most items, containers included, that a small value has."""
+
+MAX_COPIED_BYTES: Final = 1 << 16
+"""Most bytes of a small value that have to be copied. Bytes and arrays that go out as they lie count for nothing."""
+
+
+def is_small(value: Any) -> bool:
     """Whether encoding a value is quick enough to do on an event loop.
 
-    A guess for codec ``data``, on the safe side: False for what it does not know. It looks at no more than
-    ``max_leaves`` items and never at what an array holds, so it is itself bounded in time.
-
-    Args:
-        value: Anything.
-        max_leaves: Most items, containers included, that a small value has.
-        max_bytes: Most bytes that have to be copied. Bytes and arrays that go out as they lie count for nothing.
+    A guess for codec ``data``, on the safe side: False for what it does not know. It looks at no more than `MAX_ITEMS`
+    items and never at what an array holds, so it is itself bounded in time.
     """
-    leaves = max_leaves
-    room = max_bytes
+    leaves = MAX_ITEMS
+    room = MAX_COPIED_BYTES
     pending: list[Any] = [value]
     while pending:
         leaves -= 1

@@ -33,7 +33,7 @@ import decimal
 import enum
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
 
@@ -58,7 +58,7 @@ __all__ = [
     "head",
     "place_of_attribute",
     "place_of_key",
-    "place_of_pair",
+    "read_pieces",
 ]
 
 MAX_DEPTH: Final = 128
@@ -96,12 +96,25 @@ MAX_STEPS: Final = 12
 
 
 class Tag(enum.IntEnum):
-    """What follows a mark. The numbers are the wire format: never reuse one."""
+    """What follows a mark. The numbers are the wire format: never reuse one.
+
+    Attributes:
+        work: What it takes to rebuild one, beside what is in it: in time, or in memory where that counts for more.
+    """
+
+    work: int
+
+    def __new__(cls, number: int, work: int = 4) -> Tag:
+        """Make a member of its number and what it takes."""
+        tag = int.__new__(cls, number)
+        tag._value_ = number
+        tag.work = work
+        return tag
 
     BIG_INT = 0
-    PIECES = 1
-    TUPLE = 2
-    DICT = 3
+    PIECES = 1, 0
+    TUPLE = 2, 1
+    DICT = 3, 1
     SET = 4
     FROZENSET = 5
     BYTES = 6
@@ -120,49 +133,25 @@ class Tag(enum.IntEnum):
     TIMEZONE = 19
     ZONEINFO = 20
     PATH = 21
-    ORDERED_DICT = 22
+    ORDERED_DICT = 22, 8
     DEFAULT_DICT = 23
     COUNTER = 24
-    DEQUE = 25
+    # 760 bytes, even if it is empty.
+    DEQUE = 25, 16
     ENUM = 32
     DATACLASS = 33
     NAMED_TUPLE = 34
-    NUMPY_ARRAY = 48
-    NUMPY_SCALAR = 49
-    TORCH_TENSOR = 56
-    PANDAS_SERIES = 64
-    PANDAS_FRAME = 65
-    PANDAS_INDEX = 66
-    PANDAS_ARRAY = 67
-    PANDAS_TIMESTAMP = 68
-    PANDAS_TIMEDELTA = 69
+    NUMPY_ARRAY = 48, 10
+    NUMPY_SCALAR = 49, 10
+    TORCH_TENSOR = 56, 10
+    PANDAS_SERIES = 64, 100
+    PANDAS_FRAME = 65, 300
+    PANDAS_INDEX = 66, 100
+    PANDAS_ARRAY = 67, 100
+    PANDAS_TIMESTAMP = 68, 20
+    PANDAS_TIMEDELTA = 69, 10
     PANDAS_MISSING = 70
-    ARROW = 80
-
-    @property
-    def work(self) -> int:
-        """What it takes to rebuild one, beside what is in it: in time, or in memory where that counts for more."""
-        return _WORK.get(self, 4)
-
-
-_WORK: Final[dict[Tag, int]] = {
-    Tag.PIECES: 0,
-    Tag.TUPLE: 1,
-    Tag.DICT: 1,
-    # 760 bytes, even if it is empty.
-    Tag.DEQUE: 16,
-    Tag.ORDERED_DICT: 8,
-    Tag.NUMPY_ARRAY: 10,
-    Tag.NUMPY_SCALAR: 10,
-    Tag.TORCH_TENSOR: 10,
-    Tag.PANDAS_SERIES: 100,
-    Tag.PANDAS_FRAME: 300,
-    Tag.PANDAS_INDEX: 100,
-    Tag.PANDAS_ARRAY: 100,
-    Tag.PANDAS_TIMESTAMP: 20,
-    Tag.PANDAS_TIMEDELTA: 10,
-    Tag.ARROW: 100,
-}
+    ARROW = 80, 100
 
 
 WriteRule = Callable[["Writer", Any, int], Any]
@@ -200,20 +189,18 @@ class Refused(Exception):
     def error(self) -> EncodeError:
         """The error for the caller, with everything noted on the way."""
         # The containers of a path are alive all at once, so an address that comes twice is one container.
-        cyclic = len(set(self._containers)) < len(self._containers)
-        steps = self._steps[::-1]
-        if cyclic:
-            first = self._containers[::-1]
-            steps = steps[: first.index(first[0], 1)] if first.count(first[0]) > 1 else steps
+        steps, containers = self._steps[::-1], self._containers[::-1]
+        cyclic = len(set(containers)) < len(containers)
+        if cyclic and containers.count(containers[0]) > 1:
+            steps = steps[: containers.index(containers[0], 1)]
         if len(steps) > 2 * MAX_STEPS:
             steps = [*steps[:MAX_STEPS], "...", *steps[-MAX_STEPS:]]
         where = "".join(steps)
         kind = self._kind
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         why = "it contains itself; codec 'data' carries trees" if cyclic else self._why
-        return EncodeError(
-            f"cannot encode {name} at {where or 'the top of the value'}: {why}", kind.__qualname__, where
-        )
+        message = f"cannot encode {name} at {where or 'the top of the value'}: {why}"
+        return EncodeError(message, kind.__qualname__, where)
 
 
 _repr: Final = reprlib.Repr()
@@ -229,16 +216,6 @@ def _name_key(key: object) -> str:
 def place_of_key(keys: Iterable[object]) -> Callable[[int], str]:
     """Name the n-th value of a mapping by its key."""
     return lambda index: _name_key(list(keys)[index])
-
-
-def place_of_pair(keys: Iterable[object]) -> Callable[[int], str]:
-    """Name the n-th item of ``[key, value, key, value, ...]``."""
-
-    def place(index: int) -> str:
-        which, is_value = divmod(index, 2)
-        return _name_key(list(keys)[which]) if is_value else f".keys()[{which}]"
-
-    return place
 
 
 def place_of_attribute(names: Sequence[str]) -> Callable[[int], str]:
@@ -343,15 +320,12 @@ def _comparing(key: Any) -> int:
     return 1 if kind in KEYS else 8 + (len(str(key)) >> 6 if kind is decimal.Decimal else 0)
 
 
-class Mark:
-    """A mark as read: what to do with the rest of its array."""
+class Mark(NamedTuple):
+    """A mark as read: what to do with the rest of its array, and what that takes."""
 
-    __slots__ = ("read", "tag", "work")
-
-    def __init__(self, tag: Tag, read: ReadRule) -> None:
-        self.tag = tag
-        self.read = read
-        self.work = tag.work
+    tag: Tag
+    work: int
+    read: ReadRule
 
 
 class BigInt:
@@ -396,22 +370,13 @@ class Reader:
         if self._work < 0:
             raise DecodeError("the value is of too many small objects for its size: send arrays instead")
 
-    def count_list(self, container: list[Any]) -> list[Any]:
-        """Spend what one more list takes; a hook for msgpack.
+    def count(self, container: Any) -> Any:
+        """Spend what one more container of the tree takes; a hook for msgpack.
 
         Raises:
             DecodeError: So much is not left.
         """
-        self.spend(1)
-        return container
-
-    def count_map(self, container: dict[Any, Any]) -> dict[Any, Any]:
-        """Spend what one more map takes; a hook for msgpack.
-
-        Raises:
-            DecodeError: So much is not left.
-        """
-        self.spend(MAP_WORK)
+        self.spend(MAP_WORK if type(container) is dict else 1)
         return container
 
     def check_keys(self, keys: Collection[Any]) -> None:
@@ -442,11 +407,7 @@ class Reader:
         kind = type(tree)
         if kind in KEYS:
             return tree
-        if kind is list:
-            return self._read_list(tree, room)
-        if kind is dict:
-            return self._read_map(tree, room)
-        return self._read_other(tree)
+        return _READ.get(kind, _read_other)(self, tree, room)
 
     def items(self, trees: list[Any], room: int) -> list[Any]:
         """The values of a container's trees, in the same list.
@@ -460,36 +421,16 @@ class Reader:
             room -= 1
             for index, tree in enumerate(trees):
                 kind = type(tree)
-                if kind in KEYS:
-                    continue
-                if kind is list:
-                    trees[index] = self._read_list(tree, room)
-                elif kind is dict:
-                    trees[index] = self._read_map(tree, room)
-                else:
-                    trees[index] = self._read_other(tree)
+                if kind not in KEYS:
+                    trees[index] = _READ.get(kind, _read_other)(self, tree, room)
         return trees
 
     def _read_list(self, trees: list[Any], room: int) -> Any:
         if not trees or type(trees[0]) is not Mark:
             return self.items(trees, room)
         mark = trees[0]
-        if mark.tag is not Tag.PIECES:
-            self.spend(mark.work)
-            return mark.read(self, trees[1:], room)
-        whole: list[Any] = []
-        for piece in trees[1:]:
-            if type(piece) is not list:
-                raise DecodeError("a piece of a long array is not an array")
-            whole += piece
-        if not whole or type(whole[0]) is not Mark:
-            return self.items(whole, room)
-        mark = whole[0]
-        if mark.tag is Tag.PIECES:
-            raise DecodeError("pieces of a long array are themselves in pieces")
-        del whole[0]
         self.spend(mark.work)
-        return mark.read(self, whole, room)
+        return mark.read(self, trees[1:], room)
 
     def _read_map(self, trees: dict[Any, Any], room: int) -> dict[Any, Any]:
         if not room:
@@ -500,14 +441,8 @@ class Reader:
             room -= 1
             for key, tree in trees.items():
                 kind = type(tree)
-                if kind in KEYS:
-                    continue
-                if kind is list:
-                    trees[key] = self._read_list(tree, room)
-                elif kind is dict:
-                    trees[key] = self._read_map(tree, room)
-                else:
-                    trees[key] = self._read_other(tree)
+                if kind not in KEYS:
+                    trees[key] = _READ.get(kind, _read_other)(self, tree, room)
         return trees
 
     def buffer(self) -> memoryview:
@@ -534,10 +469,31 @@ class Reader:
         if self._taken != len(self._buffers):
             raise DecodeError(f"the tree refers to {self._taken} of the {len(self._buffers)} buffers that came with it")
 
-    def _read_other(self, tree: object) -> int:
-        if type(tree) is BigInt:
-            return tree.value
-        raise DecodeError(f"a {'mark' if type(tree) is Mark else type(tree).__name__} stands where a value should")
-
     def _deny_depth(self) -> NoReturn:
         raise DecodeError(f"containers nest deeper than {MAX_DEPTH} levels")
+
+
+def _read_other(reader: Reader, tree: object, room: int) -> int:
+    if type(tree) is BigInt:
+        return tree.value
+    raise DecodeError(f"a {'mark' if type(tree) is Mark else type(tree).__name__} stands where a value should")
+
+
+_READ: Final[dict[type, Callable[[Reader, Any, int], Any]]] = {list: Reader._read_list, dict: Reader._read_map}
+"""How to read a tree that does not stand for itself."""
+
+
+def read_pieces(reader: Reader, args: list[Any], room: int) -> Any:
+    """Undo `Writer.array`.
+
+    Raises:
+        DecodeError: What follows the mark is malformed.
+    """
+    whole: list[Any] = []
+    for piece in args:
+        if type(piece) is not list:
+            raise DecodeError("a piece of a long array is not an array")
+        whole += piece
+    if whole and type(whole[0]) is Mark and whole[0].tag is Tag.PIECES:
+        raise DecodeError("pieces of a long array are themselves in pieces")
+    return reader.read(whole, room)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fed.serde.data import is_small
+from fed.serde.encode_cost import MAX_COPIED_BYTES, MAX_ITEMS, is_small
 from tests.support.values import Colour, Pair, Plain
 
 HUGE = np.zeros((2000, 2000))
@@ -68,11 +68,11 @@ def test_what_takes_longer_or_is_not_known_is_not(value: Any) -> None:
     assert not is_small(value)
 
 
-def test_the_limits_are_the_callers() -> None:
-    assert is_small([1, 2, 3], max_leaves=4)
-    assert not is_small([1, 2, 3], max_leaves=3)
-    assert is_small("xyz", max_bytes=3)
-    assert not is_small("xyz", max_bytes=2)
+def test_the_limits() -> None:
+    assert is_small([1] * (MAX_ITEMS - 1))
+    assert not is_small([1] * MAX_ITEMS)
+    assert is_small("x" * MAX_COPIED_BYTES)
+    assert not is_small("x" * (MAX_COPIED_BYTES + 1))
 
 
 def test_it_does_not_look_at_all_of_a_large_value() -> None:

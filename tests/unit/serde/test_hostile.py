@@ -367,7 +367,7 @@ def test_a_number_is_of_a_size_that_can_be_computed_with() -> None:
 
 
 @pytest.mark.parametrize(
-    "one",
+    "tree",
     [
         [],
         {},
@@ -382,13 +382,13 @@ def test_a_number_is_of_a_size_that_can_be_computed_with() -> None:
         _mark(Tag.PANDAS_INDEX, "range", None, 0, 1, 1),
         _mark(Tag.PANDAS_TIMESTAMP, 1, "ns", "UTC"),
     ],
-    ids=lambda one: repr(one)[:40],
+    ids=lambda tree: repr(tree)[:40],
 )
-def test_many_small_objects_take_no_more_than_what_they_are_allowed(one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_objects_take_no_more_than_what_they_are_allowed(tree: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of a second, on a machine as fast as the one where work was measured."""
     monkeypatch.setattr("fed.serde.data.WORK", WORK // 32)
-    count = (2 << 20) // len(msgpack.packb(one))
-    header = msgpack.packb(_mark(Tag.PIECES, *([one] * MAX_ARRAY for _ in range(count // MAX_ARRAY + 1))))
+    count = (2 << 20) // len(msgpack.packb(tree))
+    header = msgpack.packb(_mark(Tag.PIECES, *([tree] * MAX_ARRAY for _ in range(count // MAX_ARRAY + 1))))
     began = time.thread_time()
     with pytest.raises(DecodeError, match="too many small objects"):
         _decode(header)

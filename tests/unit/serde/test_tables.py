@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed.serde.contract import DecodeError, EncodeError
+from fed.serde.tree import MAX_DEPTH
 from tests.support.values import CODEC, Frozen, roundtrip
 
 pd: Any = pytest.importorskip("pandas", reason="pandas is not installed")
@@ -216,6 +217,36 @@ def test_what_is_refused_has_a_place_in_the_frame(value: Any, where: str, why: s
         CODEC.encode([value])
     assert caught.value.where == f"[0]{where}"
     assert why in str(caught.value)
+
+
+def test_an_array_of_objects_arrives_as_it_was() -> None:
+    array = pd.Series(["a", 1], dtype=object).array
+    arrived = roundtrip(array)
+    assert type(arrived) is type(array)
+    assert list(arrived) == ["a", 1]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series([True], dtype="boolean").array,
+        pd.DataFrame({"a": ["x"], "b": [(1,)]}),
+        pd.MultiIndex.from_arrays([["a"], [1]]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_deep_enough_to_be_sent_is_not_too_deep_to_be_received(value: Any) -> None:
+    refused = 0
+    for _ in range(MAX_DEPTH):
+        value = [value]
+        try:
+            encoded = CODEC.encode(value)
+        except EncodeError:
+            refused += 1
+        else:
+            CODEC.decode(*encoded)
+    assert 0 < refused < 10
 
 
 def test_declared_types_cross_in_columns() -> None:
