@@ -64,8 +64,8 @@ class _Outlets:
     """Where a driver writes what happens, apart from the terminal.
 
     Attributes:
-        party: This party's name, or empty where the script alone knows it.
-        reports: To the command that started this process, if one did.
+        party: This party's name; empty where the script alone knows it.
+        reports: To the command, if it started this process.
         log: This party's log, if it can be written.
     """
 
@@ -117,13 +117,7 @@ class _Termination:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a script.
-
-    Args:
-        arguments: The script's path, and what it gets as ``sys.argv[1:]``.
-
-    Returns:
-        The exit code.
+    """Run a script: its path, and what it gets as ``sys.argv[1:]``. Returns the exit code.
 
     Raises:
         SystemExit: The script raised it.
@@ -272,12 +266,7 @@ def _open_log(script: str, party: str) -> LogFile | None:
 
 
 class _Messages(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it
-    """Shows warnings, and who is waited for where no command shows it.
-
-    Args:
-        stream: Where to.
-        joining: Whether to show who is waited for, and that every party has joined.
-    """
+    """Shows warnings, and with `joining` who is waited for, where no command shows it."""
 
     def __init__(self, stream: TextIO, *, joining: bool) -> None:
         super().__init__(stream)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
-from fed.cli.processes import Event, Interrupted
+from fed.cli.processes import EventQueue, Interrupted
 
 __all__ = ["Interruption", "catch_signals"]
 
@@ -44,13 +43,8 @@ class Interruption:
 
 
 @contextlib.contextmanager
-def catch_signals(events: queue.SimpleQueue[Event], impatience: Callable[[], object]) -> Iterator[Interruption]:
-    """Have the signals handled inside of the block. Must be entered in the main thread.
-
-    Args:
-        events: Where to put an event for each.
-        impatience: See `Interruption`.
-    """
+def catch_signals(events: EventQueue, impatience: Callable[[], object]) -> Iterator[Interruption]:
+    """Have every signal put an event inside of the block, which must be entered in the main thread."""
     interruption = Interruption(impatience)
     arrived, wakeup = os.pipe()
     # Python writes to it from within the signal.
@@ -69,7 +63,7 @@ def catch_signals(events: queue.SimpleQueue[Event], impatience: Callable[[], obj
         passing_on.join()
 
 
-def _pass_on(arrived: int, events: queue.SimpleQueue[Event]) -> None:
+def _pass_on(arrived: int, events: EventQueue) -> None:
     with os.fdopen(arrived, "rb", buffering=0) as stream:
         while numbers := stream.read(16):
             for number in numbers:

@@ -20,13 +20,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Final
+from typing import IO, Final, TypeAlias
 
 from fed.cli.line_reader import LineReader
 from fed.cli.reports import LIFELINE_VARIABLE, REPORTS_VARIABLE, Report, decode
 from fed.cli.terminal import Terminal
 
-__all__ = ["STREAMS", "Drivers", "Ended", "Event", "Interrupted", "Reported", "StreamEnded"]
+__all__ = ["STREAMS", "Drivers", "Ended", "EventQueue", "Interrupted", "Reported", "StreamEnded"]
 
 STREAMS: Final = 3
 """Of each driver: its output, its errors and its reports."""
@@ -57,18 +57,13 @@ class Interrupted:
     """The simulation is to end: somebody wants it, or nobody reads its output any more."""
 
 
-Event = Ended | StreamEnded | Reported | Interrupted
+EventQueue: TypeAlias = queue.SimpleQueue[Ended | StreamEnded | Reported | Interrupted]
 
 
 class Drivers:
-    """The processes, which end with the block.
+    """The processes, which end with the block. What they write goes to `terminal`, what happens to them to `events`."""
 
-    Args:
-        events: Where to put what happens to them.
-        terminal: Where to show what they write.
-    """
-
-    def __init__(self, events: queue.SimpleQueue[Event], terminal: Terminal) -> None:
+    def __init__(self, events: EventQueue, terminal: Terminal) -> None:
         self._events = events
         self._terminal = terminal
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -126,11 +121,7 @@ class Drivers:
                     os.killpg(self._processes[party].pid, number)
 
     def reap(self, party: str) -> int:
-        """Collect a driver that has ended, having killed whatever is left of it.
-
-        Returns:
-            Its exit code, negative for a signal.
-        """
+        """Kill whatever is left of a driver, and return its exit code, negative for a signal."""
         self.send((party,), signal.SIGKILL)
         return self._processes.pop(party).wait()
 

@@ -46,12 +46,7 @@ DIRECTORY_PREFIX: Final = "fed-run-"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One thing that a driver told.
-
-    Attributes:
-        event: See the table above; others are allowed and ignored.
-        detail: Plain values.
-    """
+    """Something that a driver reports. Events that are not in the table above are allowed and ignored."""
 
     event: str
     detail: Mapping[str, Any]
@@ -88,11 +83,7 @@ def decode(line: bytes) -> Report:
 
 
 class ReportHandler(logging.Handler):
-    """Forwards reports to a descriptor.
-
-    Args:
-        descriptor: The writing end of a pipe. The handler does not close it.
-    """
+    """Forwards reports to a descriptor, the writing end of a pipe, which it does not close."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()

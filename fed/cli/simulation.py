@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fed.cli.interruption import catch_signals
-from fed.cli.processes import STREAMS, Drivers, Ended, Event, Reported, StreamEnded
+from fed.cli.processes import STREAMS, Drivers, Ended, EventQueue, Reported, StreamEnded
 from fed.cli.reports import DIRECTORY_PREFIX, DIRECTORY_VARIABLE, Report
 from fed.cli.summary import Summary
 from fed.cli.supervisor import INTERRUPTED, SendSignal, Supervisor
@@ -63,7 +63,7 @@ def simulate(
     Returns:
         The exit code: 0, that of the party where the failure began (see `Supervisor`), or 130 after an interruption.
     """
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    events: EventQueue = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)))
         interruption = stack.enter_context(catch_signals(events, functools.partial(_abandon, directory)))
@@ -130,23 +130,10 @@ def _reserved_addresses(parties: Sequence[str]) -> Iterator[dict[str, Address]]:
 
 
 class _Watch:
-    """Follows the drivers to their end.
-
-    Args:
-        parties: Their names.
-        grace_s: See `simulate`.
-        drivers: Their processes.
-        events: What happens to them.
-        terminal: Where to say so.
-    """
+    """Follows the drivers to their end."""
 
     def __init__(
-        self,
-        parties: Sequence[str],
-        grace_s: float,
-        drivers: Drivers,
-        events: queue.SimpleQueue[Event],
-        terminal: Terminal,
+        self, parties: Sequence[str], grace_s: float, drivers: Drivers, events: EventQueue, terminal: Terminal
     ) -> None:
         self._parties = parties
         self._drivers = drivers
@@ -156,22 +143,18 @@ class _Watch:
         self._summary = Summary(parties)
         # What a driver writes may come after its end.
         self._open_streams = STREAMS * len(parties)
-        self._drained_at: float | None = None
         self._waits: dict[str, frozenset[str]] = {}
         self._joined: set[str] = set()
         self._shown_wait = ""
 
     def run(self) -> int:
-        """Until every driver has ended and all that it wrote has been shown.
-
-        Returns:
-            The exit code.
-        """
-        while self._supervisor.running or (self._open_streams and not self._is_drained()):
+        """Return the exit code when every driver has ended and all that it wrote has been shown."""
+        while self._supervisor.running:
             self._obey(self._supervisor.tick(time.monotonic()))
-            event = self._next_event()
-            if event is not None:
-                self._take(event)
+            self._take_next(self._supervisor.deadline)
+        drained_at = time.monotonic() + DRAIN_S
+        while self._open_streams and time.monotonic() < drained_at:
+            self._take_next(drained_at)
         self._terminal.stop_waiting()
         first_failed, signalled = self._supervisor.first_failed, self._supervisor.signalled
         # After an interruption everybody failed, and everybody knows why.
@@ -180,20 +163,15 @@ class _Watch:
             self._terminal.block(self._summary.title(*ends), self._summary.rows(*ends))
         return self._supervisor.exit_code(self._summary.source)
 
-    def _next_event(self) -> Event | None:
-        deadline = self._supervisor.deadline if self._supervisor.running else self._drained_at
+    def _take_next(self, deadline: float | None) -> None:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            return self._events.get(timeout=timeout)
+            event = self._events.get(timeout=timeout)
         except queue.Empty:
-            return None
-
-    def _take(self, event: Event) -> None:
+            return
         now = time.monotonic()
         if isinstance(event, Ended):
             self._supervisor.ended(event.party, self._drivers.reap(event.party), now)
-            if not self._supervisor.running:
-                self._drained_at = now + DRAIN_S
             self._show_wait()
         elif isinstance(event, StreamEnded):
             self._open_streams -= 1
@@ -209,9 +187,6 @@ class _Watch:
             self._terminal.stop_waiting()
             self._terminal.say(instruction.reason)
         self._drivers.send(instruction.parties, instruction.signal)
-
-    def _is_drained(self) -> bool:
-        return self._drained_at is not None and time.monotonic() >= self._drained_at
 
     def _learn(self, party: str, report: Report) -> None:
         if report.event == "waiting":

@@ -37,13 +37,7 @@ _SIGNAL_NAMES: Final = {128 + number: number.name for number in signal.Signals}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of the block.
-
-    Attributes:
-        label: What stands before it.
-        parties: Those that the label names, if it does.
-        lines: What is said.
-    """
+    """A label and what is said beside it. `parties` are those that the label names, if it does."""
 
     label: str
     parties: tuple[str, ...]
@@ -76,11 +70,7 @@ class _Root:
 
 
 class Summary:
-    """Collects the reports of the parties, and says in the end what they come to.
-
-    Args:
-        parties: Their names.
-    """
+    """Collects the reports of the parties, and says in the end what they come to."""
 
     def __init__(self, parties: Sequence[str]) -> None:
         self._parties = tuple(parties)

@@ -45,12 +45,7 @@ class SendSignal:
 
 
 class Supervisor:
-    """Follows the drivers of one simulation to their end.
-
-    Args:
-        parties: Whose processes run.
-        grace_s: Seconds that the others have after a failure.
-    """
+    """Follows the drivers of one simulation to their end. Times are monotonic, in seconds."""
 
     def __init__(self, parties: Sequence[str], grace_s: float) -> None:
         self._running = list(parties)
@@ -92,12 +87,7 @@ class Supervisor:
         return self._deadline if self._running else None
 
     def exit_code(self, source: str | None = None) -> int:
-        """What the whole ends with.
-
-        Args:
-            source: The party where the failure began, if that is known. One that is not of this simulation counts as
-                unknown.
-        """
+        """What the whole ends with. `source` is the party where the failure began, if that is known."""
         if self.interrupted:
             return INTERRUPTED
         if source is not None and source not in self._signalled and self._codes.get(source):
@@ -105,13 +95,7 @@ class Supervisor:
         return self._codes[self.first_failed] if self.first_failed is not None else 0
 
     def ended(self, party: str, code: int, now: float) -> None:
-        """A party's process has ended.
-
-        Args:
-            party: Whose.
-            code: Its exit code; that of a signal is the signal's negative number.
-            now: Monotonic time in seconds.
-        """
+        """A party's process has ended. The code of a signal is the signal's negative number."""
         self._running.remove(party)
         self._codes[party] = code if code >= 0 else 128 - code
         if code and self._deadline is None:

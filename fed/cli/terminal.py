@@ -55,12 +55,7 @@ class Terminal:
         self._unread = False
 
     def line(self, party: str, text: str, *, error: bool = False) -> None:
-        """Show a line of a party.
-
-        Args:
-            party: Whose.
-            text: The line, without its end.
-            error: Whether it came from the standard error.
+        """Show a line of a party, given without its end. With `error` it came from the standard error.
 
         Raises:
             OSError: Nobody reads our output any more.

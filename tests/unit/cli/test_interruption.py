@@ -10,19 +10,19 @@ import threading
 import pytest
 
 from fed.cli.interruption import SIGNALS, catch_signals
-from fed.cli.processes import Event, Interrupted
+from fed.cli.processes import EventQueue, Interrupted
 from tests.support.eventually import eventually
 
 DEADLINE_S = 10.0
 
 
-def take(events: queue.SimpleQueue[Event]) -> Event:
+def take(events: EventQueue) -> object:
     return events.get(timeout=DEADLINE_S)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_that_does_not_wake_the_main_thread_is_an_event(number: signal.Signals) -> None:
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    events: EventQueue = queue.SimpleQueue()
     main = threading.get_ident()
 
     def strike() -> None:
@@ -40,7 +40,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_an_event(number: signal.
 
 def test_a_second_signal_is_impatience_until_events_are_listened_to() -> None:
     impatience: list[int] = []
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    events: EventQueue = queue.SimpleQueue()
     before = signal.getsignal(signal.SIGTERM)
     with catch_signals(events, lambda: impatience.append(1)) as interruption:
         signal.raise_signal(signal.SIGTERM)
