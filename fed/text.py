@@ -43,14 +43,18 @@ class _Escapes(dict[int, str]):
     """For `str.translate`: what each character becomes. Looked up once for each, as far as there are not too many."""
 
     def __init__(self, keep: str) -> None:
-        super().__init__((ord(one), one) for one in keep)
+        super().__init__((ord(character), character) for character in keep)
 
     def __missing__(self, code: int) -> str:
-        one = chr(code)
-        shown = one if is_plain(one) else _escape(one)
+        character = chr(code)
+        shown = character if is_plain(character) else character.encode("unicode_escape").decode("ascii")
         if len(self) < _MAX_CACHED:
             self[code] = shown
         return shown
+
+
+_IN_ONE_LINE: Final = _Escapes("")
+_WITH_LINES: Final = _Escapes("\n\t")
 
 
 def indented(text: str) -> str:
@@ -72,16 +76,3 @@ def cut_head(text: str, max_bytes: int) -> tuple[str, bool]:
     if len(raw) <= max_bytes:
         return raw.decode("utf-8"), False
     return raw[-max_bytes:].decode("utf-8", "ignore"), True
-
-
-def _escape(one: str) -> str:
-    code = ord(one)
-    if one in "\n\r\t":
-        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[one]
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-_IN_ONE_LINE: Final = _Escapes("")
-_WITH_LINES: Final = _Escapes("\n\t")

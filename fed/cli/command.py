@@ -15,7 +15,8 @@ import click
 
 # Only what is quick: the rest, Ray above all, is imported by the command that needs it, so that help and usage
 # errors come at once.
-from fed.config import check_party_name, gather
+from fed.cli.reports import RUN_LOG_DIR_VARIABLE
+from fed.config import DEFAULT_JOB_VARIABLE, LOG_DIR_VARIABLE, check_party_name, gather
 from fed.errors import ConfigError, FedError
 
 if TYPE_CHECKING:
@@ -155,11 +156,11 @@ def _check_script(script: Path) -> None:
 def _environment(script: Path, config: Path | None, log_dir: Path | None) -> dict[str, str]:
     environ = dict(os.environ)
     # Under the name by which the command talks to its drivers: it is no option of the job's.
-    asked = environ.pop("FED_LOG_DIR", "")
+    asked = environ.pop(LOG_DIR_VARIABLE, "")
     if log_dir is not None or asked:
-        environ["FED_RUN_LOG_DIR"] = str((log_dir or Path(asked)).absolute())
+        environ[RUN_LOG_DIR_VARIABLE] = str((log_dir or Path(asked)).absolute())
     # The weakest of all names for the job: one in the file, in FED_JOB or in the script itself counts more.
-    environ["FED_RUN_JOB"] = _job_name(script)
+    environ[DEFAULT_JOB_VARIABLE] = _job_name(script)
     if config is not None:
         environ["FED_CONFIG"] = str(config.absolute())
     return environ
@@ -188,11 +189,13 @@ def _run_party(script: Path, arguments: Sequence[str], party: str | None, enviro
         parties = ", ".join(sorted(given["addresses"]))
         raise ConfigError(f"party {given['party']!r} is unknown: the parties are {parties}")
     environ["FED_PARTY"] = given["party"]
-    from fed.cli.simulation import driver_command
-
-    command = driver_command(script, arguments)
+    command = _driver_command(script, arguments)
     # In place of this process, so that signals, the terminal and the exit code are the script's own.
     os.execve(command[0], command, environ)  # noqa: S606 - the user's own script, as the user asked
+
+
+def _driver_command(script: Path, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "fed.cli.driver", str(script), *arguments]
 
 
 def _simulate(
@@ -204,9 +207,8 @@ def _simulate(
     cpus: int | None,
     ray_address: str | None,
 ) -> int:
-    from fed.cli.simulation import driver_command, simulate
+    from fed.cli.simulation import simulate
     from fed.cli.terminal import Terminal
-    from fed.transport.certificates import write_credentials
 
     terminal = Terminal(parties, sys.stdout, sys.stderr)
     cluster: AbstractContextManager[Mapping[str, str]]
@@ -215,12 +217,11 @@ def _simulate(
     else:
         cluster = _local_cluster(cpus or max(os.cpu_count() or 1, 2 * len(parties)), terminal)
     code = simulate(
-        driver_command(script, arguments),
+        _driver_command(script, arguments),
         parties,
-        job=_job_name(script),
+        job=environ[DEFAULT_JOB_VARIABLE],
         environ=environ,
         cluster=cluster,
-        credentials=write_credentials,
         terminal=terminal,
         grace_s=grace_s,
     )
@@ -239,12 +240,12 @@ def _drop_unread(stream: IO[str]) -> None:
 
 @contextlib.contextmanager
 def _local_cluster(cpus: int, terminal: Terminal) -> Iterator[Mapping[str, str]]:
-    terminal.wait("starting a local Ray cluster")
-    try:
-        from fed.runtime.cluster import LocalCluster
+    from fed.runtime.cluster import LocalCluster
 
-        cluster = LocalCluster(num_cpus=cpus).__enter__()
-    finally:
-        terminal.stop_waiting()
-    with contextlib.closing(cluster):
+    terminal.wait("starting a local Ray cluster")
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(LocalCluster(num_cpus=cpus))
+        finally:
+            terminal.stop_waiting()
         yield cluster.environment()

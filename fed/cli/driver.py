@@ -3,7 +3,7 @@
 ``python -m fed.cli.driver SCRIPT [ARGUMENTS]``. It differs from ``python SCRIPT [ARGUMENTS]`` in this:
 
 - an error of fed's ends it with one sentence instead of a traceback, and with the exit codes of ``fed run``. Where
-  a task of this party failed, the task's own traceback comes first (`fed.cli.account`);
+  a task of this party failed, the task's own traceback comes first (`fed.cli.error_message`);
 - warnings of fed's go to the standard error, unless the script has configured logging, which then decides;
 - what the library logs, and all that is known of a failure, goes to a log file (`fed.cli.logfile`);
 - SIGTERM, unless the script handles it, ends it as Ctrl-C does, so that the other parties are told and nothing is left;
@@ -27,18 +27,19 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, NoReturn, TextIO
 
-from fed.cli.account import account_of
-from fed.cli.logfile import LOG_DIR_VARIABLE, RUN_LOG_DIR_VARIABLE, LogFile, log_directory
-from fed.cli.status import (
+from fed.cli.error_message import error_message
+from fed.cli.logfile import LogFile, log_directory
+from fed.cli.reports import (
     DIRECTORY_PREFIX,
     DIRECTORY_VARIABLE,
     LIFELINE_VARIABLE,
-    STATUS_VARIABLE,
+    REPORTS_VARIABLE,
+    RUN_LOG_DIR_VARIABLE,
     Report,
-    StatusHandler,
+    ReportHandler,
     report_of,
 )
-from fed.config import DEFAULT_JOB_VARIABLE
+from fed.config import DEFAULT_JOB_VARIABLE, LOG_DIR_VARIABLE
 from fed.errors import ConfigError, FedError, InitError, UsageError
 from fed.text import plain
 
@@ -54,32 +55,38 @@ RAY_ANNOUNCEMENTS: Final = (
 )
 """What Ray prints of a worker that died, at length, once per attempt, and before the library can say what failed."""
 
-MAX_TOLD_CHARS: Final = 500
+MAX_REPORTED_CHARS: Final = 500
 """A report has to fit into what a pipe takes at once, or those of two threads could mix."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Outlets:
-    """Where a driver tells what happens, apart from the terminal.
+    """Where a driver writes what happens, apart from the terminal.
 
     Attributes:
-        party: This party's name, or empty where the script alone knows it.
-        status: To the command that started this process, if one did.
+        party: This party's name; empty where the script alone knows it.
+        reports: To the command, if it started this process.
         log: This party's log, if it can be written.
     """
 
     party: str
-    status: StatusHandler | None
+    reports: ReportHandler | None
     log: LogFile | None
 
     def died(self, error: BaseException, *, text: str = "", traceback: bool = False) -> None:
-        """Tell that the script ends with an error, and what was shown of it."""
-        if self.status is not None:
+        """Report that the script ends with an error, and what was shown of it."""
+        if self.reports is not None:
             name = getattr(getattr(error, "failure", None), "type_name", type(error).__name__)
-            self.status.tell(Report("died", {"type": name, "text": text[:MAX_TOLD_CHARS], "traceback": traceback}))
+            detail = {"type": name, "text": text[:MAX_REPORTED_CHARS], "traceback": traceback}
+            self.reports.send(Report("died", detail))
 
-    def ended(self, how: str) -> None:
-        """Note in the log how the script ended."""
+    def log_error(self, error: BaseException) -> None:
+        """Write all that is known of an error to the log."""
+        if self.log is not None:
+            self.log.log_error(error)
+
+    def log_end(self, how: str) -> None:
+        """Write to the log how the script ended."""
         if self.log is not None:
             self.log.say(f"the script ended {how}")
 
@@ -110,24 +117,18 @@ class _Termination:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a script.
-
-    Args:
-        arguments: The script's path, and what it gets as ``sys.argv[1:]``.
-
-    Returns:
-        The exit code.
+    """Run a script: its path, and what it gets as ``sys.argv[1:]``. Returns the exit code.
 
     Raises:
         SystemExit: The script raised it.
     """
     script = arguments[0]
-    status = _taken_descriptor(STATUS_VARIABLE)
+    reports = _taken_descriptor(REPORTS_VARIABLE)
     lifeline = _taken_descriptor(LIFELINE_VARIABLE)
     directory = os.environ.pop(DIRECTORY_VARIABLE, None)
     if lifeline is not None:
         _follow(lifeline, directory)
-    outlets = _set_up_logging(script, None if status is None else StatusHandler(status))
+    outlets = _set_up_logging(script, None if reports is None else ReportHandler(reports))
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_ANNOUNCEMENTS)
     sys.argv[:] = arguments
     if not getattr(sys.flags, "safe_path", False):
@@ -140,25 +141,24 @@ def main(arguments: Sequence[str]) -> int:
         _run(script)
     except FedError as error:
         # Before KeyboardInterrupt: one that the library raises into a busy driver is both.
-        return _report(error, script, outlets)
+        return _show(error, script, outlets)
     except KeyboardInterrupt as interruption:
         outlets.died(interruption)
-        outlets.ended("terminated" if termination.came else "interrupted")
+        outlets.log_end("terminated" if termination.came else "interrupted")
         return TERMINATED if termination.came else INTERRUPTED
     except SystemExit as exit_:
         # Python itself shows a text that it carries, and gives it a code.
         if exit_.code not in (None, 0):
             outlets.died(exit_)
-        outlets.ended(f"by sys.exit({exit_.code!r})")
+        outlets.log_end(f"by sys.exit({exit_.code!r})")
         raise
     except Exception as error:  # noqa: BLE001 - this is where Python itself would catch it
         error.__traceback__ = _without_bootstrap(error.__traceback__, script)
         outlets.died(error, traceback=True)
-        if outlets.log is not None:
-            outlets.log.tell(error)
+        outlets.log_error(error)
         sys.excepthook(type(error), error, error.__traceback__)
         return FAILED
-    outlets.ended("well")
+    outlets.log_end("well")
     return 0
 
 
@@ -179,15 +179,15 @@ def _leave_job(error: BaseException | None) -> None:
         api.shutdown(error)
 
 
-def _report(error: FedError, script: str, outlets: _Outlets) -> int:
-    path = outlets.log.path if outlets.log is not None else None
-    account = account_of(error, outlets.party, _place(error, script), path)
+def _show(error: FedError, script: str, outlets: _Outlets) -> int:
+    """Show an error of fed's, and return the exit code for it."""
+    log = outlets.log.path if outlets.log is not None else None
+    message = error_message(error, outlets.party, _place(error, script), log)
     # A user's exception may quote what a peer sent.
-    sys.stderr.write(plain(account.traceback, lines=True) + "".join(f"{line}\n" for line in account.lines))
-    outlets.died(error, text=str(error), traceback=bool(account.traceback))
-    if outlets.log is not None:
-        outlets.log.tell(error)
-    outlets.ended(f"with {type(error).__name__}")
+    sys.stderr.write(plain(message.traceback, lines=True) + "".join(f"{line}\n" for line in message.lines))
+    outlets.died(error, text=str(error), traceback=bool(message.traceback))
+    outlets.log_error(error)
+    outlets.log_end(f"with {type(error).__name__}")
     return REFUSED if isinstance(error, (ConfigError, UsageError, InitError)) else FAILED
 
 
@@ -234,18 +234,18 @@ def _die_with_parent(lifeline: int, directory: str | None) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _set_up_logging(script: str, status: StatusHandler | None) -> _Outlets:
+def _set_up_logging(script: str, reports: ReportHandler | None) -> _Outlets:
     logger = logging.getLogger("fed")
     # Reports are made at this level.
     logger.setLevel(logging.INFO)
     party = os.environ.get("FED_PARTY", "")
     log = _open_log(script, party)
-    for handler in (status, log, _Messages(sys.stderr, reports=status is None)):
+    for handler in (reports, log, _Messages(sys.stderr, joining=reports is None)):
         if handler is not None:
             logger.addHandler(handler)
-    if status is not None and log is not None:
-        status.tell(Report("log", {"path": str(log.path)}))
-    return _Outlets(party, status, log)
+    if reports is not None and log is not None:
+        reports.send(Report("log", {"path": str(log.path)}))
+    return _Outlets(party, reports, log)
 
 
 def _open_log(script: str, party: str) -> LogFile | None:
@@ -261,30 +261,19 @@ def _open_log(script: str, party: str) -> LogFile | None:
         # Not an option of the job's, and not for the processes that the script starts.
         for variable in (RUN_LOG_DIR_VARIABLE, LOG_DIR_VARIABLE):
             os.environ.pop(variable, None)
-    log.begin(os.environ.get("FED_JOB") or job, party, str(Path(script).absolute()))
+    log.begin(os.environ.get("FED_JOB") or job, str(Path(script).absolute()))
     return log
 
 
 class _Messages(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it
-    """Shows warnings, and who is waited for where no command shows it.
+    """Shows warnings, and with `joining` who is waited for, where no command shows it."""
 
-    Args:
-        stream: Where to.
-        reports: Whether to show the reports on who has joined.
-    """
-
-    def __init__(self, stream: TextIO, *, reports: bool) -> None:
+    def __init__(self, stream: TextIO, *, joining: bool) -> None:
         super().__init__(stream)
-        self._reports = reports
-        self.setFormatter(logging.Formatter("fed: %(message)s"))
+        self._joining = joining
 
     def format(self, record: logging.LogRecord) -> str:
-        report = report_of(record)
-        if report is not None and report.event == "waiting":
-            return f"fed: waiting for {', '.join(map(str, report.detail.get('for', ())))}"
-        if report is not None and report.event == "joined":
-            return "fed: every party has joined"
-        return super().format(record)
+        return f"fed: {_joining_text(record) or super().format(record)}"
 
     def filter(self, record: logging.LogRecord) -> bool:
         if logging.getLogger().handlers:
@@ -292,8 +281,15 @@ class _Messages(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10
             return False
         if record.levelno >= logging.WARNING:
             return super().filter(record) is not False
-        report = report_of(record)
-        return self._reports and report is not None and report.event in ("waiting", "joined")
+        return self._joining and bool(_joining_text(record))
+
+
+def _joining_text(record: logging.LogRecord) -> str:
+    """Who is waited for, or that every party has joined, if that is what a record reports."""
+    report = report_of(record)
+    if report is not None and report.event == "waiting":
+        return f"waiting for {', '.join(map(str, report.detail.get('for', ())))}"
+    return "every party has joined" if report is not None and report.event == "joined" else ""
 
 
 if __name__ == "__main__":

@@ -25,16 +25,13 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
 
-from fed.cli.account import entry
-from fed.cli.status import report_of
+from fed.cli.error_message import log_entry
+from fed.cli.reports import RUN_LOG_DIR_VARIABLE, report_of
+from fed.config import LOG_DIR_VARIABLE
 from fed.errors import FailureError
 from fed.text import indented, plain
 
 __all__ = ["LogFile", "log_directory"]
-
-LOG_DIR_VARIABLE: Final = "FED_LOG_DIR"
-RUN_LOG_DIR_VARIABLE: Final = "FED_RUN_LOG_DIR"
-"""By which the command hands the directory to its drivers."""
 
 MAX_BYTES: Final = 10_000_000
 OLD_FILES: Final = 2
@@ -75,7 +72,7 @@ class LogFile(RotatingFileHandler):
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", party) or "driver"
         self.path = directory / f"{name}.log"
         self._party = party
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._reported: dict[str, str] = {}
         super().__init__(
             self.path, maxBytes=MAX_BYTES, backupCount=OLD_FILES, encoding="utf-8", errors="backslashreplace"
@@ -85,10 +82,10 @@ class LogFile(RotatingFileHandler):
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
 
-    def begin(self, job: str, party: str, script: str) -> None:
+    def begin(self, job: str, script: str) -> None:
         """Write the line that a run begins with."""
         self.say(
-            f"---- job {job}, party {party}: {script}, fedray {version('fedray')}, "
+            f"---- job {job}, party {self._party}: {script}, fedray {version('fedray')}, "
             f"Python {platform.python_version()}, {sys.platform}"
         )
 
@@ -96,21 +93,20 @@ class LogFile(RotatingFileHandler):
         """Write something that is for the log alone."""
         self.handle(logging.LogRecord("fed.cli", level, __file__, 0, text, None, None))
 
-    def tell(self, error: BaseException) -> None:
-        """Write a failure with all that is known of it; one that has been told already is not told again."""
+    def log_error(self, error: BaseException) -> None:
+        """Write an error with all that is known of it, unless its failure has been written already."""
         error_id = str(getattr(getattr(error, "failure", None), "error_id", ""))
         # The library reports a failure when it happens, and the script may end with the same one.
-        if error_id in self._told:
+        if error_id in self._logged:
             return
         if error_id:
-            self._told.add(error_id)
-        self.say(entry(error, self._reported.get(type(error).__name__, "")), logging.ERROR)
+            self._logged.add(error_id)
+        self.say(log_entry(error, self._reported.get(type(error).__name__, "")), logging.ERROR)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, and the failure that it tells of."""
+        """Write a record, and the failure that it reports."""
         error = record.exc_info[1] if record.exc_info else None
-        tells = isinstance(error, FailureError)
-        if tells:
+        if isinstance(error, FailureError):
             # Written as a failure below, not as the exception that stands for it. The record is other handlers' too.
             record = copy.copy(record)
             record.exc_info = record.exc_text = None
@@ -120,9 +116,9 @@ class LogFile(RotatingFileHandler):
             # The peers are told this id, also where the error is the script's own and does not carry it.
             name = report.detail.get("type") or str(report.detail.get("root")).partition(" ")[0]
             self._reported.setdefault(str(name), str(report.detail.get("error_id") or ""))
-        if tells and error is not None:
+        if isinstance(error, FailureError):
             try:
-                self.tell(error)
+                self.log_error(error)
             except Exception:  # noqa: BLE001 - as every handler does: whoever logs is not to suffer for it
                 self.handleError(record)
 

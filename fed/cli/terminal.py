@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from fed.cli.verdict import ROOT, Row
+from fed.cli.summary import ROOT, Row
 
 __all__ = ["Terminal"]
 
@@ -48,20 +48,14 @@ class Terminal:
             console: {party: _styled(console, Text(f"{party:<{width}} | ", style=colours[party])) for party in parties}
             for console in (self._out, self._err)
         }
-        self._own_prefixes = {
-            console: _styled(console, Text("fed: ", style="bold")) for console in (self._out, self._err)
-        }
+        self._own_prefix = _styled(self._err, Text("fed: ", style="bold"))
         # Colours can be forced on a pipe; a spinner has no place there.
         self._can_spin = err.isatty() and not self._err.is_dumb_terminal
         self._status: Status | None = None
+        self._unread = False
 
     def line(self, party: str, text: str, *, error: bool = False) -> None:
-        """Show a line of a party.
-
-        Args:
-            party: Whose.
-            text: The line, without its end.
-            error: Whether it came from the standard error.
+        """Show a line of a party, given without its end. With `error` it came from the standard error.
 
         Raises:
             OSError: Nobody reads our output any more.
@@ -71,25 +65,21 @@ class Terminal:
             self._write(console, self._prefixes[console][party] + text)
 
     def say(self, text: str) -> None:
-        """Show a message of our own.
-
-        Raises:
-            OSError: Nobody reads our output any more.
-        """
+        """Show a message of our own."""
         with self._lock:
-            self._write(self._err, self._own_prefixes[self._err] + text)
+            self._write_own([self._own_prefix + text])
 
     def block(self, title: str, rows: Sequence[Row]) -> None:
         """Show rows below a title: their labels in a column, and the text beside them.
 
         On a terminal the text is wrapped beside its label. In a file each line stays whole, for those who search it.
-
-        Raises:
-            OSError: Nobody reads our output any more.
         """
+        if self._unread:
+            # Rich would end the process.
+            return
         indent = 2 + max(len(row.label) for row in rows) + 2
         width = max(self._err.width - indent, MIN_TEXT_CHARS) if self._err.is_terminal else None
-        lines = [self._own_prefixes[self._err] + title]
+        lines = [self._own_prefix + title]
         for row in rows:
             label = "  " + _styled(self._err, self._label(row))
             before = label + " " * (indent - 2 - len(row.label))
@@ -100,8 +90,7 @@ class Terminal:
                     lines.append(before + part)
                     before = " " * indent
         with self._lock:
-            for line in lines:
-                self._write(self._err, line)
+            self._write_own(lines)
 
     def _label(self, row: Row) -> Text:
         if row.label == ROOT:
@@ -114,7 +103,7 @@ class Terminal:
         """Show what is being waited for: a spinner on a terminal, a line elsewhere. It replaces the one before."""
         with self._lock:
             if not self._can_spin:
-                self._write(self._err, self._own_prefixes[self._err] + text)
+                self._write_own([self._own_prefix + text])
             elif self._status is None:
                 self._status = self._err.status(text)
                 self._status.start()
@@ -127,6 +116,14 @@ class Terminal:
             if self._status is not None:
                 self._status.stop()
                 self._status = None
+
+    def _write_own(self, lines: Sequence[str]) -> None:
+        try:
+            for line in lines:
+                self._write(self._err, line)
+        except OSError:
+            # Nobody reads it; what has to be done is done all the same.
+            self._unread = True
 
     def _write(self, console: Console, line: str) -> None:
         if self._status is not None and console is self._err:

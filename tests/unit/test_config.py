@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 import cloudpickle
 import pytest
 
-import fed.config
-from fed.config import Address, Config, TLSConfig, check_party_name, gather, load
+from fed.config import Address, Config, TLSConfig, check_party_name, gather, load, sources
 from fed.errors import ConfigError, FedError
 
 TWO = {"alice": "127.0.0.1:9001", "bob": "127.0.0.1:9002"}
 GIVEN: Mapping[str, Any] = {"job": "train", "party": "alice", "addresses": TWO}
+ARGUMENTS_ONLY = ("exceptions", "types", "failure_handler")
 SCALARS = [
-    field
-    for field in dataclasses.fields(Config)
-    if field.name not in ("addresses", "tls") and field.metadata["table"] is not None
+    field.name for field in dataclasses.fields(Config) if field.name not in ("addresses", "tls", *ARGUMENTS_ONLY)
 ]
 
 
@@ -412,11 +410,11 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize("field", SCALARS, ids=lambda field: str(field.name))
-def test_every_scalar_option_has_a_variable(field: dataclasses.Field[Any], tmp_path: Path) -> None:
-    text, expected = SAMPLES[field.name]
-    arguments = {name: value for name, value in GIVEN.items() if name != field.name}
-    assert getattr(load(arguments, {f"FED_{field.name.upper()}": text}, tmp_path), field.name) == expected
+@pytest.mark.parametrize("name", SCALARS)
+def test_every_scalar_option_has_a_variable(name: str, tmp_path: Path) -> None:
+    text, expected = SAMPLES[name]
+    arguments = {other: value for other, value in GIVEN.items() if other != name}
+    assert getattr(load(arguments, {f"FED_{name.upper()}": text}, tmp_path), name) == expected
 
 
 def test_the_directory_of_the_logs_is_no_option_and_known_all_the_same(tmp_path: Path) -> None:
@@ -552,6 +550,7 @@ def test_the_named_file_is_used_instead_of_the_usual_one(tmp_path: Path) -> None
         ("zzz = 1", "FILE: unknown key 'zzz', valid are insecure, job, listen, options, parties, party, ray, tls"),
         ("options = 1", r"FILE: options: expected a table, \[options\], found 1"),
         ("on_error = 'abort'", r"FILE: unknown key 'on_error': it belongs in \[options\] as on_error"),
+        ("addresses = 'a=b:1'", r"FILE: unknown key 'addresses': it belongs in \[parties\]$"),
         (
             "[options]\ninsecure = true",
             r"\[options\] of FILE: unknown key 'insecure': it belongs at the top of the file",
@@ -593,16 +592,17 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_module_and_the_class_document_every_option() -> None:
-    module, options = fed.config.__doc__ or "", Config.__doc__ or ""
+    module, options = sources.__doc__ or "", Config.__doc__ or ""
     for field in dataclasses.fields(Config):
         assert re.search(rf"^ +{field.name}: ", options, re.MULTILINE)
-        assert field.metadata["table"] in ("options", None) or field.metadata["table"] in module
+    for setting in sources.SETTINGS:
+        assert setting.table == "options" or f"``{setting.place}``" in module
     for variable in re.findall(r"FED_[A-Z_]+[A-Z]", module):
         assert variable.startswith("FED_RUN") or variable in _variables()
 
 
 def _variables() -> set[str]:
-    scalars = {f"FED_{field.name.upper()}" for field in SCALARS}
+    scalars = {f"FED_{name.upper()}" for name in SCALARS}
     return scalars | {"FED_CONFIG", "FED_ADDRESSES", "FED_TLS_CA", "FED_TLS_CERT", "FED_TLS_KEY"}
 
 

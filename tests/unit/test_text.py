@@ -16,8 +16,8 @@ anything = st.text(st.characters())
 @given(anything, st.booleans())
 def test_what_is_plain_has_no_character_that_controls_or_hides(text: str, lines: bool) -> None:
     shown = plain(text, lines=lines)
-    for one in shown:
-        assert unicodedata.category(one)[0] not in "CZ" or one == " " or (lines and one in "\n\t")
+    for character in shown:
+        assert unicodedata.category(character)[0] not in "CZ" or character == " " or (lines and character in "\n\t")
     assert plain(shown, lines=lines) == shown
     assert is_plain(plain(text))
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 
 import fed
-from fed.cli.account import account_of
+from fed.cli.error_message import error_message
 from fed.cli.logfile import LogFile
-from fed.cli.status import encode, report_of
+from fed.cli.reports import encode, report_of
 from fed.errors import FedError
 from tests.support.failing import fail_from_cause, identity, run
 from tests.support.hostile import MARK, NAMES, assert_shown, let_lie
@@ -94,7 +94,7 @@ def test_hostile_text_of_a_member_is_shown_as_escapes(
         error = errors[party]
         assert isinstance(error, FedError)
         log.say(str(error))
-        texts += [str(error), repr(error.args[0]), *account_of(error, party).lines]
+        texts += [str(error), repr(error.args[0]), *error_message(error, party).lines]
         texts.append(json.dumps([str(error), error.failure.cause_types], ensure_ascii=False))
     log.close()
     for text in texts:

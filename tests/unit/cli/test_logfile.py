@@ -120,7 +120,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_each_run_begins_with_a_line_that_names_it(tmp_path: Path, opened: Open) -> None:
     log = opened(tmp_path, "alice")
-    log.begin("train", "alice", "/srv/train.py")
+    log.begin("train", "/srv/train.py")
     [line] = log.path.read_text().splitlines()
     assert f" {os.getpid()} INFO fed.cli: ---- job train, party alice: /srv/train.py, fedray " in line
     assert line[:24].startswith("20")
@@ -140,7 +140,7 @@ def test_a_failure_is_told_in_full_and_once(tmp_path: Path, opened: Open) -> Non
     error = error_of(FAILURE, "alice", ValueError("canary"))
     logging.getLogger("fed").info("failed", exc_info=error)
     logging.getLogger("fed").info("failed again", exc_info=error)
-    log.tell(error)
+    log.log_error(error)
     text = log.path.read_text()
     assert text.count("failure alice/3f2a/1 [TASK]: ValueError in task #3 train at party 'alice'\n") == 1
     assert text.count("ValueError: canary\n") == 1
@@ -162,8 +162,8 @@ def test_the_scripts_own_error_stands_under_the_id_that_the_peers_are_told(
     log = opened(tmp_path, "alice")
     detail = {**detail, "src_party": "alice", "error_id": "alice/3f2a/2"}
     logging.getLogger("fed").info("failed", extra={"fed_event": "failed", "fed_detail": detail})
-    log.tell(OSError("disk full"))
-    log.tell(KeyError("another"))
+    log.log_error(OSError("disk full"))
+    log.log_error(KeyError("another"))
     text = log.path.read_text()
     assert "ERROR fed.cli: failure alice/3f2a/2: OSError: disk full\n" in text
     assert "ERROR fed.cli: KeyError: 'another'\n" in text
@@ -189,7 +189,7 @@ def test_a_log_that_cannot_be_written_is_given_up_with_one_warning(
     logger = logging.getLogger("fed")
     logger.info("some")
     logger.info("more")
-    log.tell(error_of(FAILURE, "alice"))
+    log.log_error(error_of(FAILURE, "alice"))
     log.say("and more")
     assert capsys.readouterr().err == (
         f"fed: warning: the log {log.path} cannot be written any more: [Errno 28] No space left on device\n"

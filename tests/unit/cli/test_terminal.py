@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 
 import pytest
 
+from fed.cli.summary import ROOT, Row
 from fed.cli.terminal import COLOURS, Terminal
-from fed.cli.verdict import ROOT, Row
 
 
 class Tty(io.StringIO):
@@ -107,6 +108,20 @@ def test_there_are_more_parties_than_colours() -> None:
     lines = err.getvalue().splitlines()
     assert lines[0][:5] == lines[-1][:5]
     assert len({line.split("party")[0] for line in lines}) == len(COLOURS)
+
+
+def test_where_nobody_reads_only_a_line_of_a_party_says_so() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    err = os.fdopen(writing, "w")
+    terminal = Terminal(("alice",), io.StringIO(), err)
+    terminal.wait("waiting for bob")
+    terminal.say("over")
+    terminal.block("1 of 1 parties failed", [Row("alice", ("alice",), ("failed here",))])
+    with pytest.raises(BrokenPipeError):
+        terminal.line("alice", "x", error=True)
+    with pytest.raises(BrokenPipeError):
+        err.close()
 
 
 PATH = "/home/somebody/.local/state/fedray/a-rather-long-name-of-a-script/alice-at-the-hospital.log"

@@ -8,23 +8,22 @@ Laws:
 3. That programs differ is no party's own failure: it has a record of the one that noticed, and that one is not named.
 4. Every party has one row, or shares one with those that ended in the same way.
 
-Pure: made of what the parties told (see `fed.cli.status`) and of their exit codes.
+Pure: made of what the parties reported (see `fed.cli.reports`) and of their exit codes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fed.cli.status import Report
+from fed.cli.reports import Report
 from fed.core.failure import Kind
 from fed.text import plain
 
-__all__ = ["Row", "Verdict"]
+__all__ = ["Row", "Summary"]
 
 ROOT: Final = "root cause"
 MAX_CHARS: Final = 300
@@ -32,16 +31,13 @@ MAX_CHARS: Final = 300
 
 MAX_LABEL_CHARS: Final = 24
 
+_SIGNAL_NAMES: Final = {128 + number: number.name for number in signal.Signals}
+"""By the exit code that stands for each."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of the block.
-
-    Attributes:
-        label: What stands before it.
-        parties: Those that the label names, if it does.
-        lines: What is said.
-    """
+    """A label and what is said beside it. `parties` are those that the label names, if it does."""
 
     label: str
     parties: tuple[str, ...]
@@ -73,12 +69,8 @@ class _Root:
         )
 
 
-class Verdict:
-    """Listens to the parties, and judges in the end.
-
-    Args:
-        parties: Their names.
-    """
+class Summary:
+    """Collects the reports of the parties, and says in the end what they come to."""
 
     def __init__(self, parties: Sequence[str]) -> None:
         self._parties = tuple(parties)
@@ -86,8 +78,8 @@ class Verdict:
         self._deaths: dict[str, Mapping[str, Any]] = {}
         self._logs: dict[str, str] = {}
 
-    def told(self, party: str, report: Report) -> None:
-        """A party has told something. A second failure of its own is not the reason of its end."""
+    def add(self, party: str, report: Report) -> None:
+        """Take a report. A second failure of a party is not the reason of its end."""
         if report.event == "failed":
             self._roots.setdefault(party, _Root.of(report.detail))
         elif report.event == "died":
@@ -101,14 +93,16 @@ class Verdict:
         root = self._root()
         return root.source if root is not None and root.source in self._parties else None
 
-    @property
-    def mutual(self) -> bool:
-        """Whether it is no party's own: their programs differ."""
+    def title(self, codes: Mapping[str, int], signalled: frozenset[str], first_failed: str) -> str:
+        """How many failed, and where it began. The arguments are those of `rows`."""
         root = self._root()
-        return root is not None and root.mutual
+        failed = [party for party, code in codes.items() if code and party not in signalled]
+        mutual = root is not None and root.mutual
+        began = "their programs differ" if mutual else f"it began in {self.source or first_failed}"
+        return f"{len(failed)} of {len(self._parties)} parties failed, {began}"
 
     def rows(self, codes: Mapping[str, int], signalled: frozenset[str], first_failed: str) -> list[Row]:
-        """The block.
+        """The root cause, and what became of each party.
 
         Args:
             codes: The exit codes; those of a signal are 128 and its number.
@@ -147,16 +141,16 @@ class Verdict:
         log = self._logs.get(party)
         logged = (f"log: {log}",) if log else ()
         if signalled:
-            how = f"failed here, and was told to end ({exit_of(code)})"
+            how = f"failed here, and was told to end ({_exit(code)})"
         elif death.get("type") == "KeyboardInterrupt":
-            how = f"was interrupted ({exit_of(code)})"
+            how = f"was interrupted ({_exit(code)})"
         elif death.get("type") == "SystemExit" and (root is None or root.type_name == "SystemExit"):
             # Not where its program merely says by it that it has seen a failure.
-            how = f"left here ({exit_of(code)})"
+            how = f"left here ({_exit(code)})"
         elif death.get("traceback"):
-            how = f"failed here ({exit_of(code)}): its own traceback is above"
+            how = f"failed here ({_exit(code)}): its own traceback is above"
         elif death or party in self._roots:
-            how = f"failed here ({exit_of(code)})"
+            how = f"failed here ({_exit(code)})"
         else:
             how = _silent(code)
         return (how, *logged)
@@ -164,24 +158,24 @@ class Verdict:
     def _elsewhere(self, party: str, code: int, signalled: bool, root: _Root | None) -> str:
         named = self._roots.get(party)
         if signalled:
-            return f"still running, told to end ({exit_of(code)})"
+            return f"still running, told to end ({_exit(code)})"
         if named is not None and root is not None and named.key != root.key:
-            return f"named another root ({exit_of(code)}): {named.text}"
+            return f"named another root ({_exit(code)}): {named.text}"
         if code == 0:
             return "ended well"
         if named is not None and root is not None:
             if root.mutual:
-                return f"failed ({exit_of(code)})"
-            return f"followed ({exit_of(code)})" + (f": told by {root.source}" if root.source else "")
+                return f"failed ({_exit(code)})"
+            return f"followed ({_exit(code)})" + (f": told by {root.source}" if root.source else "")
         death = self._deaths.get(party)
         if death is None:
             return _silent(code)
         if death.get("type") == "SystemExit":
-            return f"its program called sys.exit ({exit_of(code)})"
+            return f"its program called sys.exit ({_exit(code)})"
         if death.get("type") == "KeyboardInterrupt":
-            return f"was interrupted ({exit_of(code)})"
+            return f"was interrupted ({_exit(code)})"
         text = _first_line(str(death.get("text") or "")) or f"its program raised {death.get('type')}"
-        return f"failed as well ({exit_of(code)}): {text}"
+        return f"failed as well ({_exit(code)}): {text}"
 
     def _own_end(self, party: str, code: int) -> str:
         """The root cause where no party names one: how the first one ended."""
@@ -195,22 +189,18 @@ class Verdict:
         return _first_line(str(death.get("text") or "")) or f"{death.get('type')} in the program of party {party!r}"
 
 
-def exit_of(code: int) -> str:
-    """An exit code, with the name of the signal that it stands for."""
-    if code > 128:
-        with contextlib.suppress(ValueError):
-            return f"exit {code}, {signal.Signals(code - 128).name}"
-    return f"exit {code}"
+def _exit(code: int) -> str:
+    name = _SIGNAL_NAMES.get(code)
+    return f"exit {code}, {name}" if name else f"exit {code}"
 
 
 def _silent(code: int) -> str:
-    """How a process ended that could tell nothing."""
+    """How a process ended that could report nothing."""
     if code == 0:
         return "ended well"
-    if code > 128:
-        with contextlib.suppress(ValueError):
-            return f"died of signal {code - 128} ({signal.Signals(code - 128).name}), said nothing"
-    return f"died with exit code {code}, said nothing"
+    name = _SIGNAL_NAMES.get(code)
+    died = f"died of signal {code - 128} ({name})" if name else f"died with exit code {code}"
+    return f"{died}, said nothing"
 
 
 def _first_line(text: str) -> str:

@@ -1,7 +1,7 @@
-"""What a driver tells the command that started it: one JSON object per line, on a pipe of its own.
+"""What ``fed run`` and its drivers tell one another: variables on the way there, reports on the way back.
 
-The job reports by logging: a record of the logger ``fed`` with the attributes ``fed_event`` and ``fed_detail``. So
-the job knows of no command line, and the driver only forwards.
+A report is one JSON object per line, on a pipe of its own. The job reports by logging: a record of the logger ``fed``
+with the attributes ``fed_event`` and ``fed_detail``. So the job knows of no command line, and the driver only forwards.
 
 ===========  ===============================================  =================================================
 event        detail                                           meaning
@@ -11,13 +11,10 @@ event        detail                                           meaning
 ``failed``   ``{"root": "...", "src_party": "alice",          the job failed, and this is why. What follows
              "error_id": "...", "kind": "TASK",               ``src_party`` may be missing. ``text`` is what the
              "type": "ValueError", "text": "..."}``           driver is told, if the record has it as ``exc_info``
-``closed``   ``{}``                                           the job is over
 ===========  ===============================================  =================================================
 
 The driver itself adds these:
 
-===========  ===============================================  =================================================
-event        detail                                           meaning
 ===========  ===============================================  =================================================
 ``log``      ``{"path": "/.../alice.log"}``                   where this party's log is
 ``died``     ``{"type": "ValueError", "text": "...",          the script ends with this error. ``text`` is a
@@ -37,10 +34,11 @@ from typing import Any, Final
 
 from fed.errors import FedError
 
-__all__ = ["Report", "StatusHandler", "decode", "encode", "report_of"]
+__all__ = ["Report", "ReportHandler", "decode", "encode", "report_of"]
 
 LIFELINE_VARIABLE: Final = "FED_RUN_LIFELINE_FD"
-STATUS_VARIABLE: Final = "FED_RUN_STATUS_FD"
+REPORTS_VARIABLE: Final = "FED_RUN_STATUS_FD"
+RUN_LOG_DIR_VARIABLE: Final = "FED_RUN_LOG_DIR"
 DIRECTORY_VARIABLE: Final = "FED_RUN_DIRECTORY"
 DIRECTORY_PREFIX: Final = "fed-run-"
 """The directory of a simulation's private keys: whoever is left last removes it."""
@@ -48,12 +46,7 @@ DIRECTORY_PREFIX: Final = "fed-run-"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One thing that a driver told.
-
-    Attributes:
-        event: See the table above; others are allowed and ignored.
-        detail: Plain values.
-    """
+    """Something that a driver reports. Events that are not in the table above are allowed and ignored."""
 
     event: str
     detail: Mapping[str, Any]
@@ -89,12 +82,8 @@ def decode(line: bytes) -> Report:
     return Report(content["event"], detail if isinstance(detail, dict) else {})
 
 
-class StatusHandler(logging.Handler):
-    """Forwards reports to a descriptor.
-
-    Args:
-        descriptor: The writing end of a pipe. The handler does not close it.
-    """
+class ReportHandler(logging.Handler):
+    """Forwards reports to a descriptor, the writing end of a pipe, which it does not close."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -104,12 +93,12 @@ class StatusHandler(logging.Handler):
         """Write the record's report, if it carries one."""
         report = report_of(record)
         if report is not None:
-            self.tell(report)
+            self.send(report)
 
-    def tell(self, report: Report) -> None:
+    def send(self, report: Report) -> None:
         """Write a report that no log record carries."""
         try:
             os.write(self._descriptor, encode(report))
         except BrokenPipeError:
-            # The command is gone, and so is everybody who could be told; the lifeline ends this process.
+            # The command is gone, and so is everybody who could hear it; the lifeline ends this process.
             return

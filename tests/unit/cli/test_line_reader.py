@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed.cli.lines import MAX_LINE_CHARS, UPDATE_INTERVAL_S, LineReader
+from fed.cli.line_reader import MAX_LINE_CHARS, UPDATE_INTERVAL_S, LineReader
 
 
 def whole(data: bytes, size: int = 1 << 20) -> list[str]:

@@ -1,4 +1,4 @@
-"""How the processes of a simulation come to their end: who is sent which signal, and when.
+"""Who of a simulation's drivers is sent which signal, and when; and the exit code of the whole.
 
 Laws:
 
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["Ending", "Order"]
+__all__ = ["SendSignal", "Supervisor"]
 
 INTERRUPTED: Final = 130
 PATIENCE_S: Final = 5.0
@@ -30,13 +30,13 @@ _LADDER: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
-    """A signal to send.
+class SendSignal:
+    """An instruction.
 
     Attributes:
         parties: To whom.
         signal: Which one.
-        reason: Why, as a message for the user; empty where the previous order's holds.
+        reason: Why, as a message for the user; empty where that of the signal before it holds.
     """
 
     parties: tuple[str, ...]
@@ -44,20 +44,14 @@ class Order:
     reason: str = ""
 
 
-class Ending:
-    """Decides the end of one simulation.
-
-    Args:
-        parties: Whose processes run.
-        grace_s: Seconds that the others have after a failure.
-    """
+class Supervisor:
+    """Follows the drivers of one simulation to their end. Times are monotonic, in seconds."""
 
     def __init__(self, parties: Sequence[str], grace_s: float) -> None:
         self._running = list(parties)
         self._grace_s = grace_s
         self._codes: dict[str, int] = {}
         self._signalled: set[str] = set()
-        self._source: str | None = None
         self._interruptions = 0
         self._step = 0
         self._deadline: float | None = None
@@ -88,46 +82,27 @@ class Ending:
         return self._interruptions > 0
 
     @property
-    def exit_code(self) -> int:
-        """What the whole ends with."""
-        if self.interrupted:
-            return INTERRUPTED
-        if self._source is not None and self._source not in self._signalled and self._codes.get(self._source):
-            return self._codes[self._source]
-        return self._codes[self.first_failed] if self.first_failed is not None else 0
-
-    @property
     def deadline(self) -> float | None:
         """When `tick` has something to do next; None: not before another event."""
         return self._deadline if self._running else None
 
-    def ended(self, party: str, code: int, now: float) -> None:
-        """A party's process has ended.
+    def exit_code(self, source: str | None = None) -> int:
+        """What the whole ends with. `source` is the party where the failure began, if that is known."""
+        if self.interrupted:
+            return INTERRUPTED
+        if source is not None and source not in self._signalled and self._codes.get(source):
+            return self._codes[source]
+        return self._codes[self.first_failed] if self.first_failed is not None else 0
 
-        Args:
-            party: Whose.
-            code: Its exit code; that of a signal is the signal's negative number.
-            now: Monotonic time in seconds.
-        """
+    def ended(self, party: str, code: int, now: float) -> None:
+        """A party's process has ended. The code of a signal is the signal's negative number."""
         self._running.remove(party)
         self._codes[party] = code if code >= 0 else 128 - code
         if code and self._deadline is None:
             self._deadline = now + self._grace_s
 
-    def blame(self, party: str) -> None:
-        """It is known where the failure began.
-
-        Args:
-            party: In which party. One that is not of this simulation changes nothing.
-        """
-        self._source = party
-
-    def interrupt(self, now: float) -> Order | None:
-        """Somebody wants it to end.
-
-        Returns:
-            What to do at once.
-        """
+    def interrupt(self, now: float) -> SendSignal | None:
+        """Somebody wants it to end; returns what to do at once."""
         self._interruptions += 1
         if not self._running:
             return None
@@ -137,26 +112,21 @@ class Ending:
         self._step = len(_LADDER) - 1
         return self._climb(now, f"interrupted again, killing {self._names()}")
 
-    def tick(self, now: float) -> Order | None:
-        """Time has passed.
-
-        Returns:
-            What to do, if the deadline has passed.
-        """
+    def tick(self, now: float) -> SendSignal | None:
+        """Time has passed; returns what to do if the deadline has."""
         if self.deadline is None or now < self.deadline:
             return None
         if self._step:
             return self._climb(now, "")
-        return self._climb(
-            now, f"ending {self._names()}, still running {self._grace_s:g} s after {self.first_failed} failed"
-        )
+        since = f"still running {self._grace_s:g} s after {self.first_failed} failed"
+        return self._climb(now, f"ending {self._names()}, {since}")
 
-    def _climb(self, now: float, reason: str) -> Order:
-        order = Order(self.running, _LADDER[self._step], reason)
-        self._signalled.update(order.parties)
+    def _climb(self, now: float, reason: str) -> SendSignal:
+        instruction = SendSignal(self.running, _LADDER[self._step], reason)
+        self._signalled.update(instruction.parties)
         self._step = min(self._step + 1, len(_LADDER) - 1)
         self._deadline = now + PATIENCE_S
-        return order
+        return instruction
 
     def _names(self) -> str:
         return ", ".join(self._running)
