@@ -8,8 +8,8 @@ Laws:
    first. Two runs of one program in which the same things happen suffer the same faults.
 3. What a fault makes wait, waits no longer than the simulation.
 
-The plan only decides. What it decides is done by the wrappers in `fed.testing.injection`, so that the library itself
-knows nothing of faults.
+The plan only decides. What it decides is done by wrappers, so that the library itself knows nothing of faults: of the
+wire in `fed.testing.links`, of the rest in `fed.testing.injection`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ __all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "InjectedFault", "Injecti
 
 Place = Literal["driver", "produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
 Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
+Proxy = Literal["sender", "receiver"]
 Loss = Literal["WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED"]
 
 _LOSSES: Final[tuple[str, ...]] = get_args(Loss)
@@ -42,23 +43,27 @@ class PlaceRules(NamedTuple):
     """What may be said of a place.
 
     Attributes:
-        filters: By what, besides the party, its happenings can be told apart.
+        filters: By what, besides the party, what happens there can be told apart.
         actions: What can go wrong there.
+        proxy: Which proxy of the party is killed there, if one can be.
     """
 
     filters: tuple[str, ...]
     actions: tuple[str, ...]
+    proxy: Proxy | None = None
 
+
+_WIRE: Final = ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")
 
 PLACES: Final[Mapping[str, PlaceRules]] = {
     "driver": PlaceRules(("call",), ("raises", "hang", "delay")),
     "produce": PlaceRules(("call", "task"), ("raises", "kill", "hang", "delay")),
-    "push": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay")),
-    "connect": PlaceRules(("peer",), ("raises", "kill", "hang", "delay", "drop")),
-    "send": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
-    "receive": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
-    "deliver": PlaceRules(("peer", "call"), ("kill", "hang", "delay")),
-    "broadcast": PlaceRules(("peer", "call", "kind"), ("kill", "hang", "delay", "drop", "duplicate")),
+    "push": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay"), "sender"),
+    "connect": PlaceRules(("peer",), ("raises", "kill", "hang", "delay", "drop"), "sender"),
+    "send": PlaceRules(("peer", "call"), _WIRE, "sender"),
+    "receive": PlaceRules(("peer", "call"), _WIRE, "receiver"),
+    "deliver": PlaceRules(("peer", "call"), ("kill", "hang", "delay"), "receiver"),
+    "broadcast": PlaceRules(("peer", "call", "kind"), ("kill", "hang", "delay", "drop", "duplicate"), "sender"),
     "handler": PlaceRules((), ("raises", "hang", "delay")),
 }
 """Every place, and the law of what can go wrong there. ``docs/testing.md`` says what each means."""
@@ -86,23 +91,17 @@ class Injection(NamedTuple):
     kind: str | None = None
 
     def __str__(self) -> str:
-        details = [f"peer {self.peer}" if self.peer is not None else ""]
-        details.append(f"call {self.call}" if self.call is not None else "")
-        details += [one for one in (self.task, self.kind) if one is not None]
-        named = ", ".join(one for one in details if one)
-        return f"{self.party}: {self.place} {self.action}" + (f" ({named})" if named else "")
+        peer = None if self.peer is None else f"peer {self.peer}"
+        call = None if self.call is None else f"call {self.call}"
+        details = ", ".join(filter(None, (peer, call, self.task, self.kind)))
+        return f"{self.party}: {self.place} {self.action}" + (f" ({details})" if details else "")
 
 
 class InjectionPoint(NamedTuple):
     """Something that happens at a place, and may be struck.
 
     Attributes:
-        place: Where.
-        party: In which party.
-        peer: See `Injection`, and likewise the next three.
-        call: Of which fed call.
-        task: Of which name.
-        kind: Of which kind.
+        place: As for `Injection`, and likewise the next five.
         slot: Tells apart the several things that one call makes.
     """
 
@@ -123,17 +122,15 @@ class _Rule:
     place: str
     wanted: Mapping[str, object]
     nth: int | None
-    probability: float
+    probability: float = 1.0
     action: str = ""
     error: BaseException | type[BaseException] | None = None
     seconds: float | None = None
     gate: str | None = None
     loss: Kind = Kind.WORKER_CRASHED
 
-    def concerns(self, happening: InjectionPoint) -> bool:
-        return self.place == happening.place and all(
-            getattr(happening, name) == value for name, value in self.wanted.items()
-        )
+    def concerns(self, point: InjectionPoint) -> bool:
+        return all(getattr(point, name) == value for name, value in self.wanted.items())
 
     def __str__(self) -> str:
         chosen = [f"{name}={value!r}" for name, value in self.wanted.items()]
@@ -151,7 +148,7 @@ class FaultPlan:
         plan.at("send", party="alice", peer="bob", nth=2).drop()
         simulate(main, parties=["alice", "bob"], faults=plan)
 
-    Where several faults concern one happening, the one that was planned first strikes. A plan may be used for several
+    Where several faults concern the same thing, the one that was planned first strikes. A plan may be used for several
     simulations, one after the other, and each begins anew. When one fails, the plan and what it injected are printed
     to stderr, so that the failure can be repeated.
 
@@ -161,9 +158,8 @@ class FaultPlan:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed: Final = seed
-        self._rules: list[_Rule] = []
-        self._unfinished: dict[int, _Rule] = {}
-        self._numbers = 0
+        # By number, in the order of `at`. One without an action is unfinished.
+        self._rules: dict[int, _Rule] = {}
         self._run = FaultRun(self)
 
     def at(
@@ -204,9 +200,8 @@ class FaultPlan:
             _check(name, value)
         if nth is not None:
             _check("nth", nth)
-        self._numbers += 1
-        rule = _Rule(self._numbers, place, wanted, nth, 1.0)
-        self._unfinished[rule.number] = rule
+        rule = _Rule(len(self._rules) + 1, place, wanted, nth)
+        self._rules[rule.number] = rule
         return Fault(self._finish, rule)
 
     def release(self, gate: str | None = None) -> None:
@@ -254,27 +249,25 @@ class FaultPlan:
             UsageError: A fault names a party that does not take part, or was left unfinished; or the plan is in use.
         """
         names = tuple(parties)
-        for rule in self._rules:
+        for rule in self._rules.values():
             for role in ("party", "peer"):
                 named = rule.wanted.get(role)
                 if named is not None and named not in names:
                     raise UsageError(f"the fault {rule} names {named!r}: there are {', '.join(names)}")
-        for rule in self._unfinished.values():
-            raise UsageError(f"the fault {rule} does nothing: call one of {_methods(rule.place)} on it")
+            if not rule.action:
+                raise UsageError(f"the fault {rule} does nothing: call one of {_methods(rule.place)} on it")
         if self._run.running:
             raise UsageError("the fault plan is in use: give each simulation one of its own")
-        self._run = FaultRun(self, self._rules, clock)
+        self._run = FaultRun(self, self._rules.values(), clock)
         return self._run
 
     def _finish(self, rule: _Rule) -> None:
-        if self._unfinished.pop(rule.number, None) is None:
+        if self._rules[rule.number].action:
             raise UsageError(f"the fault {rule} has an effect already: call plan.at again for another one")
-        self._rules.append(rule)
-        # In the order of `at`, which is what the reader of a plan sees.
-        self._rules.sort(key=lambda one: one.number)
+        self._rules[rule.number] = rule
 
     def _check_gate(self, gate: str) -> None:
-        gates = sorted({rule.gate for rule in self._rules if rule.gate is not None})
+        gates = sorted({rule.gate for rule in self._rules.values() if rule.gate is not None})
         if gate not in gates:
             raise UsageError(f"no gate {gate!r} in the fault plan: there are {', '.join(gates) or 'none'}")
 
@@ -375,48 +368,54 @@ class Fault:
 class InjectedFault:
     """A fault that strikes something that happens."""
 
-    __slots__ = ("_run", "happening", "rule")
+    __slots__ = ("_point", "_rule", "_run", "action", "loss", "proxy")
 
-    def __init__(self, run: FaultRun, rule: _Rule, happening: InjectionPoint) -> None:
+    def __init__(self, run: FaultRun, rule: _Rule, point: InjectionPoint) -> None:
         self._run = run
-        self.rule = rule
-        self.happening = happening
+        self._rule = rule
+        self._point = point
+        self.action = rule.action
+        self.loss = rule.loss
+        self.proxy = PLACES[rule.place].proxy
 
-    @property
-    def action(self) -> str:
-        """What happens; one of the actions of the place."""
-        return self.rule.action
-
-    def note(self) -> None:
+    def record(self) -> None:
         """Count it among what was injected."""
-        self._run.note(Injection(self.happening.place, self.action, *self.happening[1:6]))
+        self._run.record(Injection(self._point.place, self.action, *self._point[1:6]))
 
-    def error(self) -> BaseException:
-        """What a fault that raises, raises."""
-        error = self.rule.error
-        if error is None:
-            raise RuntimeError(f"a fault that should {self.action} has no error")
-        # One exception may be raised many times, and must not carry the frames of all of them.
-        return error() if isinstance(error, type) else error.with_traceback(None)
+    def inject(self) -> bool:
+        """Raise, wait, or kill a proxy, in a thread. Returns whether what was struck goes on afterwards."""
+        return self._begin() and self._block()
 
-    def block(self) -> bool:
-        """Let a thread wait as long as the fault says. Returns whether it is to go on."""
-        future = self._run.gates.wait(self.happening.party, self.rule.gate)
+    async def inject_async(self) -> bool:
+        """As `inject`, in a coroutine."""
+        return self._begin() and await self._pause()
+
+    def _begin(self) -> bool:
+        """Do what takes no time. Returns whether there is something to wait for."""
+        self.record()
+        if self._rule.error is not None:
+            # One exception may be raised many times, and must not carry the frames of all of them.
+            raise self._rule.error if isinstance(self._rule.error, type) else self._rule.error.with_traceback(None)
+        if self.action == "kill" and self.proxy is not None:
+            self._run.kill[self._point.party, self.proxy]()
+        return self.action in ("hang", "delay")
+
+    def _block(self) -> bool:
+        future = self._run.gates.wait(self._point.party, self._rule.gate)
         opened = self._run.clock.queue()
         future.add_done_callback(opened.put)
         try:
-            opened.get(timeout=self.rule.seconds)
+            opened.get(timeout=self._rule.seconds)
             return future.result()
         except queue.Empty:
             return True
         finally:
             future.cancel()
 
-    async def pause(self) -> bool:
-        """Let a coroutine wait as long as the fault says. Returns whether it is to go on."""
-        future = asyncio.wrap_future(self._run.gates.wait(self.happening.party, self.rule.gate))
+    async def _pause(self) -> bool:
+        future = asyncio.wrap_future(self._run.gates.wait(self._point.party, self._rule.gate))
         try:
-            await asyncio.wait({future}, timeout=self.rule.seconds)
+            await asyncio.wait({future}, timeout=self._rule.seconds)
             return future.result() if future.done() else True
         finally:
             future.cancel()
@@ -443,24 +442,24 @@ class FaultRun:
         self.running = rules is not None
         self.gates = Gates()
         self.injected: list[Injection] = []
-        self.breakers: dict[tuple[str, str], Callable[[], None]] = {}
-        """How to break the connection from one party to another; the links enter it."""
+        self.kill: dict[tuple[str, Proxy], Callable[[], object]] = {}
+        """How to kill the proxies of a party, from any thread; the party's runtime enters it."""
 
     def watches(self, place: Place) -> bool:
         """Whether anything can go wrong at a place."""
         return place in self._rules
 
-    def strike(self, happening: InjectionPoint) -> InjectedFault | None:
+    def fault_at(self, point: InjectionPoint) -> InjectedFault | None:
         """The fault that strikes what happens, if one does."""
         struck = None
         with self._lock:
-            for rule in self._rules.get(happening.place, ()) if self.running else ():
+            for rule in self._rules.get(point.place, ()) if self.running else ():
                 # Each counts for itself, so that a fault that is added to a plan moves no other.
-                if rule.concerns(happening) and self._chosen(rule, happening) and struck is None:
+                if rule.concerns(point) and self._chosen(rule, point) and struck is None:
                     struck = rule
-        return None if struck is None else InjectedFault(self, struck, happening)
+        return None if struck is None else InjectedFault(self, struck, point)
 
-    def note(self, injection: Injection) -> None:
+    def record(self, injection: Injection) -> None:
         """A fault has struck."""
         with self._lock:
             self.injected.append(injection)
@@ -470,17 +469,17 @@ class FaultRun:
         self.running = False
         self.gates.end()
 
-    def _chosen(self, rule: _Rule, happening: InjectionPoint) -> bool:
+    def _chosen(self, rule: _Rule, point: InjectionPoint) -> bool:
         if rule.nth is not None:
-            pair = (rule.number, happening.party, happening.peer)
+            pair = (rule.number, point.party, point.peer)
             self._times[pair] += 1
             if self._times[pair] != rule.nth:
                 return False
         if rule.probability >= 1:
             return True
         # By what it is and how often it came, not by what came before it: that would depend on threads.
-        self._times[rule.number, happening] += 1
-        drawn = random.Random(f"{self._seed} {rule.number} {tuple(happening)} {self._times[rule.number, happening]}")  # noqa: S311
+        self._times[rule.number, point] += 1
+        drawn = random.Random(f"{self._seed} {rule.number} {tuple(point)} {self._times[rule.number, point]}")  # noqa: S311
         return drawn.random() < rule.probability
 
 
@@ -499,7 +498,7 @@ _CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
 
 
 def _check(name: str, value: object) -> None:
-    accepts, expected = _CHECKS.get(name, (lambda one: isinstance(one, str), "a string"))
+    accepts, expected = _CHECKS.get(name, (lambda value: isinstance(value, str), "a string"))
     if not accepts(value):
         raise UsageError(f"{name} of a fault: expected {expected}, found {value!r}")
 

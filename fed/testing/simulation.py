@@ -39,15 +39,8 @@ from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
 from fed.testing.clock import SkippingClock
 from fed.testing.faults import FaultPlan, FaultRun
-from fed.testing.injection import (
-    FaultyJob,
-    FaultyLink,
-    FaultyListener,
-    FaultyReceiver,
-    FaultyRuntime,
-    FaultySender,
-    Injector,
-)
+from fed.testing.injection import FaultyJob, FaultyReceiver, FaultyRuntime, FaultySender, faulty_handler
+from fed.testing.links import FaultyLink
 from fed.transport.contract import Link, Listener
 from fed.transport.memory import MemoryNetwork
 
@@ -154,7 +147,7 @@ def simulate(
         def play(party: str) -> None:
             def make_job(given: Mapping[str, Any]) -> Job:
                 placed = {**arguments, **given, **place(party)}
-                return _job(party, placed, connect, None if run is None else Injector(run, party), clock)
+                return _job(party, placed, connect, run, clock)
 
             set_job_factory(make_job)
             try:
@@ -195,15 +188,15 @@ def _job(
     party: str,
     arguments: Mapping[str, Any],
     connect: _Transport,
-    injector: Injector | None = None,
+    run: FaultRun | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Job:
     # Neither the environment nor a file has a say: a test means the same wherever it runs.
     given = {"job": "simulation", **arguments, "party": party}
     given.pop("config", None)
     handler = given.get("failure_handler")
-    if injector is not None and callable(handler):
-        given["failure_handler"] = injector.failure_handler(handler)
+    if run is not None and callable(handler):
+        given["failure_handler"] = faulty_handler(run, party, handler)
     config = options.load(given, {}, Path(os.devnull))
     incarnation = new_incarnation()
     hello = hello_of(config, incarnation)
@@ -212,31 +205,30 @@ def _job(
     # Made anew for every life of a proxy, which ends with its connections.
     make_sender: Callable[..., Sender] = Sender
     make_receiver: Callable[..., Receiver] = Receiver
-    if injector is not None:
-        make_sender = functools.partial(FaultySender, injector)
-        make_receiver = functools.partial(FaultyReceiver, injector)
+    if run is not None:
+        make_sender = functools.partial(FaultySender, run)
+        make_receiver = functools.partial(FaultyReceiver, run)
 
     def sender() -> Sender:
         links = connect.links(config)
-        if injector is not None:
-            links = {peer: FaultyLink(link, injector) for peer, link in links.items()}
+        if run is not None:
+            links = {peer: FaultyLink(link, run, party) for peer, link in links.items()}
         return make_sender(hello, links, codec, small_object_bytes=config.small_object_bytes, lease_s=config.lease_s)
 
     def receiver() -> Receiver:
-        listener = connect.listener(config)
         return make_receiver(
             hello,
-            listener if injector is None else FaultyListener(listener, injector),
+            connect.listener(config),
             codec,
             max_stored_bytes=config.receive_buffer_bytes,
             max_object_bytes=config.max_object_bytes,
             lease_s=config.lease_s,
         )
 
-    if injector is None:
+    if run is None:
         return Job(config, LocalRuntime(party, sender, receiver, clock, small_codec), incarnation, clock)
-    runtime = FaultyRuntime(injector, sender, receiver, clock, small_codec)
-    return FaultyJob(injector, config, runtime, incarnation, clock)
+    runtime = FaultyRuntime(run, party, sender, receiver, clock, small_codec)
+    return FaultyJob(run, config, runtime, incarnation, clock)
 
 
 def _in_memory(names: Sequence[str]) -> tuple[Place, _Transport]:

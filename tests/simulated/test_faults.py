@@ -187,9 +187,9 @@ def test_a_plan_serves_one_simulation_at_a_time_and_begins_each_anew() -> None:
 # When it strikes
 
 
-def struck(plan: FaultPlan, happenings: list[InjectionPoint]) -> list[InjectionPoint]:
+def struck(plan: FaultPlan, points: list[InjectionPoint]) -> list[InjectionPoint]:
     run = plan.begin(PARTIES)
-    found = [one for one in happenings if run.strike(one)]
+    found = [point for point in points if run.fault_at(point)]
     run.end()
     return found
 
@@ -216,10 +216,10 @@ def test_the_nth_time_is_counted_for_each_party_and_peer_whatever_comes_between(
 
 
 def test_a_probability_depends_on_the_seed_and_on_what_happens_but_on_no_order() -> None:
-    def chosen(seed: int, happenings: list[InjectionPoint]) -> set[InjectionPoint]:
+    def chosen(seed: int, points: list[InjectionPoint]) -> set[InjectionPoint]:
         plan = FaultPlan(seed)
         plan.at("send").probability(0.3).drop()
-        return set(struck(plan, happenings))
+        return set(struck(plan, points))
 
     mixed = SENT.copy()
     random.Random(0).shuffle(mixed)
@@ -241,8 +241,8 @@ def test_the_first_of_several_faults_strikes_and_each_counts_for_itself() -> Non
     plan.at("send", party="alice", peer="bob", nth=2).corrupt()
     plan.at("send", party="alice", peer="bob", nth=3).duplicate()
     run = plan.begin(PARTIES)
-    strikes = [run.strike(InjectionPoint("send", "alice", "bob", 0)) for _ in range(4)]
-    assert [one and one.action for one in strikes] == [None, "drop", "duplicate", None]
+    faults = [run.fault_at(InjectionPoint("send", "alice", "bob", 0)) for _ in range(4)]
+    assert [fault and fault.action for fault in faults] == [None, "drop", "duplicate", None]
     run.end()
 
 
