@@ -14,26 +14,19 @@ wire in `fed.testing.links`, of the rest in `fed.testing.injection`.
 
 from __future__ import annotations
 
-import asyncio
-import collections
 import dataclasses
-import queue
-import random
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Kind
 from fed.errors import FedTimeoutError, UsageError
-from fed.testing.gates import Gates
+from fed.testing.fault_run import FaultRun, Injection, Proxy, Rule
 from fed.transport.contract import NoticeKind, TransportError
 
-__all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "InjectedFault", "Injection", "InjectionPoint"]
+__all__ = ["PLACES", "Fault", "FaultPlan"]
 
 Place = Literal["driver", "produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
-Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
-Proxy = Literal["sender", "receiver"]
 Loss = Literal["WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED"]
 
 _LOSSES: Final[tuple[str, ...]] = get_args(Loss)
@@ -69,75 +62,6 @@ PLACES: Final[Mapping[str, PlaceRules]] = {
 """Every place, and the law of what can go wrong there. ``docs/testing.md`` says what each means."""
 
 
-class Injection(NamedTuple):
-    """A fault that struck.
-
-    Attributes:
-        place: Where.
-        action: What happened.
-        party: In which party.
-        peer: Towards or from which peer, where the place has one.
-        call: Number of the fed call that it concerned, where the place has one.
-        task: Name of the task, at ``produce``.
-        kind: Kind of the notice, at ``broadcast``.
-    """
-
-    place: str
-    action: str
-    party: str
-    peer: str | None = None
-    call: int | None = None
-    task: str | None = None
-    kind: str | None = None
-
-    def __str__(self) -> str:
-        peer = None if self.peer is None else f"peer {self.peer}"
-        call = None if self.call is None else f"call {self.call}"
-        details = ", ".join(filter(None, (peer, call, self.task, self.kind)))
-        return f"{self.party}: {self.place} {self.action}" + (f" ({details})" if details else "")
-
-
-class InjectionPoint(NamedTuple):
-    """Something that happens at a place, and may be struck.
-
-    Attributes:
-        place: As for `Injection`, and likewise the next five.
-        slot: Tells apart the several things that one call makes.
-    """
-
-    place: str
-    party: str
-    peer: str | None = None
-    call: int | None = None
-    task: str | None = None
-    kind: str | None = None
-    slot: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rule:
-    """One fault of a plan."""
-
-    number: int
-    place: str
-    wanted: Mapping[str, object]
-    nth: int | None
-    probability: float = 1.0
-    action: str = ""
-    error: BaseException | type[BaseException] | None = None
-    seconds: float | None = None
-    gate: str | None = None
-    loss: Kind = Kind.WORKER_CRASHED
-
-    def concerns(self, point: InjectionPoint) -> bool:
-        return all(getattr(point, name) == value for name, value in self.wanted.items())
-
-    def __str__(self) -> str:
-        chosen = [f"{name}={value!r}" for name, value in self.wanted.items()]
-        chosen += [f"nth={self.nth}"] if self.nth is not None else []
-        return f"at({', '.join([repr(self.place), *chosen])})"
-
-
 class FaultPlan:
     """What is to go wrong in a simulation. Give it to `fed.testing.simulate` as ``faults``.
 
@@ -159,8 +83,8 @@ class FaultPlan:
     def __init__(self, seed: int = 0) -> None:
         self.seed: Final = seed
         # By number, in the order of `at`. One without an action is unfinished.
-        self._rules: dict[int, _Rule] = {}
-        self._run = FaultRun(self)
+        self._rules: dict[int, Rule] = {}
+        self._run = FaultRun(self.seed)
 
     def at(
         self,
@@ -200,7 +124,7 @@ class FaultPlan:
             _check(name, value)
         if nth is not None:
             _check("nth", nth)
-        rule = _Rule(len(self._rules) + 1, place, wanted, nth)
+        rule = Rule(len(self._rules) + 1, place, PLACES[place].proxy, wanted, nth)
         self._rules[rule.number] = rule
         return Fault(self._finish, rule)
 
@@ -258,10 +182,10 @@ class FaultPlan:
                 raise UsageError(f"the fault {rule} does nothing: call one of {_methods(rule.place)} on it")
         if self._run.running:
             raise UsageError("the fault plan is in use: give each simulation one of its own")
-        self._run = FaultRun(self, self._rules.values(), clock)
+        self._run = FaultRun(self.seed, self._rules.values(), clock)
         return self._run
 
-    def _finish(self, rule: _Rule) -> None:
+    def _finish(self, rule: Rule) -> None:
         if self._rules[rule.number].action:
             raise UsageError(f"the fault {rule} has an effect already: call plan.at again for another one")
         self._rules[rule.number] = rule
@@ -281,7 +205,7 @@ class Fault:
 
     __slots__ = ("_finish", "_rule")
 
-    def __init__(self, finish: Callable[[_Rule], None], rule: _Rule) -> None:
+    def __init__(self, finish: Callable[[Rule], None], rule: Rule) -> None:
         self._finish = finish
         self._rule = rule
 
@@ -363,124 +287,6 @@ class Fault:
         if action not in PLACES[place].actions:
             raise UsageError(f"{action!r} is not possible at {place!r}: there are {_methods(place)}")
         self._finish(dataclasses.replace(self._rule, action=action, **values))
-
-
-class InjectedFault:
-    """A fault that strikes something that happens."""
-
-    __slots__ = ("_point", "_rule", "_run", "action", "loss", "proxy")
-
-    def __init__(self, run: FaultRun, rule: _Rule, point: InjectionPoint) -> None:
-        self._run = run
-        self._rule = rule
-        self._point = point
-        self.action = rule.action
-        self.loss = rule.loss
-        self.proxy = PLACES[rule.place].proxy
-
-    def record(self) -> None:
-        """Count it among what was injected."""
-        self._run.record(Injection(self._point.place, self.action, *self._point[1:6]))
-
-    def inject(self) -> bool:
-        """Raise, wait, or kill a proxy, in a thread. Returns whether what was struck goes on afterwards."""
-        return self._begin() and self._block()
-
-    async def inject_async(self) -> bool:
-        """As `inject`, in a coroutine."""
-        return self._begin() and await self._pause()
-
-    def _begin(self) -> bool:
-        """Do what takes no time. Returns whether there is something to wait for."""
-        self.record()
-        if self._rule.error is not None:
-            # One exception may be raised many times, and must not carry the frames of all of them.
-            raise self._rule.error if isinstance(self._rule.error, type) else self._rule.error.with_traceback(None)
-        if self.action == "kill" and self.proxy is not None:
-            self._run.kill[self._point.party, self.proxy]()
-        return self.action in ("hang", "delay")
-
-    def _block(self) -> bool:
-        future = self._run.gates.wait(self._point.party, self._rule.gate)
-        opened = self._run.clock.queue()
-        future.add_done_callback(opened.put)
-        try:
-            opened.get(timeout=self._rule.seconds)
-            return future.result()
-        except queue.Empty:
-            return True
-        finally:
-            future.cancel()
-
-    async def _pause(self) -> bool:
-        future = asyncio.wrap_future(self._run.gates.wait(self._point.party, self._rule.gate))
-        try:
-            await asyncio.wait({future}, timeout=self._rule.seconds)
-            return future.result() if future.done() else True
-        finally:
-            future.cancel()
-
-
-class FaultRun:
-    """A plan in one simulation: what has struck, and what waits. From any thread.
-
-    Args:
-        plan: The plan.
-        rules: Its faults, in order. None: the run is one that never begins.
-        clock: What delays go by.
-    """
-
-    def __init__(self, plan: FaultPlan, rules: Iterable[_Rule] | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.clock = clock
-        self._seed = plan.seed
-        self._rules: dict[str, list[_Rule]] = {}
-        for rule in rules or ():
-            self._rules.setdefault(rule.place, []).append(rule)
-        self._lock = threading.Lock()
-        # How often each fault has met its conditions: in a party and towards a peer, and for one thing in all.
-        self._times: collections.Counter[Any] = collections.Counter()
-        self.running = rules is not None
-        self.gates = Gates()
-        self.injected: list[Injection] = []
-        self.kill: dict[tuple[str, Proxy], Callable[[], object]] = {}
-        """How to kill the proxies of a party, from any thread; the party's runtime enters it."""
-
-    def watches(self, place: Place) -> bool:
-        """Whether anything can go wrong at a place."""
-        return place in self._rules
-
-    def fault_at(self, point: InjectionPoint) -> InjectedFault | None:
-        """The fault that strikes what happens, if one does."""
-        struck = None
-        with self._lock:
-            for rule in self._rules.get(point.place, ()) if self.running else ():
-                # Each counts for itself, so that a fault that is added to a plan moves no other.
-                if rule.concerns(point) and self._chosen(rule, point) and struck is None:
-                    struck = rule
-        return None if struck is None else InjectedFault(self, struck, point)
-
-    def record(self, injection: Injection) -> None:
-        """A fault has struck."""
-        with self._lock:
-            self.injected.append(injection)
-
-    def end(self) -> None:
-        """The simulation is over: nothing strikes or waits any more."""
-        self.running = False
-        self.gates.end()
-
-    def _chosen(self, rule: _Rule, point: InjectionPoint) -> bool:
-        if rule.nth is not None:
-            pair = (rule.number, point.party, point.peer)
-            self._times[pair] += 1
-            if self._times[pair] != rule.nth:
-                return False
-        if rule.probability >= 1:
-            return True
-        # By what it is and how often it came, not by what came before it: that would depend on threads.
-        self._times[rule.number, point] += 1
-        drawn = random.Random(f"{self._seed} {rule.number} {tuple(point)} {self._times[rule.number, point]}")  # noqa: S311
-        return drawn.random() < rule.probability
 
 
 def _number(value: object, least: float, *, whole: bool) -> bool:

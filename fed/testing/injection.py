@@ -26,7 +26,7 @@ from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Pushed, Sender
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
-from fed.testing.faults import FaultRun, InjectedFault, InjectionPoint
+from fed.testing.fault_run import FaultRun, InjectedFault, InjectionPoint
 from fed.transport.contract import Hello
 
 __all__ = ["FaultyJob", "FaultyReceiver", "FaultyRuntime", "FaultySender", "faulty_handler"]
@@ -153,12 +153,12 @@ class FaultyRuntime(LocalRuntime):
         # The actors are kept, so that the id of one is never that of another.
         self._bodies: dict[int, tuple[Any, ActorBody]] = {}
         self._numbers = itertools.count(1)
+        run.kill[party, "sender"] = self.restart_sender
+        run.kill[party, "receiver"] = self.restart_receiver
 
     @override
     def start(self) -> Proxies:
         self._run.gates.enter(self._party)
-        self._run.kill[self._party, "sender"] = self.restart_sender
-        self._run.kill[self._party, "receiver"] = self.restart_receiver
         return super().start()
 
     @override
@@ -254,7 +254,7 @@ def _fed_call(call: Callable[Concatenate[FaultyJob, P], T]) -> Callable[Concaten
 
     @functools.wraps(call)
     def make(job: FaultyJob, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        fault = job.fault_run.fault_at(InjectionPoint("driver", job.party, call=job.shell.running().calls))
+        fault = job._fault_run.fault_at(InjectionPoint("driver", job.party, call=job.shell.running().calls))
         if fault is not None and not fault.inject():
             raise FedTimeoutError("the simulation was over before an injected fault let the driver go on")
         return call(job, *args, **kwargs)
@@ -272,7 +272,7 @@ class FaultyJob(Job):
 
     def __init__(self, run: FaultRun, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.fault_run = run
+        self._fault_run = run
 
     run = _fed_call(Job.run)
     create = _fed_call(Job.create)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from typing_extensions import override
 
-from fed.testing.faults import FaultRun, InjectedFault, InjectionPoint
+from fed.testing.fault_run import FaultRun, InjectedFault, InjectionPoint
 from fed.transport.contract import (
     Ack,
     Hello,
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 REORDER_S: Final = 0.05
 """How long a parcel that is to come after the next one waits for that: there may be none."""
+
+_Later = Callable[[Callable[[], Awaitable[T]]], Awaitable[T]]
+"""How something is done that others overtake: the caller waits for it, or goes on."""
 
 
 class FaultyLink(Link):
@@ -261,7 +264,7 @@ class _Connection:
         self.sent = asyncio.Event()
 
     async def later(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have something done while others go on."""
+        """Have something done later, and go on."""
 
         async def do() -> None:
             try:
@@ -282,11 +285,8 @@ class _Connection:
             task.cancel()
 
 
-_Later = Callable[[Callable[[], Awaitable[T]]], Awaitable[T]]
-"""How something is done that others overtake."""
-
-
 def _waited_for(work: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    """Have something done later, and wait for it."""
     return work()
 
 

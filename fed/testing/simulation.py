@@ -38,7 +38,8 @@ from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
 from fed.testing.clock import SkippingClock
-from fed.testing.faults import FaultPlan, FaultRun
+from fed.testing.fault_run import FaultRun
+from fed.testing.faults import FaultPlan
 from fed.testing.injection import FaultyJob, FaultyReceiver, FaultyRuntime, FaultySender, faulty_handler
 from fed.testing.links import FaultyLink
 from fed.transport.contract import Link, Listener
@@ -55,7 +56,8 @@ END_S: Final = 10.0
 """How long programs that did not end in time may take to end, once the faults that may have kept them are over."""
 
 
-Place = Callable[[str], Mapping[str, Any]]
+_Placement = Callable[[str], Mapping[str, Any]]
+"""From a party to its arguments of `fed.init` that say who and where the parties are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +233,7 @@ def _job(
     return FaultyJob(run, config, runtime, incarnation, clock)
 
 
-def _in_memory(names: Sequence[str]) -> tuple[Place, _Transport]:
+def _in_memory(names: Sequence[str]) -> tuple[_Placement, _Transport]:
     network = MemoryNetwork()
     # Never connected to, but every party has an address, and a program may read it.
     addresses = {name: Address("127.0.0.1", port) for port, name in enumerate(names, start=1)}
@@ -241,7 +243,7 @@ def _in_memory(names: Sequence[str]) -> tuple[Place, _Transport]:
     )
 
 
-def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[Place, _Transport]:
+def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[_Placement, _Transport]:
     # Imported here because a simulation in memory needs neither.
     from fed.transport.certificates import write_credentials
     from fed.transport.grpc import GrpcLink, GrpcListener
@@ -270,15 +272,15 @@ def free_addresses(count: int) -> list[Address]:
     They are outside the range from which the system gives ports to connections: one of those could take it meanwhile.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
-    # Where the system gives all of them to connections, one of those it is.
+    # Where the system gives all of them to connections, it must be one of those.
     ports = range(FIRST_PORT, first if first > FIRST_PORT else LAST_PORT)
     found: list[int] = []
     for port in random.SystemRandom().sample(ports, len(ports)):
         if len(found) == count:
             break
-        with socket.socket() as one:
+        with socket.socket() as probe:
             try:
-                one.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         found.append(port)

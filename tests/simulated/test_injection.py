@@ -117,7 +117,7 @@ async def by_send(link: Link, *parcels: Parcel) -> None:
 
 
 async def by_upload(link: Link, *parcels: Parcel) -> None:
-    await asyncio.gather(*(link.upload(one) for one in parcels))
+    await asyncio.gather(*(link.upload(parcel) for parcel in parcels))
 
 
 ways = pytest.mark.parametrize("give", [by_send, by_upload])
@@ -143,7 +143,7 @@ def test_a_duplicate_arrives_twice(place: str, give: Give) -> None:
         assert {content(received) for _, received in world.handler.parcels} == {content(parcel(1, b"body"))}
 
     play(plan, scenario)
-    assert [one.action for one in plan.injected] == ["duplicate"]
+    assert [injection.action for injection in plan.injected] == ["duplicate"]
 
 
 @ways
@@ -621,7 +621,7 @@ class Pair:
             return LocalRuntime(party, sender, receiver)
 
         self.runtimes = {"alice": runtime("alice", "bob"), "bob": runtime("bob", "alice")}
-        self.proxies: dict[str, Proxies] = {party: one.start() for party, one in self.runtimes.items()}
+        self.proxies: dict[str, Proxies] = {party: runtime.start() for party, runtime in self.runtimes.items()}
         for party, proxies in self.proxies.items():
             proxies.direct.arrivals.listen(self.note)
             begin(proxies, self.heard[party])
@@ -644,7 +644,7 @@ class Pair:
 
     def note(self, arrivals: Sequence[Arrived]) -> None:
         with self.changed:
-            self.arrived.update({one.key: one for one in arrivals})
+            self.arrived.update({arrived.key: arrived for arrived in arrivals})
             self.changed.notify_all()
 
     def received(self, party: str, key: Key) -> Any:
