@@ -13,7 +13,8 @@ from fed.errors import FedTimeoutError
 from fed.testing import FaultPlan, Injection, simulate
 from tests.soak.faults import plan_of
 from tests.soak.laws import violations
-from tests.soak.programs import MEETINGS, Account, Job, Task, job_of, play
+from tests.soak.player import MEETINGS, Account, play
+from tests.soak.programs import Job, Task, job_of
 
 HANG_S: Final = 60.0
 
