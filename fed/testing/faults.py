@@ -8,31 +8,25 @@ Laws:
    first. Two runs of one program in which the same things happen suffer the same faults.
 3. What a fault makes wait, waits no longer than the simulation.
 
-The plan only decides. What it decides is done by the wrappers in `fed.testing.injection`, so that the library itself
-knows nothing of faults.
+The plan only decides. What it decides is done by wrappers, so that the library itself knows nothing of faults: of the
+wire in `fed.testing.links`, of the rest in `fed.testing.injection`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import collections
 import dataclasses
-import queue
-import random
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.failure import Kind
 from fed.errors import FedTimeoutError, UsageError
-from fed.testing.gates import Gates
+from fed.testing.fault_run import FaultRun, Injection, Proxy, Rule
 from fed.transport.contract import NoticeKind, TransportError
 
-__all__ = ["PLACES", "Fault", "FaultPlan", "FaultRun", "InjectedFault", "Injection", "InjectionPoint"]
+__all__ = ["PLACES", "Fault", "FaultPlan"]
 
 Place = Literal["driver", "produce", "push", "connect", "send", "receive", "deliver", "broadcast", "handler"]
-Action = Literal["raises", "kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt"]
 Loss = Literal["WORKER_CRASHED", "OUT_OF_MEMORY", "OBJECT_LOST", "CANCELLED"]
 
 _LOSSES: Final[tuple[str, ...]] = get_args(Loss)
@@ -42,103 +36,30 @@ class PlaceRules(NamedTuple):
     """What may be said of a place.
 
     Attributes:
-        filters: By what, besides the party, its happenings can be told apart.
+        filters: By what, besides the party, what happens there can be told apart.
         actions: What can go wrong there.
+        proxy: Which proxy of the party is killed there, if one can be.
     """
 
     filters: tuple[str, ...]
     actions: tuple[str, ...]
+    proxy: Proxy | None = None
 
+
+_WIRE: Final = ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")
 
 PLACES: Final[Mapping[str, PlaceRules]] = {
     "driver": PlaceRules(("call",), ("raises", "hang", "delay")),
     "produce": PlaceRules(("call", "task"), ("raises", "kill", "hang", "delay")),
-    "push": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay")),
-    "connect": PlaceRules(("peer",), ("raises", "kill", "hang", "delay", "drop")),
-    "send": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
-    "receive": PlaceRules(("peer", "call"), ("kill", "hang", "delay", "drop", "duplicate", "reorder", "corrupt")),
-    "deliver": PlaceRules(("peer", "call"), ("kill", "hang", "delay")),
-    "broadcast": PlaceRules(("peer", "call", "kind"), ("kill", "hang", "delay", "drop", "duplicate")),
+    "push": PlaceRules(("peer", "call"), ("raises", "kill", "hang", "delay"), "sender"),
+    "connect": PlaceRules(("peer",), ("raises", "kill", "hang", "delay", "drop"), "sender"),
+    "send": PlaceRules(("peer", "call"), _WIRE, "sender"),
+    "receive": PlaceRules(("peer", "call"), _WIRE, "receiver"),
+    "deliver": PlaceRules(("peer", "call"), ("kill", "hang", "delay"), "receiver"),
+    "broadcast": PlaceRules(("peer", "call", "kind"), ("kill", "hang", "delay", "drop", "duplicate"), "sender"),
     "handler": PlaceRules((), ("raises", "hang", "delay")),
 }
 """Every place, and the law of what can go wrong there. ``docs/testing.md`` says what each means."""
-
-
-class Injection(NamedTuple):
-    """A fault that struck.
-
-    Attributes:
-        place: Where.
-        action: What happened.
-        party: In which party.
-        peer: Towards or from which peer, where the place has one.
-        call: Number of the fed call that it concerned, where the place has one.
-        task: Name of the task, at ``produce``.
-        kind: Kind of the notice, at ``broadcast``.
-    """
-
-    place: str
-    action: str
-    party: str
-    peer: str | None = None
-    call: int | None = None
-    task: str | None = None
-    kind: str | None = None
-
-    def __str__(self) -> str:
-        details = [f"peer {self.peer}" if self.peer is not None else ""]
-        details.append(f"call {self.call}" if self.call is not None else "")
-        details += [one for one in (self.task, self.kind) if one is not None]
-        named = ", ".join(one for one in details if one)
-        return f"{self.party}: {self.place} {self.action}" + (f" ({named})" if named else "")
-
-
-class InjectionPoint(NamedTuple):
-    """Something that happens at a place, and may be struck.
-
-    Attributes:
-        place: Where.
-        party: In which party.
-        peer: See `Injection`, and likewise the next three.
-        call: Of which fed call.
-        task: Of which name.
-        kind: Of which kind.
-        slot: Tells apart the several things that one call makes.
-    """
-
-    place: str
-    party: str
-    peer: str | None = None
-    call: int | None = None
-    task: str | None = None
-    kind: str | None = None
-    slot: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rule:
-    """One fault of a plan."""
-
-    number: int
-    place: str
-    wanted: Mapping[str, object]
-    nth: int | None
-    probability: float
-    action: str = ""
-    error: BaseException | type[BaseException] | None = None
-    seconds: float | None = None
-    gate: str | None = None
-    loss: Kind = Kind.WORKER_CRASHED
-
-    def concerns(self, happening: InjectionPoint) -> bool:
-        return self.place == happening.place and all(
-            getattr(happening, name) == value for name, value in self.wanted.items()
-        )
-
-    def __str__(self) -> str:
-        chosen = [f"{name}={value!r}" for name, value in self.wanted.items()]
-        chosen += [f"nth={self.nth}"] if self.nth is not None else []
-        return f"at({', '.join([repr(self.place), *chosen])})"
 
 
 class FaultPlan:
@@ -151,7 +72,7 @@ class FaultPlan:
         plan.at("send", party="alice", peer="bob", nth=2).drop()
         simulate(main, parties=["alice", "bob"], faults=plan)
 
-    Where several faults concern one happening, the one that was planned first strikes. A plan may be used for several
+    Where several faults concern the same thing, the one that was planned first strikes. A plan may be used for several
     simulations, one after the other, and each begins anew. When one fails, the plan and what it injected are printed
     to stderr, so that the failure can be repeated.
 
@@ -161,10 +82,9 @@ class FaultPlan:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed: Final = seed
-        self._rules: list[_Rule] = []
-        self._unfinished: dict[int, _Rule] = {}
-        self._numbers = 0
-        self._run = FaultRun(self)
+        # By number, in the order of `at`. One without an action is unfinished.
+        self._rules: dict[int, Rule] = {}
+        self._run = FaultRun(self.seed)
 
     def at(
         self,
@@ -204,9 +124,8 @@ class FaultPlan:
             _check(name, value)
         if nth is not None:
             _check("nth", nth)
-        self._numbers += 1
-        rule = _Rule(self._numbers, place, wanted, nth, 1.0)
-        self._unfinished[rule.number] = rule
+        rule = Rule(len(self._rules) + 1, place, PLACES[place].proxy, wanted, nth)
+        self._rules[rule.number] = rule
         return Fault(self._finish, rule)
 
     def release(self, gate: str | None = None) -> None:
@@ -254,27 +173,25 @@ class FaultPlan:
             UsageError: A fault names a party that does not take part, or was left unfinished; or the plan is in use.
         """
         names = tuple(parties)
-        for rule in self._rules:
+        for rule in self._rules.values():
             for role in ("party", "peer"):
                 named = rule.wanted.get(role)
                 if named is not None and named not in names:
                     raise UsageError(f"the fault {rule} names {named!r}: there are {', '.join(names)}")
-        for rule in self._unfinished.values():
-            raise UsageError(f"the fault {rule} does nothing: call one of {_methods(rule.place)} on it")
+            if not rule.action:
+                raise UsageError(f"the fault {rule} does nothing: call one of {_methods(rule.place)} on it")
         if self._run.running:
             raise UsageError("the fault plan is in use: give each simulation one of its own")
-        self._run = FaultRun(self, self._rules, clock)
+        self._run = FaultRun(self.seed, self._rules.values(), clock)
         return self._run
 
-    def _finish(self, rule: _Rule) -> None:
-        if self._unfinished.pop(rule.number, None) is None:
+    def _finish(self, rule: Rule) -> None:
+        if self._rules[rule.number].action:
             raise UsageError(f"the fault {rule} has an effect already: call plan.at again for another one")
-        self._rules.append(rule)
-        # In the order of `at`, which is what the reader of a plan sees.
-        self._rules.sort(key=lambda one: one.number)
+        self._rules[rule.number] = rule
 
     def _check_gate(self, gate: str) -> None:
-        gates = sorted({rule.gate for rule in self._rules if rule.gate is not None})
+        gates = sorted({rule.gate for rule in self._rules.values() if rule.gate is not None})
         if gate not in gates:
             raise UsageError(f"no gate {gate!r} in the fault plan: there are {', '.join(gates) or 'none'}")
 
@@ -288,7 +205,7 @@ class Fault:
 
     __slots__ = ("_finish", "_rule")
 
-    def __init__(self, finish: Callable[[_Rule], None], rule: _Rule) -> None:
+    def __init__(self, finish: Callable[[Rule], None], rule: Rule) -> None:
         self._finish = finish
         self._rule = rule
 
@@ -372,118 +289,6 @@ class Fault:
         self._finish(dataclasses.replace(self._rule, action=action, **values))
 
 
-class InjectedFault:
-    """A fault that strikes something that happens."""
-
-    __slots__ = ("_run", "happening", "rule")
-
-    def __init__(self, run: FaultRun, rule: _Rule, happening: InjectionPoint) -> None:
-        self._run = run
-        self.rule = rule
-        self.happening = happening
-
-    @property
-    def action(self) -> str:
-        """What happens; one of the actions of the place."""
-        return self.rule.action
-
-    def note(self) -> None:
-        """Count it among what was injected."""
-        self._run.note(Injection(self.happening.place, self.action, *self.happening[1:6]))
-
-    def error(self) -> BaseException:
-        """What a fault that raises, raises."""
-        error = self.rule.error
-        if error is None:
-            raise RuntimeError(f"a fault that should {self.action} has no error")
-        # One exception may be raised many times, and must not carry the frames of all of them.
-        return error() if isinstance(error, type) else error.with_traceback(None)
-
-    def block(self) -> bool:
-        """Let a thread wait as long as the fault says. Returns whether it is to go on."""
-        future = self._run.gates.wait(self.happening.party, self.rule.gate)
-        opened = self._run.clock.queue()
-        future.add_done_callback(opened.put)
-        try:
-            opened.get(timeout=self.rule.seconds)
-            return future.result()
-        except queue.Empty:
-            return True
-        finally:
-            future.cancel()
-
-    async def pause(self) -> bool:
-        """Let a coroutine wait as long as the fault says. Returns whether it is to go on."""
-        future = asyncio.wrap_future(self._run.gates.wait(self.happening.party, self.rule.gate))
-        try:
-            await asyncio.wait({future}, timeout=self.rule.seconds)
-            return future.result() if future.done() else True
-        finally:
-            future.cancel()
-
-
-class FaultRun:
-    """A plan in one simulation: what has struck, and what waits. From any thread.
-
-    Args:
-        plan: The plan.
-        rules: Its faults, in order. None: the run is one that never begins.
-        clock: What delays go by.
-    """
-
-    def __init__(self, plan: FaultPlan, rules: Iterable[_Rule] | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.clock = clock
-        self._seed = plan.seed
-        self._rules: dict[str, list[_Rule]] = {}
-        for rule in rules or ():
-            self._rules.setdefault(rule.place, []).append(rule)
-        self._lock = threading.Lock()
-        # How often each fault has met its conditions: in a party and towards a peer, and for one thing in all.
-        self._times: collections.Counter[Any] = collections.Counter()
-        self.running = rules is not None
-        self.gates = Gates()
-        self.injected: list[Injection] = []
-        self.breakers: dict[tuple[str, str], Callable[[], None]] = {}
-        """How to break the connection from one party to another; the links enter it."""
-
-    def watches(self, place: Place) -> bool:
-        """Whether anything can go wrong at a place."""
-        return place in self._rules
-
-    def strike(self, happening: InjectionPoint) -> InjectedFault | None:
-        """The fault that strikes what happens, if one does."""
-        struck = None
-        with self._lock:
-            for rule in self._rules.get(happening.place, ()) if self.running else ():
-                # Each counts for itself, so that a fault that is added to a plan moves no other.
-                if rule.concerns(happening) and self._chosen(rule, happening) and struck is None:
-                    struck = rule
-        return None if struck is None else InjectedFault(self, struck, happening)
-
-    def note(self, injection: Injection) -> None:
-        """A fault has struck."""
-        with self._lock:
-            self.injected.append(injection)
-
-    def end(self) -> None:
-        """The simulation is over: nothing strikes or waits any more."""
-        self.running = False
-        self.gates.end()
-
-    def _chosen(self, rule: _Rule, happening: InjectionPoint) -> bool:
-        if rule.nth is not None:
-            pair = (rule.number, happening.party, happening.peer)
-            self._times[pair] += 1
-            if self._times[pair] != rule.nth:
-                return False
-        if rule.probability >= 1:
-            return True
-        # By what it is and how often it came, not by what came before it: that would depend on threads.
-        self._times[rule.number, happening] += 1
-        drawn = random.Random(f"{self._seed} {rule.number} {tuple(happening)} {self._times[rule.number, happening]}")  # noqa: S311
-        return drawn.random() < rule.probability
-
-
 def _number(value: object, least: float, *, whole: bool) -> bool:
     kinds: tuple[type, ...] = (int,) if whole else (int, float)
     return isinstance(value, kinds) and not isinstance(value, bool) and value >= least  # type: ignore[operator]
@@ -499,7 +304,7 @@ _CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
 
 
 def _check(name: str, value: object) -> None:
-    accepts, expected = _CHECKS.get(name, (lambda one: isinstance(one, str), "a string"))
+    accepts, expected = _CHECKS.get(name, (lambda value: isinstance(value, str), "a string"))
     if not accepts(value):
         raise UsageError(f"{name} of a fault: expected {expected}, found {value!r}")
 

@@ -38,16 +38,10 @@ from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
 from fed.testing.clock import SkippingClock
-from fed.testing.faults import FaultPlan, FaultRun
-from fed.testing.injection import (
-    FaultyJob,
-    FaultyLink,
-    FaultyListener,
-    FaultyReceiver,
-    FaultyRuntime,
-    FaultySender,
-    Injector,
-)
+from fed.testing.fault_run import FaultRun
+from fed.testing.faults import FaultPlan
+from fed.testing.injection import FaultyJob, FaultyReceiver, FaultyRuntime, FaultySender, faulty_handler
+from fed.testing.links import FaultyLink
 from fed.transport.contract import Link, Listener
 from fed.transport.memory import MemoryNetwork
 
@@ -62,7 +56,8 @@ END_S: Final = 10.0
 """How long programs that did not end in time may take to end, once the faults that may have kept them are over."""
 
 
-Place = Callable[[str], Mapping[str, Any]]
+_Placement = Callable[[str], Mapping[str, Any]]
+"""From a party to its arguments of `fed.init` that say who and where the parties are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +149,7 @@ def simulate(
         def play(party: str) -> None:
             def make_job(given: Mapping[str, Any]) -> Job:
                 placed = {**arguments, **given, **place(party)}
-                return _job(party, placed, connect, None if run is None else Injector(run, party), clock)
+                return _job(party, placed, connect, run, clock)
 
             set_job_factory(make_job)
             try:
@@ -195,15 +190,15 @@ def _job(
     party: str,
     arguments: Mapping[str, Any],
     connect: _Transport,
-    injector: Injector | None = None,
+    run: FaultRun | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Job:
     # Neither the environment nor a file has a say: a test means the same wherever it runs.
     given = {"job": "simulation", **arguments, "party": party}
     given.pop("config", None)
     handler = given.get("failure_handler")
-    if injector is not None and callable(handler):
-        given["failure_handler"] = injector.failure_handler(handler)
+    if run is not None and callable(handler):
+        given["failure_handler"] = faulty_handler(run, party, handler)
     config = options.load(given, {}, Path(os.devnull))
     incarnation = new_incarnation()
     hello = hello_of(config, incarnation)
@@ -212,34 +207,33 @@ def _job(
     # Made anew for every life of a proxy, which ends with its connections.
     make_sender: Callable[..., Sender] = Sender
     make_receiver: Callable[..., Receiver] = Receiver
-    if injector is not None:
-        make_sender = functools.partial(FaultySender, injector)
-        make_receiver = functools.partial(FaultyReceiver, injector)
+    if run is not None:
+        make_sender = functools.partial(FaultySender, run)
+        make_receiver = functools.partial(FaultyReceiver, run)
 
     def sender() -> Sender:
         links = connect.links(config)
-        if injector is not None:
-            links = {peer: FaultyLink(link, injector) for peer, link in links.items()}
+        if run is not None:
+            links = {peer: FaultyLink(link, run, party) for peer, link in links.items()}
         return make_sender(hello, links, codec, small_object_bytes=config.small_object_bytes, lease_s=config.lease_s)
 
     def receiver() -> Receiver:
-        listener = connect.listener(config)
         return make_receiver(
             hello,
-            listener if injector is None else FaultyListener(listener, injector),
+            connect.listener(config),
             codec,
             max_stored_bytes=config.receive_buffer_bytes,
             max_object_bytes=config.max_object_bytes,
             lease_s=config.lease_s,
         )
 
-    if injector is None:
+    if run is None:
         return Job(config, LocalRuntime(party, sender, receiver, clock, small_codec), incarnation, clock)
-    runtime = FaultyRuntime(injector, sender, receiver, clock, small_codec)
-    return FaultyJob(injector, config, runtime, incarnation, clock)
+    runtime = FaultyRuntime(run, party, sender, receiver, clock, small_codec)
+    return FaultyJob(run, config, runtime, incarnation, clock)
 
 
-def _in_memory(names: Sequence[str]) -> tuple[Place, _Transport]:
+def _in_memory(names: Sequence[str]) -> tuple[_Placement, _Transport]:
     network = MemoryNetwork()
     # Never connected to, but every party has an address, and a program may read it.
     addresses = {name: Address("127.0.0.1", port) for port, name in enumerate(names, start=1)}
@@ -249,7 +243,7 @@ def _in_memory(names: Sequence[str]) -> tuple[Place, _Transport]:
     )
 
 
-def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[Place, _Transport]:
+def _over_grpc(names: Sequence[str], stack: contextlib.ExitStack) -> tuple[_Placement, _Transport]:
     # Imported here because a simulation in memory needs neither.
     from fed.transport.certificates import write_credentials
     from fed.transport.grpc import GrpcLink, GrpcListener
@@ -278,15 +272,15 @@ def free_addresses(count: int) -> list[Address]:
     They are outside the range from which the system gives ports to connections: one of those could take it meanwhile.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
-    # Where the system gives all of them to connections, one of those it is.
+    # Where the system gives all of them to connections, it must be one of those.
     ports = range(FIRST_PORT, first if first > FIRST_PORT else LAST_PORT)
     found: list[int] = []
     for port in random.SystemRandom().sample(ports, len(ports)):
         if len(found) == count:
             break
-        with socket.socket() as one:
+        with socket.socket() as probe:
             try:
-                one.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         found.append(port)

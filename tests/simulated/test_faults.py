@@ -17,7 +17,8 @@ import pytest
 import fed
 from fed.core.failure import Kind
 from fed.testing import FaultPlan, Injection, Simulation, simulate
-from fed.testing.faults import PLACES, InjectionPoint
+from fed.testing.fault_run import InjectionPoint
+from fed.testing.faults import PLACES
 from fed.transport.contract import PeerRefused
 
 PARTIES = ["alice", "bob", "carol"]
@@ -187,9 +188,9 @@ def test_a_plan_serves_one_simulation_at_a_time_and_begins_each_anew() -> None:
 # When it strikes
 
 
-def struck(plan: FaultPlan, happenings: list[InjectionPoint]) -> list[InjectionPoint]:
+def struck(plan: FaultPlan, points: list[InjectionPoint]) -> list[InjectionPoint]:
     run = plan.begin(PARTIES)
-    found = [one for one in happenings if run.strike(one)]
+    found = [point for point in points if run.fault_at(point)]
     run.end()
     return found
 
@@ -210,16 +211,16 @@ def test_the_nth_time_is_counted_for_each_party_and_peer_whatever_comes_between(
     mixed = SENT.copy()
     random.Random(0).shuffle(mixed)
     found = struck(plan, mixed)
-    assert {one.peer for one in found} == set(PARTIES)
-    for one in found:
-        assert [other for other in mixed if (other.party, other.peer) == ("alice", one.peer)][1] == one
+    assert {point.peer for point in found} == set(PARTIES)
+    for point in found:
+        assert [other for other in mixed if (other.party, other.peer) == ("alice", point.peer)][1] == point
 
 
 def test_a_probability_depends_on_the_seed_and_on_what_happens_but_on_no_order() -> None:
-    def chosen(seed: int, happenings: list[InjectionPoint]) -> set[InjectionPoint]:
+    def chosen(seed: int, points: list[InjectionPoint]) -> set[InjectionPoint]:
         plan = FaultPlan(seed)
         plan.at("send").probability(0.3).drop()
-        return set(struck(plan, happenings))
+        return set(struck(plan, points))
 
     mixed = SENT.copy()
     random.Random(0).shuffle(mixed)
@@ -241,15 +242,15 @@ def test_the_first_of_several_faults_strikes_and_each_counts_for_itself() -> Non
     plan.at("send", party="alice", peer="bob", nth=2).corrupt()
     plan.at("send", party="alice", peer="bob", nth=3).duplicate()
     run = plan.begin(PARTIES)
-    strikes = [run.strike(InjectionPoint("send", "alice", "bob", 0)) for _ in range(4)]
-    assert [one and one.action for one in strikes] == [None, "drop", "duplicate", None]
+    faults = [run.fault_at(InjectionPoint("send", "alice", "bob", 0)) for _ in range(4)]
+    assert [fault and fault.action for fault in faults] == [None, "drop", "duplicate", None]
     run.end()
 
 
 def test_two_runs_of_a_program_suffer_the_same() -> None:
     def program() -> Any:
         made = [produce.party(party).remote(number) for number in range(8) for party in PARTIES]
-        return fed.get([double.party("bob").remote(one) for one in made])
+        return fed.get([double.party("bob").remote(number) for number in made])
 
     def injected(seed: int) -> set[Injection]:
         plan = FaultPlan(seed)
@@ -337,7 +338,7 @@ def test_a_task_whose_argument_failed_is_not_struck() -> None:
     plan.at("produce", task="double").raises(TypeError)
     errors = play(crossing, plan).errors
     assert {error.type_name for error in errors.values() if isinstance(error, fed.TaskError)} == {"ValueError"}
-    assert [one.task for one in plan.injected] == ["produce"]
+    assert [injection.task for injection in plan.injected] == ["produce"]
 
 
 @pytest.mark.parametrize("actor", [Counter, Waiter], ids=["thread", "loop"])
@@ -346,9 +347,9 @@ def test_one_call_of_an_actor_raises_and_the_others_do_not(actor: Any) -> None:
         made = actor.party("alice").remote()
         results = [made.add.remote(1) for _ in range(3)]
         seen = []
-        for one in results:
+        for result in results:
             try:
-                seen.append(fed.get(one))
+                seen.append(fed.get(result))
             except fed.TaskError as error:
                 seen.append(error.type_name)
         return seen
@@ -451,7 +452,7 @@ def test_what_a_network_does_costs_time_and_nothing_else(
     fault.delay(0.01) if action == "delay" else getattr(fault, action)()
     simulation = play(program, plan, transport=transport)
     assert dict(simulation) == dict.fromkeys(PARTIES, [2 * value] * 3)
-    assert {(one.place, one.action, one.call) for one in plan.injected} == {(place, action, 2)}
+    assert {(fault.place, fault.action, fault.call) for fault in plan.injected} == {(place, action, 2)}
 
 
 @transports
@@ -462,7 +463,7 @@ def test_a_dropped_notice_is_told_again(transport: Transport) -> None:
     simulation = play(crossing, plan, transport=transport)
     assert kinds(simulation) == {Kind.TASK}
     assert set(simulation.errors) == set(PARTIES)
-    told = [one.peer for one in plan.injected if one.place == "broadcast"]
+    told = [injection.peer for injection in plan.injected if injection.place == "broadcast"]
     assert sorted(map(str, told)) == ["bob", "carol"]
 
 
@@ -477,7 +478,7 @@ def test_an_error_overtakes_data_that_hangs() -> None:
 
     simulation = play(program, plan)
     assert kinds(simulation) == {Kind.TASK}
-    assert {one.action for one in plan.injected} == {"hang", "raises"}
+    assert {injection.action for injection in plan.injected} == {"hang", "raises"}
 
 
 def test_a_greeting_that_is_refused_keeps_the_job_from_starting() -> None:
@@ -610,7 +611,7 @@ def test_a_receiver_that_is_killed_loses_no_object(place: Any, value: Any, trans
     # What was confirmed to a receiver that is killed is not confirmed to the next one: its owner waits, and leaves.
     simulation = play(program, plan, transport=transport, drain_timeout_s=2, lease_s=2)
     assert dict(simulation) == dict.fromkeys(PARTIES, [2 * value] * 3)
-    assert [(one.place, one.action, one.party) for one in plan.injected] == [(place, "kill", "bob")]
+    assert [(fault.place, fault.action, fault.party) for fault in plan.injected] == [(place, "kill", "bob")]
 
 
 # The end

@@ -1,9 +1,8 @@
-"""What each fault does to a link, a listener and a proxy, held against the contract that it must keep."""
+"""What each fault does to a link and a proxy, held against the contract that it must keep."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import inspect
 import threading
@@ -25,11 +24,10 @@ from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
 from fed.testing import FaultPlan
-from fed.testing.injection import FaultyLink, FaultyListener, Injector
+from fed.testing.links import FaultyLink
 from fed.transport.contract import (
     Ack,
     Link,
-    Listener,
     Notice,
     NoticeKind,
     Parcel,
@@ -49,30 +47,23 @@ FAILURE = Notice(NoticeKind.FAILURE, 0, FAILED, (ObjectId(0, 3, 0),))
 
 
 class FaultyWorld(MemoryWorld):
-    """Parties in memory, all of whose links and whose listener are wrapped."""
+    """Parties in memory, all of whose links are wrapped."""
 
     def __init__(self, plan: FaultPlan | None = None) -> None:
         super().__init__()
         self.plan = plan or FaultPlan()
         self.run = self.plan.begin(PARTIES)
         self.killed: list[str] = []
+        self._closing: set[asyncio.Future[None]] = set()
+        self.run.kill["alice", "sender"] = lambda: self.killed.append("sender of alice")
+        self.run.kill["bob", "receiver"] = self._kill_receiver
 
-    def injector(self, party: str) -> Injector:
-        made = Injector(self.run, party)
-        made.kill_sender = lambda: self.killed.append(f"sender of {party}")
-        made.kill_receiver = lambda: self.killed.append(f"receiver of {party}")
-        return made
-
-    async def listen(self) -> None:
-        self._faulty = FaultyListener(self._network.listener("bob"), self.injector("bob"))
-        await self._faulty.start(self.handler)
-
-    @property
-    def listener(self) -> Listener:
-        return self._faulty
+    def _kill_receiver(self) -> None:
+        self.killed.append("receiver of bob")
+        self._closing.add(asyncio.ensure_future(self.listener.close()))
 
     def make_link(self, party: str) -> Link:
-        return FaultyLink(super().make_link(party), self.injector(party))
+        return FaultyLink(super().make_link(party), self.run, party)
 
     async def arrived(self, *sequences: int) -> None:
         """Wait until exactly these have arrived, in this order."""
@@ -88,6 +79,7 @@ class FaultyWorld(MemoryWorld):
 
     async def close_network(self) -> None:
         self.run.end()
+        await asyncio.gather(*self._closing)
 
 
 def conformance_tests() -> list[Callable[..., None]]:
@@ -125,7 +117,7 @@ async def by_send(link: Link, *parcels: Parcel) -> None:
 
 
 async def by_upload(link: Link, *parcels: Parcel) -> None:
-    await asyncio.gather(*(link.upload(one) for one in parcels))
+    await asyncio.gather(*(link.upload(parcel) for parcel in parcels))
 
 
 ways = pytest.mark.parametrize("give", [by_send, by_upload])
@@ -133,10 +125,10 @@ places = pytest.mark.parametrize("place", ["send", "receive"])
 Give = Callable[..., Coroutine[Any, Any, None]]
 
 
-def at(plan: FaultPlan, place: Any, call: int | None = 1) -> Any:
+def at(plan: FaultPlan, place: Any, call: int | None = 1, nth: int | None = None) -> Any:
     """The fault that hits what goes from alice to bob, at either end."""
     party, peer = ("alice", "bob") if place == "send" else ("bob", "alice")
-    return plan.at(place, party=party, peer=peer, call=call)
+    return plan.at(place, party=party, peer=peer, call=call, nth=nth)
 
 
 @ways
@@ -151,7 +143,26 @@ def test_a_duplicate_arrives_twice(place: str, give: Give) -> None:
         assert {content(received) for _, received in world.handler.parcels} == {content(parcel(1, b"body"))}
 
     play(plan, scenario)
-    assert [one.action for one in plan.injected] == ["duplicate"]
+    assert [injection.action for injection in plan.injected] == ["duplicate"]
+
+
+@ways
+def test_each_copy_of_a_duplicate_suffers_by_itself_at_the_other_end(give: Give) -> None:
+    plan = FaultPlan()
+    at(plan, "send").duplicate()
+    at(plan, "receive", nth=2).corrupt()
+
+    async def scenario(world: FaultyWorld, link: Link) -> None:
+        await give(link, parcel(1, b"body"))
+        await world.arrived(1, 1)
+        first, second = (content(received) for _, received in world.handler.parcels)
+        assert first == content(parcel(1, b"body")) != second
+
+    play(plan, scenario)
+    assert [str(injection) for injection in plan.injected] == [
+        "alice: send duplicate (peer bob, call 1)",
+        "bob: receive corrupt (peer alice, call 1)",
+    ]
 
 
 @ways
@@ -226,18 +237,20 @@ def test_what_hangs_holds_up_all_that_is_behind_it_but_no_notice(place: str, giv
     play(plan, scenario)
 
 
-def test_two_that_hang_at_the_listener_keep_the_order() -> None:
+@pytest.mark.parametrize(("place", "other"), [("send", "send"), ("receive", "receive"), ("receive", "send")])
+def test_two_that_hang_keep_the_order(place: str, other: str) -> None:
     plan = FaultPlan()
-    at(plan, "receive", call=1).hang(until="first")
-    at(plan, "receive", call=2).hang(until="second")
+    at(plan, place, call=1).hang(until="first")
+    at(plan, other, call=2).hang(until="second")
 
     async def scenario(world: FaultyWorld, link: Link) -> None:
-        await link.send([parcel(number) for number in (1, 2, 3)])
+        sending = asyncio.ensure_future(link.send([parcel(number) for number in (1, 2, 3)]))
         await asyncio.to_thread(plan.wait_until_reached, "first")
         plan.release("first")
         await asyncio.to_thread(plan.wait_until_reached, "second")
-        assert world.sequences == [1]
+        await world.arrived(1)
         plan.release("second")
+        await sending
         await world.arrived(1, 2, 3)
 
     play(plan, scenario)
@@ -264,9 +277,10 @@ def test_what_is_corrupted_arrives_changed(place: str, give: Give) -> None:
 
 
 @ways
-def test_what_is_dropped_by_the_sender_breaks_the_connection_and_does_not_arrive(give: Give) -> None:
+@places
+def test_what_is_dropped_breaks_the_connection_and_does_not_arrive(place: str, give: Give) -> None:
     plan = FaultPlan()
-    plan.at("send", party="alice", peer="bob", nth=2).drop()
+    at(plan, place, call=None, nth=2).drop()
 
     async def scenario(world: FaultyWorld, link: Link) -> None:
         acks = link.acks()
@@ -280,6 +294,8 @@ def test_what_is_dropped_by_the_sender_breaks_the_connection_and_does_not_arrive
             await link.tell(READY, timeout_s=LIMIT_S)
         with pytest.raises(PeerUnreachable):
             await anext_of(acks)
+        # Nothing keeps room for it.
+        assert 2 not in {object_id.sequence for _, object_id, _ in world.handler.offers}
         await link.connect(hello("alice"), timeout_s=LIMIT_S)
         await give(link, parcel(2))
         await world.arrived(1, 2)
@@ -312,34 +328,11 @@ def test_a_reader_that_is_cancelled_as_the_connection_breaks_leaves_no_error_unr
     assert complaints == []
 
 
-@ways
-def test_what_is_dropped_at_the_listener_breaks_the_connection_at_its_other_end(give: Give) -> None:
+@places
+def test_what_was_delayed_is_lost_with_its_connection(place: str) -> None:
     plan = FaultPlan()
-    plan.at("receive", party="bob", nth=1).drop()
-
-    async def scenario(world: FaultyWorld, link: Link) -> None:
-        acks = link.acks()
-        # Whether whoever sends it hears of the break at once is a matter of moments.
-        with contextlib.suppress(PeerUnreachable):
-            await give(link, parcel(1))
-        with pytest.raises(PeerUnreachable):
-            await anext_of(acks)
-        assert world.sequences == []
-        # What had been admitted must not keep its room.
-        assert [object_id for _, object_id in world.handler.broken] == [
-            object_id for _, object_id, _ in world.handler.offers
-        ]
-        await link.connect(hello("alice"), timeout_s=LIMIT_S)
-        await give(link, parcel(1))
-        await world.arrived(1)
-
-    play(plan, scenario)
-
-
-def test_what_was_delayed_is_lost_with_its_connection() -> None:
-    plan = FaultPlan()
-    at(plan, "send", call=1).delay(until="gate")
-    at(plan, "send", call=2).drop()
+    at(plan, place, call=1).delay(until="gate")
+    at(plan, place, call=2).drop()
 
     async def scenario(world: FaultyWorld, link: Link) -> None:
         await link.send([parcel(1)])
@@ -353,9 +346,10 @@ def test_what_was_delayed_is_lost_with_its_connection() -> None:
     play(plan, scenario)
 
 
-def test_a_delayed_parcel_that_cannot_be_sent_breaks_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+@places
+def test_a_delayed_parcel_that_cannot_be_sent_breaks_the_link(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = FaultPlan()
-    at(plan, "send").delay(until="gate")
+    at(plan, place).delay(until="gate")
 
     async def unreachable(parcels: Sequence[Parcel]) -> None:
         raise PeerUnreachable("gone")
@@ -393,7 +387,9 @@ def test_a_receiver_is_killed_by_an_arrival_and_takes_in_nothing_more(give: Give
     at(plan, "receive", call=2).kill()
 
     async def scenario(world: FaultyWorld, link: Link) -> None:
-        await give(link, parcel(1), parcel(2), parcel(3))
+        await give(link, parcel(1))
+        with pytest.raises(PeerUnreachable):
+            await give(link, parcel(2), parcel(3))
         # Not even one that says nothing new was taken.
         with pytest.raises(PeerUnreachable):
             await link.tell(READY, timeout_s=LIMIT_S)
@@ -625,7 +621,7 @@ class Pair:
             return LocalRuntime(party, sender, receiver)
 
         self.runtimes = {"alice": runtime("alice", "bob"), "bob": runtime("bob", "alice")}
-        self.proxies: dict[str, Proxies] = {party: one.start() for party, one in self.runtimes.items()}
+        self.proxies: dict[str, Proxies] = {party: runtime.start() for party, runtime in self.runtimes.items()}
         for party, proxies in self.proxies.items():
             proxies.direct.arrivals.listen(self.note)
             begin(proxies, self.heard[party])
@@ -648,7 +644,7 @@ class Pair:
 
     def note(self, arrivals: Sequence[Arrived]) -> None:
         with self.changed:
-            self.arrived.update({one.key: one for one in arrivals})
+            self.arrived.update({arrived.key: arrived for arrived in arrivals})
             self.changed.notify_all()
 
     def received(self, party: str, key: Key) -> Any:

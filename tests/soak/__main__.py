@@ -34,7 +34,7 @@ def main() -> int:
             print(f"seed {seed}: {text}", file=sys.stderr)
         if found:
             return 1
-        counts.update(f"{one.action} at {one.place}" for one in injected)
+        counts.update(f"{fault.action} at {fault.place}" for fault in injected)
         seed += 1
         if time.monotonic() - reported > REPORT_S:
             reported = time.monotonic()

@@ -13,24 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from tests.soak.programs import (
-    Account,
-    Counter,
-    Create,
-    Get,
-    Handled,
-    Hidden,
-    Job,
-    Kill,
-    Leg,
-    Method,
-    Ref,
-    Stretch,
-    Task,
-    bag,
-    digest,
-    plain,
-)
+from tests.soak.player import Account, Counter, Handled, Hidden, Leg, bag, digest, plain
+from tests.soak.programs import Create, Get, Job, Kill, Method, Ref, Stretch, Task
 
 __all__ = ["Evaluated", "evaluate", "violations"]
 
@@ -79,11 +63,11 @@ def evaluate(stretch: Stretch) -> Evaluated:
                 return _DOOMED
             return value
         if isinstance(what, dict):
-            values = {name: filled(one, party) for name, one in what.items()}
+            values = {name: filled(part, party) for name, part in what.items()}
             return _DOOMED if _DOOMED in values.values() else values
         if isinstance(what, (list, tuple)):
-            several = [filled(one, party) for one in what]
-            return _DOOMED if any(one is _DOOMED for one in several) else several
+            several = [filled(part, party) for part in what]
+            return _DOOMED if any(part is _DOOMED for part in several) else several
         return what
 
     for number, operation in enumerate(stretch.operations):
@@ -175,10 +159,10 @@ def _handlers(job: Job, accounts: Mapping[str, Account]) -> Iterator[str]:
     """
     ran = {party: _handled_by_epoch(account) for party, account in accounts.items()}
     for epoch in range(len(job.stretches)):
-        roots = {party: [one.error_id for one in ran[party].get(epoch, ())] for party in job.parties}
+        roots = {party: [run.error_id for run in ran[party].get(epoch, ())] for party in job.parties}
         if not any(roots.values()):
             continue
-        if len({one for ids in roots.values() for one in ids}) > 1:
+        if len(set().union(*roots.values())) > 1:
             yield f"epoch {epoch}: the roots differ: {roots}"
         for party, ids in roots.items():
             account = accounts[party]
@@ -189,14 +173,14 @@ def _handlers(job: Job, accounts: Mapping[str, Account]) -> Iterator[str]:
             else:
                 yield from _root_seen(job, account, epoch, ids[0])
     for party, account in accounts.items():
-        if not all(one.in_failures for one in account.handled):
+        if not all(run.in_failures for run in account.handled):
             yield f"{party}: a root is not among the failures"
 
 
 def _root_seen(job: Job, account: Account, epoch: int, root: str) -> Iterator[str]:
     """The driver saw the root that the handler was told of, or left in its own way."""
     leg = account.legs[epoch]
-    seen = [one.error_id for one in leg.seen]
+    seen = [error.error_id for error in leg.seen]
     last = epoch == len(account.legs) - 1
     if last:
         own = account.end.type in ("SlipError", "SystemExit")
@@ -214,7 +198,7 @@ def _ends(job: Job, accounts: Mapping[str, Account]) -> Iterator[str]:
     """A program without trouble ends without error. What must be noticed is noticed, by everyone, before the end."""
     isolate = job.options["on_error"] == "isolate"
     evaluated = [evaluate(stretch) for stretch in job.stretches]
-    troubled = any(one.troubled for one in evaluated) or any(stretch.slips for stretch in job.stretches)
+    troubled = any(found.troubled for found in evaluated) or any(stretch.slips for stretch in job.stretches)
     ran = {party: _handled_by_epoch(account) for party, account in accounts.items()}
     for party, account in accounts.items():
         end = account.end
@@ -258,10 +242,10 @@ def _beginnings(job: Job, accounts: Mapping[str, Account]) -> Iterator[str]:
             # A quicker party may have failed in this epoch already.
             if leg.begun_with and not evaluate(stretch).troubled and not stretch.slips:
                 yield f"epoch {epoch}: {party} began with {leg.begun_with}"
-            strange = [one for one in leg.known if _epoch_of(one[2]) not in (None, epoch)]
+            strange = [failure for failure in leg.known if _epoch_of(failure[2]) not in (None, epoch)]
             if strange:
                 yield f"epoch {epoch}: {party} knew {strange}"
-            earlier |= {one.error_id for one in leg.seen} | {one[0] for one in leg.known}
+            earlier |= {error.error_id for error in leg.seen} | {failure[0] for failure in leg.known}
 
 
 def _legs(accounts: Mapping[str, Account], epoch: int) -> list[tuple[str, Leg]]:
@@ -271,13 +255,13 @@ def _legs(accounts: Mapping[str, Account], epoch: int) -> list[tuple[str, Leg]]:
 def _handled_by_epoch(account: Account) -> dict[int, list[Handled]]:
     """Runs of the handler. A failure without a task is one that no program goes on after: it is of the last epoch."""
     found: dict[int, list[Handled]] = {}
-    for one in account.handled:
-        epoch = _epoch_of(one.task)
-        found.setdefault(len(account.legs) - 1 if epoch is None else epoch, []).append(one)
+    for run in account.handled:
+        epoch = _epoch_of(run.task)
+        found.setdefault(len(account.legs) - 1 if epoch is None else epoch, []).append(run)
     return found
 
 
 def _epoch_of(task: str) -> int | None:
-    """The epoch in the name of a task, as `tests.soak.programs.tools` names them."""
+    """The epoch in the name of a task, as `tests.soak.player.tools` names them."""
     named = re.search(r"_(\d+)\b", task)
     return None if named is None else int(named[1])

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from fed.errors import FedTimeoutError
-from fed.testing import FaultPlan, simulate
-from fed.testing.faults import Injection
+from fed.testing import FaultPlan, Injection, simulate
 from tests.soak.faults import plan_of
 from tests.soak.laws import violations
-from tests.soak.programs import MEETINGS, Account, Job, Task, job_of, play
+from tests.soak.player import MEETINGS, Account, play
+from tests.soak.programs import Job, Task, job_of
 
 HANG_S: Final = 60.0
 
@@ -50,7 +50,7 @@ def recorded() -> Iterator[Record]:
 
 def played_here(job: Job, faults: FaultPlan | None = None) -> tuple[dict[str, Account], list[str]]:
     """Play a job in this process. Returns the accounts, and what the library said meanwhile."""
-    meetings = {one.meeting for stretch in job.stretches for one in stretch.operations if isinstance(one, Task)}
+    meetings = {step.meeting for stretch in job.stretches for step in stretch.operations if isinstance(step, Task)}
     MEETINGS.update({meeting: threading.Barrier(2) for meeting in meetings if meeting})
     try:
         with recorded() as record:
@@ -63,7 +63,7 @@ def played_here(job: Job, faults: FaultPlan | None = None) -> tuple[dict[str, Ac
             )
     finally:
         MEETINGS.clear()
-    said = [one for one in record.said if not (job.handlers and one.startswith("the failure handler raised"))]
+    said = [line for line in record.said if not (job.handlers and line.startswith("the failure handler raised"))]
     return dict(ended.results), said
 
 

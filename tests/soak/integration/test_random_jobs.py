@@ -11,9 +11,10 @@ from typing import Final
 import psutil
 import pytest
 
-from tests.soak import programs
+from tests.soak import player
 from tests.soak.laws import violations
-from tests.soak.programs import PARTIES, Account, account_of, job_of
+from tests.soak.player import Account, account_of
+from tests.soak.programs import PARTIES, job_of
 from tests.support.drivers import Driver, Start
 from tests.support.eventually import eventually
 from tests.support.profile import SEED, times
@@ -28,7 +29,7 @@ AGENTS: Final = frozenset({"ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvA
 def accounts_of(driver: Driver) -> dict[int, Account]:
     """What a driver has told, by seed."""
     told = [json.loads(line.removeprefix("account ")) for line in driver.lines if line.startswith("account ")]
-    return {one.pop("seed"): account_of(one) for one in told}
+    return {account.pop("seed"): account_of(account) for account in told}
 
 
 def ray_actors() -> list[str]:
@@ -44,7 +45,9 @@ def ray_actors() -> list[str]:
 def test_random_failing_jobs_on_ray(federation: Start) -> None:
     count = times(3, 6, 50)
     parties = PARTIES[:3]
-    drivers = federation(str(Path(programs.__file__)), parties, str(SEED), str(count), stdin=True)
+    program = Path(player.__file__)
+    everywhere = {"PYTHONPATH": str(program.parents[2])}
+    drivers = federation(str(program), parties, str(SEED), str(count), everywhere=everywhere, stdin=True)
     found: list[str] = []
     for seed in range(SEED, SEED + count):
         began = time.monotonic()
