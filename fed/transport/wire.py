@@ -421,7 +421,8 @@ def _read_standing(message: pb.Standing) -> PartyStatus:
         waiting=fields.in_range(message.waiting, MAX_SEQUENCE, "waiting of a standing"),
         tasks=fields.read_labels(message.tasks, "task of a standing", MAX_SHOWN),
         waits=tuple(
-            Wait(*fields.read_labels((one.who, one.what, one.party), "wait of a standing", 3)) for one in message.waits
+            Wait(*fields.read_labels((wait.who, wait.what, wait.party), "wait of a standing", 3))
+            for wait in message.waits
         ),
     )
 
