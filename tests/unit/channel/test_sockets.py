@@ -94,19 +94,19 @@ def channel(request: pytest.FixtureRequest, credentials: Mapping[str, TLSConfig]
 
 def raw(address: SocketAddress) -> socket.socket:
     """Somebody who connects, and says what a test says."""
-    one = socket.socket(socket.AF_UNIX)
-    one.settimeout(10)
-    one.connect(address.path)
-    return one
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    connection.connect(address.path)
+    return connection
 
 
-def is_ended(one: socket.socket) -> bool:
+def is_ended(connection: socket.socket) -> bool:
     try:
-        return one.recv(1000) == b""
+        return connection.recv(1000) == b""
     except ConnectionResetError:
         return True
     finally:
-        one.close()
+        connection.close()
 
 
 def test_the_socket_is_private_and_goes_with_the_channel() -> None:
@@ -223,8 +223,8 @@ def test_who_holds_the_port_does_not_keep_out_who_is_on_the_node(credentials: Ma
         ]
         proxy = ProxyRecorder(SocketProxyEnd(address, Role.SENDER))
         await driver.until(lambda: len(driver.connections) == 2)
-        for one in silent:
-            one.close()
+        for connection in silent:
+            connection.close()
         await closed(channel, proxy)
 
     run(scenario())
@@ -234,14 +234,14 @@ def test_who_says_a_byte_at_a_time_is_dropped_too(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(socket_driver, "HANDSHAKE_S", 0.5)
 
     def drip(address: SocketAddress) -> None:
-        one = raw(address)
+        connection = raw(address)
         began = time.monotonic()
         with contextlib.suppress(OSError):
             while time.monotonic() - began < 10:
-                one.sendall(b"f")
+                connection.sendall(b"f")
                 time.sleep(0.1)
         assert time.monotonic() - began < 5
-        one.close()
+        connection.close()
 
     async def scenario() -> None:
         channel = SocketChannel()
@@ -288,18 +288,18 @@ def test_who_does_not_know_the_token_gets_in_nowhere(caplog: pytest.LogCaptureFi
             hello = Hello(Role.SENDER, Lane.DATA, new_boot_id()).encoded()
             # Nothing, nonsense, another protocol, a proof by guess, a proof of another connection.
             for said in (b"GET / HTTP/1.1" + bytes(100), hello[:-1] + bytes(0), bytes(len(hello))):
-                one = raw(address)
-                one.sendall(said)
-                one.shutdown(socket.SHUT_WR)
-                assert is_ended(one)
+                connection = raw(address)
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                assert is_ended(connection)
             proofs = []
             for _ in range(2):
-                one = raw(address)
-                one.sendall(hello)
-                answer = one.recv(CHALLENGE_BYTES)
+                connection = raw(address)
+                connection.sendall(hello)
+                answer = connection.recv(CHALLENGE_BYTES)
                 proofs.append(prove(address.token, hello, answer))
-                one.sendall(proofs[0] if len(proofs) == 2 else secrets.token_bytes(32))
-                assert is_ended(one)
+                connection.sendall(proofs[0] if len(proofs) == 2 else secrets.token_bytes(32))
+                assert is_ended(connection)
 
         await asyncio.to_thread(attack)
         assert len(driver.events) == 4
@@ -327,7 +327,7 @@ def test_who_says_nothing_is_dropped_and_cannot_be_too_many(monkeypatch: pytest.
         again = ProxyRecorder(channel.proxy(Role.SENDER, boot_id))
         await driver.until(lambda: driver.boots(Role.SENDER) == [boot_id, boot_id])
         assert threading.active_count() - before <= socket_driver.MAX_HANDSHAKES
-        assert all([await asyncio.to_thread(is_ended, one) for one in silent])
+        assert all([await asyncio.to_thread(is_ended, connection) for connection in silent])
         await closed(channel, again, *proxies.values())
 
     run(scenario())
@@ -409,7 +409,7 @@ def test_a_proxy_whose_process_is_killed_is_lost_and_another_one_comes() -> None
             with subprocess.Popen(command) as process:
                 try:
                     await driver.until(lambda: len(driver.connections) == 2)
-                    boots.append({one.boot_id for one in driver.connections.values()})
+                    boots.append({connection.boot_id for connection in driver.connections.values()})
                     for connection in driver.connections.values():
                         connection.send(b"value", bytes(1_000_000))
                     await driver.until(lambda: [len(frames) for frames in driver.frames.values()] == [2, 2])
@@ -417,7 +417,7 @@ def test_a_proxy_whose_process_is_killed_is_lost_and_another_one_comes() -> None
                 finally:
                     process.send_signal(signal.SIGKILL)
             await driver.until(lambda: not driver.connections)
-        assert [len(one) for one in boots] == [1, 1]
+        assert [len(boot_ids) for boot_ids in boots] == [1, 1]
         assert boots[0] != boots[1]
         await closed(channel)
 

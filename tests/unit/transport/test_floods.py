@@ -89,7 +89,9 @@ def test_fields_are_counted_as_protobuf_counts_them() -> None:
             )
             for _ in range(chance.randrange(9))
         ]
-        count = sum(1 + 1 + len(one.id.ListFields()) + bool(one.header) + len(one.buffers) for one in parcels)
+        count = sum(
+            1 + 1 + len(parcel.id.ListFields()) + bool(parcel.header) + len(parcel.buffers) for parcel in parcels
+        )
         frame = pb.Parcels(parcels=parcels).SerializeToString()
         check_fields(frame, pb.Parcels.DESCRIPTOR, count)
         if count:
@@ -117,7 +119,7 @@ def test_bytes_that_are_no_message_are_no_endless_count() -> None:
 def test_the_fullest_frames_that_are_written_are_read() -> None:
     ids = [ObjectId(0xFFFFFFFF, wire.MAX_SEQUENCE - n, 0xFFFFFFFF, (1 << 64) - 1) for n in range(wire.MAX_PARCELS)]
     per = wire.MAX_FRAME_BUFFERS // len(ids)
-    parcels = [Parcel(one, b"h", (memoryview(b"b"),) * per) for one in ids]
+    parcels = [Parcel(object_id, b"h", (memoryview(b"b"),) * per) for object_id in ids]
     assert len(wire.decode_parcels(wire.encode_parcels(parcels))) == len(parcels)
     most = Parcel(ID, b"", (memoryview(b""),) * wire.MAX_FRAME_BUFFERS)
     assert len(wire.decode_parcels(wire.encode_parcels([most]))[0].buffers) == wire.MAX_FRAME_BUFFERS
