@@ -1,4 +1,4 @@
-"""Reading a frame strictly, and writing only what would be read.
+"""Reading a frame strictly, and writing only what would be read. What is not as it must be raises `MalformedFrame`.
 
 A field of two bytes becomes an object of a hundred, so the fields of a frame are counted, where it could hold too many,
 before anything is made of them. The encoding: https://protobuf.dev/programming-guides/encoding
@@ -19,12 +19,12 @@ __all__ = [
     "MalformedFrame",
     "check_fields",
     "in_range",
+    "member_of",
+    "parse",
     "read_label",
     "read_labels",
-    "member_of",
     "read_name",
     "read_names",
-    "parse",
     "read_text",
 ]
 
