@@ -10,7 +10,7 @@
 The MAC is HMAC-SHA256 under a token of 32 random bytes, which the proxy has from Ray, as an argument of its
 constructor. It covers the hello with the proxy's nonce, and the driver's nonce, so none can be used again or for
 anything else (ISO/IEC 9798-4, three pass mutual authentication). The driver proves itself first: a proxy tells nothing
-but its name to whoever happens to listen at an address.
+but its name to whoever happens to listen at an address. Before all that comes the handshake of TLS, where there is one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import ssl
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fed.channel.contract import ChannelError, Lane, Role
 
 __all__ = [
     "CHALLENGE_BYTES",
+    "HANDSHAKE_S",
     "HELLO_BYTES",
     "PROOF_BYTES",
     "Challenged",
     "Hello",
+    "Tls",
     "challenge",
     "new_boot_id",
     "new_token",
@@ -43,6 +47,20 @@ _HELLO: Final = struct.Struct(f"{len(_MAGIC)}sBB{_BOOT_BYTES}s{_NONCE_BYTES}s")
 HELLO_BYTES: Final = _HELLO.size
 CHALLENGE_BYTES: Final = _NONCE_BYTES + hashlib.sha256().digest_size
 PROOF_BYTES: Final = hashlib.sha256().digest_size
+HANDSHAKE_S: Final = 10.0
+"""How long either end waits for what the other one has to say first."""
+
+
+class Tls(NamedTuple):
+    """How both ends of a TCP connection are secured.
+
+    Attributes:
+        context: This end's; made for the server or the client side, with a certificate, and verifying the other's.
+        check: Raises `ChannelError` if a certificate (in DER) that was verified is not the party's own.
+    """
+
+    context: ssl.SSLContext
+    check: Callable[[bytes], None]
 
 
 def new_token() -> bytes:

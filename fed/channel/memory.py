@@ -65,12 +65,15 @@ class MemoryDriverEnd(DriverEnd):
         with self._lock:
             thread = self._lanes.get(lane)
             if thread is not None and self._boots.admits(proxy.role, proxy.boot_id):
-                thread.begin(_MemoryConnection(proxy, lane, thread))
+                connection = _MemoryConnection(proxy, lane, thread)
+                thread.post(lambda: thread.begin(connection))
 
 
 class _LaneThread:
+    """Calls the handler for the connections of one lane."""
+
     def __init__(self, name: str, handler: DriverHandler, clock: Clock) -> None:
-        self.handler = handler
+        self._handler = handler
         self._steps: Queue[Callable[[], None] | None] = clock.queue()
         self._connections: dict[Role, _MemoryConnection] = {}
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -79,46 +82,39 @@ class _LaneThread:
     def post(self, step: Callable[[], None]) -> None:
         self._steps.put(step)
 
-    def begin(self, connection: _MemoryConnection) -> None:
-        """A proxy has come in."""
-        self.post(lambda: self._begin(connection))
-
-    def drop(self, connection: _MemoryConnection) -> None:
-        """A connection is to end. On the thread."""
-        if not connection.over:
-            connection.over = True
-            del self._connections[connection.role]
-            self.handler.lost(connection)
-            connection.tell_lost()
-
-    def receive(self, connection: _MemoryConnection, frames: tuple[bytes, ...]) -> None:
-        """A proxy has sent something. On the thread."""
-        if not connection.over:
-            self.handler.received(connection, frames)
-
     def stop(self) -> None:
         """End all connections, and the thread."""
-        self.post(self._end_all)
+        self.post(self._drop_all)
         self._steps.put(None)
         self._thread.join(JOIN_S)
 
-    def _end_all(self) -> None:
-        for connection in list(self._connections.values()):
-            self.drop(connection)
+    # The rest is for the thread.
 
-    def _begin(self, connection: _MemoryConnection) -> None:
+    def begin(self, connection: _MemoryConnection) -> None:
         older = self._connections.get(connection.role)
         if older is not None:
             self.drop(older)
         self._connections[connection.role] = connection
-        connection.tell_connected()
-        self.handler.connected(connection)
+        connection.proxy.post(lambda: connection.proxy.open(connection))
+        self._handler.connected(connection)
+
+    def drop(self, connection: _MemoryConnection) -> None:
+        if not connection.over:
+            connection.over = True
+            del self._connections[connection.role]
+            self._handler.lost(connection)
+            connection.proxy.post(lambda: connection.proxy.lose(connection))
+
+    def receive(self, connection: _MemoryConnection, frames: tuple[bytes, ...]) -> None:
+        if not connection.over:
+            self._handler.received(connection, frames)
+
+    def _drop_all(self) -> None:
+        for connection in list(self._connections.values()):
+            self.drop(connection)
 
     def _serve(self) -> None:
-        while True:
-            step = self._steps.get()
-            if step is None:
-                return
+        while (step := self._steps.get()) is not None:
             try:
                 step()
             except BaseException:
@@ -129,7 +125,7 @@ class _LaneThread:
 class _MemoryConnection(Connection):
     def __init__(self, proxy: MemoryProxyEnd, lane: Lane, thread: _LaneThread) -> None:
         super().__init__(proxy.role, lane, proxy.boot_id)
-        self._proxy = proxy
+        self.proxy = proxy
         self.thread = thread
         self.over = False
 
@@ -137,17 +133,11 @@ class _MemoryConnection(Connection):
     def send(self, *frames: bytes) -> None:
         check_frames(frames)
         if frames and not self.over:
-            self._proxy.post(lambda: self._proxy.take(self, frames))
+            self.proxy.post(lambda: self.proxy.take(self, frames))
 
     @override
     def close(self) -> None:
         self.thread.post(lambda: self.thread.drop(self))
-
-    def tell_connected(self) -> None:
-        self._proxy.post(lambda: self._proxy.open(self))
-
-    def tell_lost(self) -> None:
-        self._proxy.post(lambda: self._proxy.lose(self))
 
 
 class MemoryProxyEnd(ProxyEnd):

@@ -8,7 +8,9 @@ import ray
 import ray.util
 
 from fed.channel import ChannelError, ProxyEnd, Role
-from fed.channel.sockets import SocketAddress, SocketDriverEnd, SocketProxyEnd, Tls
+from fed.channel.handshake import Tls
+from fed.channel.socket_driver import SocketDriverEnd
+from fed.channel.socket_proxy import SocketAddress, SocketProxyEnd
 from fed.config import Config
 from fed.transport.identity import party_of_certificate
 

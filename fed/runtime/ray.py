@@ -20,7 +20,7 @@ from typing import Any, Final
 import ray
 
 from fed.channel import ChannelError, DriverEnd, Role
-from fed.channel.sockets import SocketAddress
+from fed.channel.socket_proxy import SocketAddress
 from fed.config import Config
 from fed.core.liveness import RESTART_S
 from fed.core.rendezvous import Key

@@ -40,8 +40,8 @@ __all__ = [
     "Link",
     "LinkStatistics",
     "Listener",
-    "NotNow",
     "ListenerStatistics",
+    "NotNow",
     "Notice",
     "NoticeKind",
     "Parcel",
@@ -57,8 +57,6 @@ __all__ = [
 
 PROTOCOL_VERSION: Final = 2
 """Raised whenever two releases could misunderstand one another. Equal in every party of a job."""
-
-
 MAX_GREETING_BYTES: Final = 64 << 10
 """Of a greeting, and of the answer to one. Whoever has a certificate may send one."""
 

@@ -34,8 +34,8 @@ def answer_hello(handler: Handler, party: str, peer: str, hello: Hello) -> Hello
     return handler.on_hello(peer, hello)
 
 
-def check_welcome(peer: str, address: str, welcome: Hello) -> Hello:
-    """Check the answer to a greeting, and return it.
+def check_welcome(peer: str, address: str, welcome: Hello) -> None:
+    """Check the answer to a greeting.
 
     Raises:
         PeerRefused: It comes from another party, or in another protocol.
@@ -49,4 +49,3 @@ def check_welcome(peer: str, address: str, welcome: Hello) -> Hello:
             f"party {peer!r} at {address} speaks protocol {welcome.protocol} (release {welcome.version}), this party "
             f"speaks {PROTOCOL_VERSION}: install the same release of fed in both"
         )
-    return welcome

@@ -15,6 +15,7 @@ believes in a refusal only when it has met the same silence twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import functools
 import re
@@ -60,6 +61,8 @@ _NOT_ISSUED: Final = frozenset({7, 18, 19, 20, 21})
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 """RFC 9113, 3.4: the client's preface and an empty SETTINGS frame."""
 _HTTP2_SETTINGS: Final = 4
+
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Credentials(NamedTuple):
@@ -280,10 +283,8 @@ async def prove(party: str, peer: str, address: Address, tls: TLSConfig) -> Serv
         PeerUnreachable: Nobody answered, or not to the end.
     """
     context = _client_context(peer, address, tls)
-    try:
+    with contextlib.suppress(_Silence):
         return await _prove_once(peer, address, tls, context)
-    except _Silence:
-        pass
     try:
         return await _prove_once(peer, address, tls, context)
     except _Silence as error:
@@ -385,9 +386,7 @@ async def _prove_once(peer: str, address: Address, tls: TLSConfig, context: ssl.
     return certificate
 
 
-async def _dial(
-    peer: str, address: Address, context: ssl.SSLContext | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _dial(peer: str, address: Address, context: ssl.SSLContext | None) -> _Streams:
     where = f"party {peer!r} at {address}"
     try:
         return await _first_connection(address, context)
@@ -403,17 +402,15 @@ async def _dial(
         raise PeerUnreachable(f"{where} cannot be reached: {_brief(error)}") from error
 
 
-async def _first_connection(
-    address: Address, context: ssl.SSLContext | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _first_connection(address: Address, context: ssl.SSLContext | None) -> _Streams:
     """Connect, asking anew every `ASK_AGAIN_S` until there is an answer; the first one counts.
 
     The kernel asks anew as well, but before Linux 6.5 it waits twice as long each time, and so it does with whatever
     of a handshake is lost. A network that had been cut would be found whole again only after as much time again, and
     by then a lease may have run out that was longer than the cut. Those that wait go on, for a slow line.
     """
-    attempts: list[asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = []
-    answered: asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]] | None = None
+    attempts: list[asyncio.Task[_Streams]] = []
+    answered: asyncio.Task[_Streams] | None = None
     try:
         while answered is None:
             attempts.append(asyncio.create_task(asyncio.open_connection(address.host, address.port, ssl=context)))

@@ -18,8 +18,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from typing_extensions import override
 
@@ -49,7 +49,7 @@ from fed.transport.greeting import answer_hello, check_own_hello, check_welcome
 
 __all__ = ["MemoryLink", "MemoryListener", "MemoryNetwork"]
 
-_T = TypeVar("_T")
+_S = TypeVar("_S", LinkStatistics, ListenerStatistics)
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -76,9 +76,7 @@ class MemoryNetwork:
         pair = frozenset((party, peer))
         with self._lock:
             self._cut.add(pair)
-            broken = [connection for connection in self._connections if connection.pair == pair]
-            for connection in broken:
-                connection.alive = False
+            broken = self._sever(lambda connection: connection.pair == pair)
         for connection in broken:
             connection.announce_break()
 
@@ -111,14 +109,13 @@ class MemoryNetwork:
                 raise PeerAbsent(f"party {link.peer!r} does not listen")
             if frozenset((link.party, link.peer)) in self._cut:
                 raise PeerUnreachable(f"the network between {link.party!r} and {link.peer!r} is cut")
-            connection = _Connection(self, link, listener)
+            connection = _Connection(link, listener)
             self._connections.add(connection)
         return connection
 
-    def _break(self, connection: _Connection) -> None:
+    def _break(self, broken: _Connection) -> None:
         with self._lock:
-            connection.alive = False
-            self._connections.discard(connection)
+            self._sever(lambda connection: connection is broken)
 
     def _listen(self, listener: MemoryListener) -> None:
         with self._lock:
@@ -129,10 +126,14 @@ class MemoryNetwork:
         with self._lock:
             if self._listeners.get(listener.party) is listener:
                 del self._listeners[listener.party]
-            broken = [connection for connection in self._connections if connection.listener is listener]
-            for connection in broken:
-                connection.alive = False
-                self._connections.discard(connection)
+            return self._sever(lambda connection: connection.listener is listener)
+
+    def _sever(self, which: Callable[[_Connection], bool]) -> list[_Connection]:
+        """Mark connections as broken, with the lock held. Returns them, for both ends to be told."""
+        broken = [connection for connection in self._connections if which(connection)]
+        for connection in broken:
+            connection.alive = False
+        self._connections.difference_update(broken)
         return broken
 
     def _pass(self, connection: _Connection, deliver: Callable[[], object]) -> None:
@@ -147,8 +148,7 @@ class MemoryNetwork:
 class _Connection:
     """What one `connect` made. Either end may find `alive` false at any time; neither sets it true again."""
 
-    def __init__(self, network: MemoryNetwork, link: MemoryLink, listener: MemoryListener) -> None:
-        self.network = network
+    def __init__(self, link: MemoryLink, listener: MemoryListener) -> None:
         self.link = link
         self.listener = listener
         self.alive = True
@@ -184,22 +184,15 @@ class MemoryListener(Listener):
 
     def __init__(self, network: MemoryNetwork, party: str) -> None:
         self.party: Final = party
+        self.loop: asyncio.AbstractEventLoop
         self._network = network
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._handler: Handler | None = None
         self._streams: dict[str, _Connection] = {}
         self._statistics = ListenerStatistics(0, 0, 0, 0)
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that it was started on."""
-        if self._loop is None:
-            raise RuntimeError(f"the listener of {self.party!r} was not started")
-        return self._loop
-
     @override
     async def start(self, handler: Handler) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._handler = handler
         self._network._listen(self)
 
@@ -215,7 +208,6 @@ class MemoryListener(Listener):
         return self._statistics
 
     def _on_break(self, connection: _Connection) -> None:
-        connection.alive = False
         peer = connection.link.party
         if self._streams.get(peer) is connection:
             del self._streams[peer]
@@ -224,77 +216,61 @@ class MemoryListener(Listener):
             if self._handler is not None:
                 self._handler.on_offer_broken(peer, object_id)
 
-    def _on_hello(self, reply: _Reply[Hello], connection: _Connection, hello: Hello) -> None:
+    def _handler_of(self, connection: _Connection) -> Handler:
         if self._handler is None or not connection.alive:
-            reply.fail(PeerUnreachable(f"party {self.party!r} does not listen any more"))
-            return
+            raise PeerUnreachable(f"the connection to {self.party!r} broke")
+        return self._handler
+
+    def _on_hello(self, connection: _Connection, hello: Hello) -> Hello:
+        handler = self._handler_of(connection)
         peer = connection.link.party
         try:
-            welcome = answer_hello(self._handler, self.party, peer, hello)
+            welcome = answer_hello(handler, self.party, peer, hello)
         except Refusal as refusal:
             self._count(refused=1)
-            reply.fail(PeerRefused(str(refusal)))
-            return
+            raise PeerRefused(str(refusal)) from refusal
         except NotNow as reason:
-            reply.fail(PeerUnreachable(str(reason)))
-            return
+            raise PeerUnreachable(str(reason)) from reason
         before = self._streams.get(peer)
         self._streams[peer] = connection
         if before is not None and before is not connection:
             self._network._break(before)
             before.announce_break()
         self._count(greetings=1)
-        self._handler.on_stream(peer, connection.send_acks)
-        reply.succeed(welcome)
+        handler.on_stream(peer, connection.send_acks)
+        return welcome
 
     def _on_parcels(self, connection: _Connection, parcels: Sequence[Parcel]) -> None:
-        if self._handler is None or not connection.alive:
-            return
-        self._count(parcels_received=len(parcels), bytes_received=sum(parcel.nbytes for parcel in parcels))
-        self._handler.on_parcels(connection.link.party, parcels)
+        if self._handler is not None and connection.alive:
+            self._count(parcels_received=len(parcels), bytes_received=sum(parcel.nbytes for parcel in parcels))
+            self._handler.on_parcels(connection.link.party, parcels)
 
-    def _on_offer(self, reply: _Reply[Verdict], connection: _Connection, token: int, parcel: Parcel) -> None:
-        if self._handler is None or not connection.alive:
-            reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
-            return
-        verdict = self._handler.on_offer(connection.link.party, parcel.id, parcel.nbytes, parcel.overhead)
+    def _on_offer(self, connection: _Connection, token: int, parcel: Parcel) -> Verdict:
+        handler = self._handler_of(connection)
+        verdict = handler.on_offer(connection.link.party, parcel.id, parcel.nbytes, parcel.overhead)
         if verdict is Verdict.ADMIT:
             connection.offers[token] = parcel.id
-        reply.succeed(verdict)
+        return verdict
 
-    def _on_upload(self, reply: _Reply[Verdict], connection: _Connection, token: int, parcel: Parcel) -> None:
+    def _on_upload(self, connection: _Connection, token: int, parcel: Parcel) -> Verdict:
         if connection.offers.pop(token, None) is None:
-            reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
-            return
+            raise PeerUnreachable(f"the connection to {self.party!r} broke")
         self._on_parcels(connection, [parcel])
-        reply.succeed(Verdict.ADMIT)
+        return Verdict.ADMIT
 
     def _on_withdrawn(self, connection: _Connection, token: int) -> None:
         object_id = connection.offers.pop(token, None)
         if object_id is not None and self._handler is not None:
             self._handler.on_offer_broken(connection.link.party, object_id)
 
-    def _on_notices(self, reply: _Reply[None], connection: _Connection, notices: Sequence[Notice]) -> None:
-        if self._handler is None or not connection.alive:
-            reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
-            return
-        taken = [self._handler.on_notice(connection.link.party, notice) for notice in notices]
-        waiting = [one for one in taken if one is not None]
-        if not waiting:
-            reply.succeed(None)
-            return
-
-        def answer(all_taken: asyncio.Future[Any]) -> None:
-            if all_taken.cancelled() or all_taken.exception() is not None:
-                reply.fail(PeerUnreachable(f"the connection to {self.party!r} broke"))
-            else:
-                reply.succeed(None)
-
-        asyncio.gather(*waiting).add_done_callback(answer)
+    def _on_notices(self, connection: _Connection, notices: Sequence[Notice]) -> asyncio.Future[Any] | None:
+        handler = self._handler_of(connection)
+        taken = [handler.on_notice(connection.link.party, notice) for notice in notices]
+        waiting = [future for future in taken if future is not None]
+        return asyncio.gather(*waiting) if waiting else None
 
     def _count(self, **counts: int) -> None:
-        added = {name: getattr(self._statistics, name) + count for name, count in counts.items()}
-        self._statistics = self._statistics._replace(**added)
+        self._statistics = _counted(self._statistics, counts)
 
 
 class MemoryLink(Link):
@@ -308,9 +284,9 @@ class MemoryLink(Link):
 
     def __init__(self, network: MemoryNetwork, party: str, peer: str) -> None:
         self.party: Final = party
+        self.loop: asyncio.AbstractEventLoop
         self._peer = peer
         self._network = network
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: _Connection | None = None
         self._closed = False
         self._tokens = 0
@@ -321,19 +297,12 @@ class MemoryLink(Link):
     def peer(self) -> str:
         return self._peer
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that it was connected on."""
-        if self._loop is None:
-            raise RuntimeError(f"the link from {self.party!r} to {self._peer!r} was not connected")
-        return self._loop
-
     @override
     async def connect(self, hello: Hello, *, timeout_s: float) -> Hello:
         check_own_hello(self.party, hello)
         if self._closed:
             raise PeerUnreachable(f"the link to {self._peer!r} is closed")
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._abandon()
         connection = self._network._open(self)
         self._connection = connection
@@ -370,14 +339,7 @@ class MemoryLink(Link):
             if verdict is Verdict.DECLINE:
                 return verdict
             copy = _copy(parcel)
-
-            def deliver(reply: _Reply[Verdict]) -> None:
-                self._network._pass(
-                    connection,
-                    lambda: _post(listener.loop, _answer, listener._on_upload, reply, connection, token, copy),
-                )
-
-            verdict = await self._wait(connection, deliver)
+            verdict = await self._ask(connection, listener._on_upload, token, copy, may_be_held=True)
         except BaseException:
             _post(listener.loop, listener._on_withdrawn, connection, token)
             raise
@@ -442,23 +404,37 @@ class MemoryLink(Link):
         connection.acks_changed.set()
 
     async def _ask(
-        self, connection: _Connection, what: Callable[..., None], *arguments: object, timeout_s: float | None = None
+        self,
+        connection: _Connection,
+        call: Callable[..., object],
+        *arguments: object,
+        timeout_s: float | None = None,
+        may_be_held: bool = False,
     ) -> Any:
-        """Run a listener's method on its loop, and wait for what it replies."""
+        """Run a listener's method on its loop, and wait for what it returns or raises."""
+        future: asyncio.Future[Any] = self.loop.create_future()
 
-        def start(reply: _Reply[Any]) -> None:
-            if not _post(connection.listener.loop, _answer, what, reply, connection, *arguments):
-                reply.fail(PeerUnreachable(f"the event loop of party {self._peer!r} is closed"))
+        def resolve(answer: object, error: TransportError | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
 
-        return await self._wait(connection, start, timeout_s)
+        def reply(answer: object, error: TransportError | None = None) -> None:
+            _post(self.loop, resolve, answer, error)
 
-    async def _wait(
-        self, connection: _Connection, start: Callable[[_Reply[_T]], None], timeout_s: float | None = None
-    ) -> _T:
-        future: asyncio.Future[_T] = self.loop.create_future()
+        def start() -> None:
+            if not _post(connection.listener.loop, _answer, reply, call, connection, *arguments):
+                reply(None, PeerUnreachable(f"the event loop of party {self._peer!r} is closed"))
+
         connection.pending.add(future)
         try:
-            start(_Reply(self.loop, future))
+            if may_be_held:
+                self._network._pass(connection, start)
+            else:
+                start()
             await asyncio.wait({future}, timeout=timeout_s)
             if not future.done():
                 raise PeerUnreachable(f"party {self._peer!r} did not answer within {timeout_s:g} s")
@@ -470,30 +446,7 @@ class MemoryLink(Link):
                 future.exception()
 
     def _count(self, **counts: int) -> None:
-        added = {name: getattr(self._statistics, name) + count for name, count in counts.items()}
-        self._statistics = self._statistics._replace(**added)
-
-
-class _Reply(Generic[_T]):
-    """Resolves a future of the link's loop from the listener's."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[_T]) -> None:
-        self._loop = loop
-        self._future = future
-
-    def succeed(self, value: _T) -> None:
-        _post(self._loop, self._resolve, value, None)
-
-    def fail(self, error: TransportError) -> None:
-        _post(self._loop, self._resolve, None, error)
-
-    def _resolve(self, value: Any, error: TransportError | None) -> None:
-        if self._future.done():
-            return
-        if error is not None:
-            self._future.set_exception(error)
-        else:
-            self._future.set_result(value)
+        self._statistics = _counted(self._statistics, counts)
 
 
 def _post(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> bool:
@@ -506,13 +459,31 @@ def _post(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *argumen
     return True
 
 
-def _answer(call: Callable[..., None], reply: _Reply[Any], *arguments: object) -> None:
+def _answer(
+    reply: Callable[..., object], call: Callable[..., object], connection: _Connection, *arguments: object
+) -> None:
+    def settled(taken: asyncio.Future[Any]) -> None:
+        if taken.cancelled() or taken.exception() is not None:
+            reply(None, PeerUnreachable(f"the connection to {connection.link.peer!r} broke"))
+        else:
+            reply(None)
+
     try:
-        call(reply, *arguments)
+        answer = call(connection, *arguments)
+        if isinstance(answer, asyncio.Future):
+            answer.add_done_callback(settled)
+        else:
+            reply(answer)
+    except TransportError as error:
+        reply(None, error)
     except Exception as error:
         # A handler must not raise. One that does is a defect of ours, which must not leave the peer waiting.
-        reply.fail(PeerUnreachable("the peer's handler failed"))
+        reply(None, PeerUnreachable("the peer's handler failed"))
         raise RuntimeError("a transport handler raised") from error
+
+
+def _counted(statistics: _S, counts: Mapping[str, int]) -> _S:
+    return statistics._replace(**{name: getattr(statistics, name) + count for name, count in counts.items()})
 
 
 def _check_carried(parcels: Sequence[Parcel]) -> None:

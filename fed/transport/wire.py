@@ -21,10 +21,9 @@ A name is at most 128 bytes of UTF-8 and never empty. A failure is at most 4 KiB
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple, TypeVar
-
-from google.protobuf.message import DecodeError, Message
 
 from fed.core.failure import (
     MAX_CAUSES,
@@ -38,7 +37,8 @@ from fed.core.failure import (
 )
 from fed.core.stall import MAX_SHOWN, PartyStatus, Wait
 from fed.object import ObjectId
-from fed.text import cut, is_plain, plain
+from fed.text import cut, plain
+from fed.transport import fields
 from fed.transport.contract import (
     BUFFER_BYTES,
     MAX_GREETING_BYTES,
@@ -50,7 +50,7 @@ from fed.transport.contract import (
     Receipt,
     Verdict,
 )
-from fed.transport.fields import TooManyFields, check_fields
+from fed.transport.fields import MAX_FRAME_BYTES, MalformedFrame
 from fed.transport.v1 import fed_pb2 as pb
 
 __all__ = [
@@ -62,7 +62,6 @@ __all__ = [
     "MAX_NOTICE_OBJECTS",
     "MAX_NOTICE_TEXTS",
     "MAX_PARCELS",
-    "MAX_REASON_BYTES",
     "MAX_TEXT_BYTES",
     "MalformedFrame",
     "Offer",
@@ -89,8 +88,6 @@ MAX_FAILURE_BYTES: Final = 4096
 MAX_REASON_BYTES: Final = 2048
 MAX_TYPE_BYTES: Final = 512
 """Of a declared type's name, which includes its module."""
-MAX_FRAME_BYTES: Final = 4 << 20
-"""No frame of any kind is larger."""
 MAX_PARTIES: Final = 1024
 MAX_TYPES: Final = 4096
 MAX_NOTICE_OBJECTS: Final = 8192
@@ -106,10 +103,6 @@ MAX_BUFFERS: Final = 65_536
 """Of one object. Bounds what the descriptions of empty buffers can make a receiver allocate."""
 MAX_FRAME_BUFFERS: Final = 4096
 """Of all objects of one frame together."""
-MAX_FIELDS: Final = 1 << 16
-"""Of one frame, and of the messages in it. None that respects the limits above has more."""
-SMALLEST_COUNTED: Final = 1 << 18
-"""A smaller frame has no room for so many fields that it matters."""
 MAX_SEQUENCE: Final = (1 << 63) - 1
 MAX_UINT32: Final = (1 << 32) - 1
 MAX_UINT64: Final = (1 << 64) - 1
@@ -119,90 +112,43 @@ MAX_BYTES: Final = (1 << 62) - 1
 UNNAMED: Final = "<unnamed>"
 """Sent in place of a class name that is empty, which Python allows and a reader here does not."""
 
-_KINDS: Final[Mapping[Kind, int]] = {
-    Kind.TASK: pb.KIND_TASK,
-    Kind.CANCELLED: pb.KIND_CANCELLED,
-    Kind.WORKER_CRASHED: pb.KIND_WORKER_CRASHED,
-    Kind.OUT_OF_MEMORY: pb.KIND_OUT_OF_MEMORY,
-    Kind.ACTOR_DIED: pb.KIND_ACTOR_DIED,
-    Kind.OBJECT_LOST: pb.KIND_OBJECT_LOST,
-    Kind.DELIVERY: pb.KIND_DELIVERY,
-    Kind.EGRESS_DENIED: pb.KIND_EGRESS_DENIED,
-    Kind.PARTY_LOST: pb.KIND_PARTY_LOST,
-    Kind.PARTY_LEFT: pb.KIND_PARTY_LEFT,
-    Kind.DRIVER: pb.KIND_DRIVER,
-    Kind.DIVERGED: pb.KIND_DIVERGED,
-    Kind.DEADLOCK: pb.KIND_DEADLOCK,
-    Kind.TIMEOUT: pb.KIND_TIMEOUT,
-    Kind.INIT: pb.KIND_INIT,
-    Kind.INTERNAL: pb.KIND_INTERNAL,
-}
-_NOTICE_KINDS: Final[Mapping[NoticeKind, int]] = {
-    NoticeKind.READY: pb.NOTICE_KIND_READY,
-    NoticeKind.FAILURE: pb.NOTICE_KIND_FAILURE,
-    NoticeKind.LATCHED: pb.NOTICE_KIND_LATCHED,
-    NoticeKind.PROGRESS: pb.NOTICE_KIND_PROGRESS,
-    NoticeKind.JOURNAL: pb.NOTICE_KIND_JOURNAL,
-    NoticeKind.RESET: pb.NOTICE_KIND_RESET,
-    NoticeKind.GOODBYE: pb.NOTICE_KIND_GOODBYE,
-    NoticeKind.PING: pb.NOTICE_KIND_PING,
-    NoticeKind.ASK: pb.NOTICE_KIND_ASK,
-    NoticeKind.STANDING: pb.NOTICE_KIND_STANDING,
-}
-_RECEIPTS: Final[Mapping[Receipt, int]] = {
-    Receipt.DELIVERED: pb.RECEIPT_DELIVERED,
-    Receipt.DEFERRED: pb.RECEIPT_DEFERRED,
-    Receipt.WANTED: pb.RECEIPT_WANTED,
-    Receipt.TOO_LARGE: pb.RECEIPT_TOO_LARGE,
-    Receipt.CROWDED: pb.RECEIPT_CROWDED,
-}
-_VERDICTS: Final[Mapping[Verdict, int]] = {
-    Verdict.ADMIT: pb.VERDICT_ADMIT,
-    Verdict.DECLINE: pb.VERDICT_DECLINE,
-}
+_E = TypeVar("_E", bound=enum.Enum)
+
+
+def _numbers(members: type[_E], words: Any) -> dict[_E, Any]:
+    """The numbers of an enum's members: in proto, each has the same name behind a prefix."""
+    prefix = words.Name(0).removesuffix("UNSPECIFIED")
+    return {member: words.Value(prefix + member.name) for member in members}
+
+
+_KINDS: Final = _numbers(Kind, pb.Kind)
+_NOTICE_KINDS: Final = _numbers(NoticeKind, pb.NoticeKind)
+_RECEIPTS: Final = _numbers(Receipt, pb.Receipt)
+_VERDICTS: Final = _numbers(Verdict, pb.Verdict)
 _KIND_OF: Final = {number: kind for kind, number in _KINDS.items()}
 _NOTICE_KIND_OF: Final = {number: kind for kind, number in _NOTICE_KINDS.items()}
 _RECEIPT_OF: Final = {number: receipt for receipt, number in _RECEIPTS.items()}
 _VERDICT_OF: Final = {number: verdict for verdict, number in _VERDICTS.items()}
 
-# Which fields each kind of notice must have, and which it may have besides: the table in `fed.core.notice`. A number
-# may be zero, which on the wire is no different from its absence, so none is ever required.
-_MUST: Final[Mapping[NoticeKind, frozenset[str]]] = {
-    NoticeKind.READY: frozenset(),
-    NoticeKind.FAILURE: frozenset({"failure", "objects"}),
-    NoticeKind.LATCHED: frozenset({"failure"}),
-    NoticeKind.PROGRESS: frozenset(),
-    NoticeKind.JOURNAL: frozenset({"texts"}),
-    NoticeKind.RESET: frozenset(),
-    NoticeKind.GOODBYE: frozenset(),
-    NoticeKind.PING: frozenset(),
-    NoticeKind.ASK: frozenset(),
-    NoticeKind.STANDING: frozenset({"standing"}),
+# Which fields a kind of notice must have, and which it may have besides: the table in `fed.core.notice`. A number may
+# be zero, which on the wire is no different from its absence, so none is ever required.
+_MUST: Final[Mapping[NoticeKind, Set[str]]] = {
+    NoticeKind.FAILURE: {"failure", "objects"},
+    NoticeKind.LATCHED: {"failure"},
+    NoticeKind.JOURNAL: {"texts"},
+    NoticeKind.STANDING: {"standing"},
 }
-_MAY: Final[Mapping[NoticeKind, frozenset[str]]] = {
-    NoticeKind.READY: frozenset(),
-    NoticeKind.FAILURE: frozenset(),
-    NoticeKind.LATCHED: frozenset(),
-    NoticeKind.PROGRESS: frozenset({"calls", "digest"}),
-    NoticeKind.JOURNAL: frozenset({"calls"}),
-    NoticeKind.RESET: frozenset({"calls", "digest"}),
-    NoticeKind.GOODBYE: frozenset({"failure", "calls", "digest"}),
-    NoticeKind.PING: frozenset(),
-    NoticeKind.ASK: frozenset({"calls"}),
-    NoticeKind.STANDING: frozenset({"calls"}),
+_MAY: Final[Mapping[NoticeKind, Set[str]]] = {
+    NoticeKind.PROGRESS: {"calls", "digest"},
+    NoticeKind.JOURNAL: {"calls"},
+    NoticeKind.RESET: {"calls", "digest"},
+    NoticeKind.GOODBYE: {"failure", "calls", "digest"},
+    NoticeKind.ASK: {"calls"},
+    NoticeKind.STANDING: {"calls"},
 }
 
 _OF_LINES: Final = frozenset({"message", "traceback"})
 """Texts of a failure that may have several lines."""
-
-_OF_SENTENCES: Final = str.maketrans(dict.fromkeys("\"'`:;,()", "_"))
-
-_M = TypeVar("_M", bound=Message)
-_E = TypeVar("_E")
-
-
-class MalformedFrame(ValueError):
-    """Bytes that no party of this protocol version writes, or a value that the protocol cannot carry."""
 
 
 class Offer(NamedTuple):
@@ -247,7 +193,7 @@ def decode_hello(data: bytes) -> Hello:
     Raises:
         MalformedFrame: It is not that.
     """
-    return _read_hello(_parse(pb.Hello, data, MAX_GREETING_BYTES))
+    return _read_hello(fields.parse(pb.Hello, data, MAX_GREETING_BYTES))
 
 
 def encode_welcome(hello: Hello) -> bytes:
@@ -271,27 +217,18 @@ def decode_greeting(data: bytes) -> Hello | str:
     Raises:
         MalformedFrame: It is neither.
     """
-    greeting = _parse(pb.Greeting, data, MAX_GREETING_BYTES)
+    greeting = fields.parse(pb.Greeting, data, MAX_GREETING_BYTES)
     answer = greeting.WhichOneof("answer")
     if answer == "welcome":
         return _read_hello(greeting.welcome)
     if answer == "refusal":
-        return _shown(greeting.refusal.reason, "reason of a refusal", MAX_REASON_BYTES, empty=False)
+        return fields.read_text(greeting.refusal.reason, "reason of a refusal", MAX_REASON_BYTES, empty=False)
     raise MalformedFrame("a greeting was answered with neither a welcome nor a refusal")
 
 
 def _hello(hello: Hello) -> pb.Hello:
-    message = pb.Hello()
     try:
-        message.protocol = hello.protocol
-        message.version = hello.version
-        message.job = hello.job
-        message.party = hello.party
-        message.incarnation = hello.incarnation
-        message.parties.extend(hello.parties)
-        message.types.extend(hello.types)
-        message.exceptions.extend(hello.exceptions)
-        message.expects = hello.expects
+        message = pb.Hello(**vars(hello))
     except (ValueError, TypeError) as error:
         raise MalformedFrame(f"a greeting cannot be encoded: {error}") from error
     _read_hello(message)
@@ -308,14 +245,14 @@ def _read_hello(message: pb.Hello) -> Hello:
         raise MalformedFrame("a greeting lacks its protocol version")
     return Hello(
         protocol=message.protocol,
-        version=_name(message.version, "version in a greeting"),
-        job=_name(message.job, "job in a greeting"),
-        party=_name(message.party, "party in a greeting"),
-        incarnation=_name(message.incarnation, "incarnation in a greeting"),
-        parties=_names(message.parties, "party in a greeting", MAX_PARTIES),
-        types=_names(message.types, "type in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
-        exceptions=_names(message.exceptions, "exception in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
-        expects=_name(message.expects, "expected incarnation in a greeting") if message.expects else "",
+        version=fields.read_name(message.version, "version in a greeting"),
+        job=fields.read_name(message.job, "job in a greeting"),
+        party=fields.read_name(message.party, "party in a greeting"),
+        incarnation=fields.read_name(message.incarnation, "incarnation in a greeting"),
+        parties=fields.read_names(message.parties, "party in a greeting", MAX_PARTIES),
+        types=fields.read_names(message.types, "type in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
+        exceptions=fields.read_names(message.exceptions, "exception in a greeting", MAX_TYPES, MAX_TYPE_BYTES),
+        expects=fields.read_name(message.expects, "expected incarnation in a greeting") if message.expects else "",
     )
 
 
@@ -333,7 +270,7 @@ def decode_failure(data: bytes) -> Failure:
     Raises:
         MalformedFrame: It is not that.
     """
-    return _read_failure(_parse(pb.Failure, data))
+    return _read_failure(fields.parse(pb.Failure, data))
 
 
 def encode_notice(notice: Notice) -> tuple[bytes, ...]:
@@ -351,12 +288,12 @@ def decode_notice(data: bytes) -> Notice:
     Raises:
         MalformedFrame: It is not that.
     """
-    return _read_notice(_parse(pb.Notice, data))
+    return _read_notice(fields.parse(pb.Notice, data))
 
 
 def _failure(failure: Failure) -> pb.Failure:
     truncated = failure.truncated or len(failure.cause_types) > MAX_CAUSES or len(failure.hops) > MAX_HOPS
-    message = pb.Failure(kind=_KINDS[failure.kind])  # type: ignore[arg-type]
+    message = pb.Failure(kind=_KINDS[failure.kind])
     for field, text, limit in (
         ("error_id", failure.error_id or UNNAMED, MAX_NAME_BYTES),
         ("src_party", failure.src_party or UNNAMED, MAX_NAME_BYTES),
@@ -395,17 +332,17 @@ def _read_failure(message: pb.Failure) -> Failure:
     if message.sequence > MAX_SEQUENCE:
         raise MalformedFrame(f"sequence {message.sequence} of a failure is out of range")
     return Failure(
-        error_id=_name(message.error_id, "error_id of a failure"),
-        kind=_member(_KIND_OF, message.kind, "kind of a failure"),
-        src_party=_name(message.src_party, "src_party of a failure"),
-        type_name=_label(message.type_name, "type_name of a failure", empty=False),
-        task=_label(message.task, "task of a failure"),
+        error_id=fields.read_name(message.error_id, "error_id of a failure"),
+        kind=fields.member_of(_KIND_OF, message.kind, "kind of a failure"),
+        src_party=fields.read_name(message.src_party, "src_party of a failure"),
+        type_name=fields.read_label(message.type_name, "type_name of a failure", empty=False),
+        task=fields.read_label(message.task, "task of a failure"),
         sequence=message.sequence if message.HasField("sequence") else -1,
-        cause_types=_labels(message.cause_types, "cause of a failure", MAX_CAUSES, empty=False),
-        hops=_names(message.hops, "hop of a failure", MAX_HOPS),
-        detail=_shown(message.detail, "detail of a failure", MAX_DETAIL_BYTES),
-        message=_shown(message.message, "message of a failure", MAX_MESSAGE_BYTES, lines=True),
-        traceback=_shown(message.traceback, "traceback of a failure", MAX_TRACEBACK_BYTES, lines=True),
+        cause_types=fields.read_labels(message.cause_types, "cause of a failure", MAX_CAUSES, empty=False),
+        hops=fields.read_names(message.hops, "hop of a failure", MAX_HOPS),
+        detail=fields.read_text(message.detail, "detail of a failure", MAX_DETAIL_BYTES),
+        message=fields.read_text(message.message, "message of a failure", MAX_MESSAGE_BYTES, lines=True),
+        traceback=fields.read_text(message.traceback, "traceback of a failure", MAX_TRACEBACK_BYTES, lines=True),
         truncated=message.truncated,
     )
 
@@ -426,14 +363,14 @@ def _parts(notice: Notice) -> Iterator[Notice]:
 
 
 def _notice(notice: Notice) -> pb.Notice:
-    message = pb.Notice(kind=_NOTICE_KINDS[notice.kind])  # type: ignore[arg-type]
-    message.epoch = _in_range(notice.epoch, MAX_UINT32, "epoch of a notice")
+    message = pb.Notice(kind=_NOTICE_KINDS[notice.kind])
+    message.epoch = fields.in_range(notice.epoch, MAX_UINT32, "epoch of a notice")
     if notice.failure is not None:
         message.failure.CopyFrom(_failure(notice.failure))
     for object_id in notice.objects:
         _write_id(message.objects.add(), object_id)
-    message.calls = _in_range(notice.calls, MAX_SEQUENCE, "number of calls in a notice")
-    message.digest = _in_range(notice.digest, MAX_UINT64, "digest in a notice")
+    message.calls = fields.in_range(notice.calls, MAX_SEQUENCE, "number of calls in a notice")
+    message.digest = fields.in_range(notice.digest, MAX_UINT64, "digest in a notice")
     for text in notice.texts:
         fitting, _ = cut(text, MAX_TEXT_BYTES)
         message.texts.append(fitting)
@@ -444,7 +381,7 @@ def _notice(notice: Notice) -> pb.Notice:
 
 
 def _read_notice(message: pb.Notice) -> Notice:
-    kind = _member(_NOTICE_KIND_OF, message.kind, "kind of a notice")
+    kind = fields.member_of(_NOTICE_KIND_OF, message.kind, "kind of a notice")
     _check_fields(kind, message)
     if len(message.objects) > MAX_NOTICE_OBJECTS:
         raise MalformedFrame(f"a notice names {len(message.objects)} objects; at most {MAX_NOTICE_OBJECTS} may be")
@@ -455,9 +392,9 @@ def _read_notice(message: pb.Notice) -> Notice:
         epoch=message.epoch,
         failure=_read_failure(message.failure) if message.HasField("failure") else None,
         objects=tuple(_read_id(object_id) for object_id in message.objects),
-        calls=_in_range(message.calls, MAX_SEQUENCE, "number of calls in a notice"),
+        calls=fields.in_range(message.calls, MAX_SEQUENCE, "number of calls in a notice"),
         digest=message.digest,
-        texts=tuple(_shown(text, "text of a notice", MAX_TEXT_BYTES) for text in message.texts),
+        texts=tuple(fields.read_text(text, "text of a notice", MAX_TEXT_BYTES) for text in message.texts),
         standing=_read_standing(message.standing) if message.HasField("standing") else None,
     )
 
@@ -465,7 +402,7 @@ def _read_notice(message: pb.Notice) -> Notice:
 def _standing(standing: PartyStatus) -> pb.Standing:
     message = pb.Standing(idle=standing.idle)
     for name in ("moves", "running", "in_flight", "waiting"):
-        setattr(message, name, _in_range(getattr(standing, name), MAX_SEQUENCE, f"{name} of a standing"))
+        setattr(message, name, fields.in_range(getattr(standing, name), MAX_SEQUENCE, f"{name} of a standing"))
     message.tasks.extend(cut(task, MAX_NAME_BYTES)[0] for task in standing.tasks[:MAX_SHOWN])
     for wait in standing.waits[:MAX_SHOWN]:
         who, what, party = (cut(text, MAX_NAME_BYTES)[0] for text in wait)
@@ -477,19 +414,23 @@ def _read_standing(message: pb.Standing) -> PartyStatus:
     if max(len(message.tasks), len(message.waits)) > MAX_SHOWN:
         raise MalformedFrame(f"a standing names more than {MAX_SHOWN} tasks or waits")
     return PartyStatus(
-        moves=_in_range(message.moves, MAX_SEQUENCE, "moves of a standing"),
+        moves=fields.in_range(message.moves, MAX_SEQUENCE, "moves of a standing"),
         idle=message.idle,
-        running=_in_range(message.running, MAX_SEQUENCE, "running of a standing"),
-        in_flight=_in_range(message.in_flight, MAX_SEQUENCE, "in_flight of a standing"),
-        waiting=_in_range(message.waiting, MAX_SEQUENCE, "waiting of a standing"),
-        tasks=_labels(message.tasks, "task of a standing", MAX_SHOWN),
-        waits=tuple(Wait(*_labels((one.who, one.what, one.party), "wait of a standing", 3)) for one in message.waits),
+        running=fields.in_range(message.running, MAX_SEQUENCE, "running of a standing"),
+        in_flight=fields.in_range(message.in_flight, MAX_SEQUENCE, "in_flight of a standing"),
+        waiting=fields.in_range(message.waiting, MAX_SEQUENCE, "waiting of a standing"),
+        tasks=fields.read_labels(message.tasks, "task of a standing", MAX_SHOWN),
+        waits=tuple(
+            Wait(*fields.read_labels((wait.who, wait.what, wait.party), "wait of a standing", 3))
+            for wait in message.waits
+        ),
     )
 
 
 def _check_fields(kind: NoticeKind, message: pb.Notice) -> None:
     present = {field.name for field, _ in message.ListFields()} - {"kind", "epoch"}
-    missing, strange = _MUST[kind] - present, present - _MUST[kind] - _MAY[kind]
+    required = _MUST.get(kind, set())
+    missing, strange = required - present, present - required - _MAY.get(kind, set())
     if missing:
         raise MalformedFrame(f"a {kind.value} notice lacks its {min(missing)}")
     if strange:
@@ -507,7 +448,7 @@ def encode_parcels(parcels: Iterable[Parcel]) -> bytes:
     """
     frame = pb.Parcels()
     parcels = list(parcels)
-    _check_counts(len(parcels), sum(len(parcel.buffers) for parcel in parcels))
+    _check_counts(parcels)
     for parcel in parcels:
         message = frame.parcels.add()
         _write_id(message.id, parcel.id)
@@ -522,9 +463,8 @@ def decode_parcels(data: bytes) -> list[Parcel]:
     Raises:
         MalformedFrame: It is not that.
     """
-    messages = _parse(pb.Parcels, data).parcels
-    _check_counts(len(messages), 0)
-    _check_counts(0, sum(len(message.buffers) for message in messages))
+    messages = fields.parse(pb.Parcels, data).parcels
+    _check_counts(messages)
     parcels = []
     for message in messages:
         if not message.HasField("id"):
@@ -533,9 +473,10 @@ def decode_parcels(data: bytes) -> list[Parcel]:
     return parcels
 
 
-def _check_counts(parcels: int, buffers: int) -> None:
-    if parcels > MAX_PARCELS:
-        raise MalformedFrame(f"a frame has {parcels} parcels; at most {MAX_PARCELS} may be")
+def _check_counts(parcels: Sequence[Any]) -> None:
+    if len(parcels) > MAX_PARCELS:
+        raise MalformedFrame(f"a frame has {len(parcels)} parcels; at most {MAX_PARCELS} may be")
+    buffers = sum(len(parcel.buffers) for parcel in parcels)
     if buffers > MAX_FRAME_BUFFERS:
         raise MalformedFrame(f"a frame has {buffers} buffers; at most {MAX_FRAME_BUFFERS} may be")
 
@@ -550,8 +491,8 @@ def encode_acks(acks: Iterable[Ack]) -> bytes:
     for ack in acks:
         message = frame.acks.add()
         _write_id(message.id, ack.id)
-        message.receipt = _RECEIPTS[ack.receipt]  # type: ignore[assignment]
-        message.limit = _in_range(ack.limit, MAX_UINT64, "limit in an acknowledgement")
+        message.receipt = _RECEIPTS[ack.receipt]
+        message.limit = fields.in_range(ack.limit, MAX_UINT64, "limit in an acknowledgement")
     return frame.SerializeToString()
 
 
@@ -561,14 +502,14 @@ def decode_acks(data: bytes) -> list[Ack]:
     Raises:
         MalformedFrame: It is not that.
     """
-    frame = _parse(pb.Acks, data)
+    frame = fields.parse(pb.Acks, data)
     if len(frame.acks) > MAX_ACKS:
         raise MalformedFrame(f"a frame holds {len(frame.acks)} acknowledgements; at most {MAX_ACKS} may be")
     acks = []
     for message in frame.acks:
         if not message.HasField("id"):
             raise MalformedFrame("an acknowledgement lacks the name of its object")
-        receipt = _member(_RECEIPT_OF, message.receipt, "receipt")
+        receipt = fields.member_of(_RECEIPT_OF, message.receipt, "receipt")
         acks.append(Ack(_read_id(message.id), receipt, message.limit))
     return acks
 
@@ -581,14 +522,14 @@ def encode_offer(offer: Offer) -> bytes:
     """
     message = pb.Offer()
     _write_id(message.id, offer.id)
-    message.header_size = _in_range(offer.header_size, MAX_BYTES, "size of a header")
+    message.header_size = fields.in_range(offer.header_size, MAX_BYTES, "size of a header")
     if len(offer.buffer_sizes) > MAX_BUFFERS:
         raise MalformedFrame(
             f"object {offer.id} has {len(offer.buffer_sizes)} buffers (arrays, large bytes), and at most {MAX_BUFFERS} "
             "may be: put some together"
         )
     message.buffer_sizes.extend(offer.buffer_sizes)
-    message.total = _in_range(offer.nbytes, MAX_BYTES, "size of an object")
+    message.total = fields.in_range(offer.nbytes, MAX_BYTES, "size of an object")
     return message.SerializeToString()
 
 
@@ -598,7 +539,7 @@ def decode_offer(data: bytes) -> Offer:
     Raises:
         MalformedFrame: It is not that, or its sizes do not add up.
     """
-    message = _parse(pb.Offer, data, most=MAX_BUFFERS + 64)
+    message = fields.parse(pb.Offer, data, most=MAX_BUFFERS + 64)
     if not message.HasField("id"):
         raise MalformedFrame("an offer lacks the name of its object")
     if len(message.buffer_sizes) > MAX_BUFFERS:
@@ -611,7 +552,7 @@ def decode_offer(data: bytes) -> Offer:
 
 def encode_result(verdict: Verdict) -> bytes:
     """How an upload ended. Total."""
-    return pb.UploadResult(verdict=_VERDICTS[verdict]).SerializeToString()  # type: ignore[arg-type]
+    return pb.UploadResult(verdict=_VERDICTS[verdict]).SerializeToString()
 
 
 def decode_result(data: bytes) -> Verdict:
@@ -620,88 +561,17 @@ def decode_result(data: bytes) -> Verdict:
     Raises:
         MalformedFrame: It is not that.
     """
-    return _member(_VERDICT_OF, _parse(pb.UploadResult, data).verdict, "verdict")
-
-
-# Shared by all -------------------------------------------------------------------------------------------------
-
-
-def _parse(message_type: type[_M], data: bytes, max_bytes: int = MAX_FRAME_BYTES, *, most: int = MAX_FIELDS) -> _M:
-    if len(data) > max_bytes:
-        raise MalformedFrame(f"a {message_type.__name__} of {len(data)} bytes is over the limit of {max_bytes}")
-    message = message_type()
-    try:
-        if len(data) > SMALLEST_COUNTED:
-            check_fields(data, message.DESCRIPTOR, most)
-        message.ParseFromString(data)
-    except (DecodeError, TooManyFields) as error:
-        raise MalformedFrame(f"not a {message_type.__name__}: {error}") from error
-    return message
+    return fields.member_of(_VERDICT_OF, fields.parse(pb.UploadResult, data).verdict, "verdict")
 
 
 def _write_id(message: pb.ObjectId, object_id: ObjectId) -> None:
-    message.epoch = _in_range(object_id.epoch, MAX_UINT32, "epoch of an object")
-    message.sequence = _in_range(object_id.sequence, MAX_SEQUENCE, "sequence of an object")
-    message.slot = _in_range(object_id.slot, MAX_UINT32, "slot of an object")
-    message.stamp = _in_range(object_id.stamp, MAX_UINT64, "stamp of an object")
+    message.epoch = fields.in_range(object_id.epoch, MAX_UINT32, "epoch of an object")
+    message.sequence = fields.in_range(object_id.sequence, MAX_SEQUENCE, "sequence of an object")
+    message.slot = fields.in_range(object_id.slot, MAX_UINT32, "slot of an object")
+    message.stamp = fields.in_range(object_id.stamp, MAX_UINT64, "stamp of an object")
 
 
 def _read_id(message: pb.ObjectId) -> ObjectId:
     if message.sequence > MAX_SEQUENCE:
         raise MalformedFrame(f"sequence {message.sequence} of an object is out of range")
     return ObjectId(message.epoch, message.sequence, message.slot, message.stamp)
-
-
-def _in_range(number: int, most: int, what: str) -> int:
-    if not 0 <= number <= most:
-        raise MalformedFrame(f"{what} is out of range: {number}")
-    return number
-
-
-def _member(members: Mapping[int, _E], number: Any, what: str) -> _E:
-    member = members.get(number)
-    if member is None:
-        raise MalformedFrame(f"unknown {what}: {number}")
-    return member
-
-
-def _name(text: str, what: str, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """What others are compared with: nothing in it may be invisible."""
-    if not text:
-        raise MalformedFrame(f"{what} is missing")
-    _check_length(text, what, max_bytes)
-    if not is_plain(text):
-        raise MalformedFrame(f"{what} has characters that cannot be shown: {cut(plain(text), MAX_NAME_BYTES)[0]}")
-    return text
-
-
-def _names(names: Sequence[str], what: str, most: int, max_bytes: int = MAX_NAME_BYTES) -> tuple[str, ...]:
-    if len(names) > most:
-        raise MalformedFrame(f"{what}: {len(names)} are over the limit of {most}")
-    return tuple(_name(name, what, max_bytes) for name in names)
-
-
-def _labels(texts: Sequence[str], what: str, most: int, *, empty: bool = True) -> tuple[str, ...]:
-    if len(texts) > most:
-        raise MalformedFrame(f"{what}: {len(texts)} are over the limit of {most}")
-    return tuple(_label(text, what, empty=empty) for text in texts)
-
-
-def _label(text: str, what: str, *, empty: bool = True) -> str:
-    """The name of a class or a task, as part of a sentence of ours: without what would go on with that sentence."""
-    return _shown(text, what, MAX_NAME_BYTES, empty=empty).translate(_OF_SENTENCES)
-
-
-def _shown(text: str, what: str, max_bytes: int, *, lines: bool = False, empty: bool = True) -> str:
-    """Text for people: plain, and cut anew, since an escape takes more room than what it stands for."""
-    if not text and not empty:
-        raise MalformedFrame(f"{what} is missing")
-    _check_length(text, what, max_bytes)
-    shown, _ = cut(plain(text, lines=lines), max_bytes)
-    return shown
-
-
-def _check_length(text: str, what: str, max_bytes: int) -> None:
-    # A character is one to four bytes, so most texts need not be encoded to be measured.
-    if len(text) * 4 > max_bytes and len(text.encode()) > max_bytes:
-        raise MalformedFrame(f"{what} is longer than {max_bytes} bytes")

@@ -61,7 +61,9 @@ class Recorder(Watched):
 
     def boots(self, role: Role) -> list[str]:
         """The lives of a proxy that are connected, one for each of its lanes that is."""
-        return [one.boot_id for (other, _), one in sorted(self.connections.items(), key=str) if other is role]
+        return [
+            connection.boot_id for (other, _), connection in sorted(self.connections.items(), key=str) if other is role
+        ]
 
     def note(self, event: str, what: Any) -> None:
         self.events.append((event, what))

@@ -9,11 +9,11 @@ from fed.core.notice import Notice, NoticeKind
 from fed.core.stall import MAX_SHOWN, PartyStatus, Wait
 from fed.object import ObjectId
 from fed.text import plain
-from fed.transport import wire
+from fed.transport import fields
 
 # What is read is plain: at most ten characters for each of these.
 names = st.text(min_size=1, max_size=12).map(plain)
-labels = names.map(lambda text: wire._label(text, "label"))
+labels = names.map(lambda text: fields.read_label(text, "label"))
 shown = st.text(max_size=12).map(plain)
 of_lines = st.text(max_size=50).map(lambda text: plain(text, lines=True))
 epochs = st.integers(0, (1 << 32) - 1)

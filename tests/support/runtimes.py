@@ -157,15 +157,15 @@ def test_a_function_runs_with_arguments_by_position_and_by_keyword(runtime: Runt
 
 
 def test_references_resolve_to_values_as_arguments_and_inside_containers(runtime: Runtime) -> None:
-    one = runtime.submit(task(add), call(1)).results[0]
-    two = runtime.submit(task(add), call(2)).results[0]
-    assert value_of(runtime, runtime.submit(task(add), call(one, two))) == 23
+    first = runtime.submit(task(add), call(1)).results[0]
+    second = runtime.submit(task(add), call(2)).results[0]
+    assert value_of(runtime, runtime.submit(task(add), call(first, second))) == 23
 
     def shape(tree: Any, plain: Any) -> Any:
         return tree["list"][0] + tree["tuple"][1], plain
 
     nested = Nested({"list": [Slot(0)], "tuple": (0, Slot(1))})
-    submitted = runtime.submit(task(shape), call(nested, "plain", one, two, extras=2))
+    submitted = runtime.submit(task(shape), call(nested, "plain", first, second, extras=2))
     assert value_of(runtime, submitted) == (23, "plain")
 
 
@@ -329,15 +329,15 @@ def small(value: Any) -> SmallValue:
 
 
 def test_what_a_peer_sent_is_decoded_beside_the_code(runtime: Runtime) -> None:
-    one, two = (Arriving("an object", small(number)) for number in (1, 2))
-    assert value_of(runtime, runtime.submit(task(add), call(one, two, keywords=("second",)))) == 3
+    first, second = (Arriving("an object", small(number)) for number in (1, 2))
+    assert value_of(runtime, runtime.submit(task(add), call(first, second, keywords=("second",)))) == 3
     nested = Nested([Slot(0), 3])
-    assert value_of(runtime, runtime.submit(task(sum), call(nested, two, extras=1))) == 5
-    actor, _ = runtime.create(ActorBody(Counter, "Counter", {}), call(one))
-    assert value_of(runtime, runtime.call(actor, "add", call(two), {})) == 3
+    assert value_of(runtime, runtime.submit(task(sum), call(nested, second, extras=1))) == 5
+    actor, _ = runtime.create(ActorBody(Counter, "Counter", {}), call(first))
+    assert value_of(runtime, runtime.call(actor, "add", call(second), {})) == 3
     runtime.kill(actor)
     awaiting, _ = runtime.create(ActorBody(Waiter, "Waiter", {}), call())
-    assert value_of(runtime, runtime.call(awaiting, "same", call(two), {})) == 2
+    assert value_of(runtime, runtime.call(awaiting, "same", call(second), {})) == 2
     runtime.kill(awaiting)
 
 
@@ -377,7 +377,7 @@ def test_an_actor_keeps_state_and_the_order_of_calls(runtime: Runtime) -> None:
     assert ending(runtime, created) == Outcome(None, None, None)
     slow = runtime.submit(task(add), call(1)).results[0]
     calls = [runtime.call(actor, "add", call(slow if step == 0 else step), {}) for step in range(20)]
-    assert [value_of(runtime, one) for one in calls] == [111 + sum(range(step + 1)) for step in range(20)]
+    assert [value_of(runtime, submitted) for submitted in calls] == [111 + sum(range(step + 1)) for step in range(20)]
     runtime.kill(actor)
 
 
@@ -476,21 +476,21 @@ def test_what_is_not_here_cannot_be_taken(runtime: Runtime, proxies: Proxies) ->
 
 
 def test_a_push_of_nothing_and_to_nobody_ends(runtime: Runtime, proxies: Proxies) -> None:
-    one = runtime.submit(task(add), call(1))
-    value_of(runtime, one)
-    done = proxies.push([Delivery(ObjectId(0, 0, 0), ())], one.results)
+    submitted = runtime.submit(task(add), call(1))
+    value_of(runtime, submitted)
+    done = proxies.push([Delivery(ObjectId(0, 0, 0), ())], submitted.results)
     assert ending(runtime, done).value == Pushed([], [])
 
 
 def test_a_push_names_what_is_undeliverable_and_what_is_pending(runtime: Runtime, proxies: Proxies) -> None:
     # Nobody listens as bob, so whatever can be sent to him stays pending.
     values = [runtime.submit(task(made), call()) for made in (lambda: 1, object)]
-    for one in values:
-        value_of(runtime, one)
-    refs = [one.results[0] for one in values]
+    for submitted in values:
+        value_of(runtime, submitted)
+    refs = [submitted.results[0] for submitted in values]
     deliveries = [Delivery(ObjectId(1, number, 0), ("bob",)) for number in range(2)]
     pushed = ending(runtime, proxies.push(deliveries, refs)).value
-    assert [one.id for one in pushed.undelivered] == [deliveries[1].id]
+    assert [delivery.id for delivery in pushed.undelivered] == [deliveries[1].id]
     assert pushed.pending == deliveries[:1]
     again = proxies.push(pushed.pending, refs[:1])
     proxies.direct.publish(Snapshot(2, False, False, {}, {}))

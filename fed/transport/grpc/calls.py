@@ -75,35 +75,16 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
 MAX_DETAILS_BYTES: Final = 2048
 """Of what the other end says of a status."""
 
-_UNREACHABLE: Final = frozenset(
-    {
-        grpc.StatusCode.OK,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-    }
-)
-_REFUSED: Final = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.OUT_OF_RANGE,
-        grpc.StatusCode.UNIMPLEMENTED,
-    }
-)
-_UNTRUSTED: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 _ERRORS: Final[Mapping[Any, type[TransportError]]] = {
-    **dict.fromkeys(_UNREACHABLE, PeerUnreachable),
-    **dict.fromkeys(_REFUSED, PeerRefused),
-    **dict.fromkeys(_UNTRUSTED, PeerUntrusted),
+    grpc.StatusCode.INVALID_ARGUMENT: PeerRefused,
+    grpc.StatusCode.NOT_FOUND: PeerRefused,
+    grpc.StatusCode.ALREADY_EXISTS: PeerRefused,
+    grpc.StatusCode.OUT_OF_RANGE: PeerRefused,
+    grpc.StatusCode.UNIMPLEMENTED: PeerRefused,
+    grpc.StatusCode.UNAUTHENTICATED: PeerUntrusted,
+    grpc.StatusCode.PERMISSION_DENIED: PeerUntrusted,
 }
+"""What a status means after which trying again will not help. Every other one is a `PeerUnreachable`."""
 
 CALL_ERRORS: Final = (
     grpc.RpcError,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from fed.channel import ChannelError
-from fed.channel.sockets import SocketDriverEnd
+from fed.channel.socket_driver import SocketDriverEnd
 from fed.errors import ConfigError
 from fed.runtime.contract import Proxies, Runtime
 from tests.support.runtimes import *  # noqa: F403 - the suite

@@ -55,7 +55,7 @@ def test_what_happens_with_one_lane_of_a_proxy_is_of_no_interest_to_the_handlers
         router.connected(connection)
         router.received(connection, [b"frame", b"another"])
         router.lost(connection)
-    assert {key: one.happened for key, one in handlers.items()} == {
+    assert {key: handler.happened for key, handler in handlers.items()} == {
         key: [key, (*key, b"frame", b"another"), (*key, "lost")] for key in handlers
     }
 
@@ -67,6 +67,6 @@ def test_what_happens_with_one_lane_at_a_proxy_is_of_no_interest_to_the_handler_
         router.connected(lane)
         router.received(lane, [b"frame", b"another"])
         router.lost(lane)
-    assert {lane: one.happened for lane, one in handlers.items()} == {
+    assert {lane: handler.happened for lane, handler in handlers.items()} == {
         lane: [lane, (lane, b"frame", b"another"), (lane, "lost")] for lane in Lane
     }

@@ -1,4 +1,4 @@
-"""The direct channel over sockets."""
+"""The direct channel over socket_driver."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from fed.channel import ChannelError, Lane, ProxyEnd, Role, sockets
-from fed.channel.handshake import CHALLENGE_BYTES, Hello, new_boot_id, prove
-from fed.channel.sockets import SocketAddress, SocketDriverEnd, SocketProxyEnd, Tls
+from fed.channel import ChannelError, Lane, ProxyEnd, Role, socket_driver, socket_proxy
+from fed.channel.handshake import CHALLENGE_BYTES, HELLO_BYTES, Hello, Tls, new_boot_id, prove
+from fed.channel.socket_driver import SocketDriverEnd
+from fed.channel.socket_lanes import SocketConnection
+from fed.channel.socket_proxy import SocketAddress, SocketProxyEnd
 from fed.config import TLSConfig
 from fed.transport.certificates import write_credentials
 from fed.transport.identity import party_of_certificate
@@ -92,19 +94,19 @@ def channel(request: pytest.FixtureRequest, credentials: Mapping[str, TLSConfig]
 
 def raw(address: SocketAddress) -> socket.socket:
     """Somebody who connects, and says what a test says."""
-    one = socket.socket(socket.AF_UNIX)
-    one.settimeout(10)
-    one.connect(address.path)
-    return one
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    connection.connect(address.path)
+    return connection
 
 
-def is_ended(one: socket.socket) -> bool:
+def is_ended(connection: socket.socket) -> bool:
     try:
-        return one.recv(1000) == b""
+        return connection.recv(1000) == b""
     except ConnectionResetError:
         return True
     finally:
-        one.close()
+        connection.close()
 
 
 def test_the_socket_is_private_and_goes_with_the_channel() -> None:
@@ -133,9 +135,9 @@ def test_directories_of_killed_drivers_are_removed_and_no_others(caplog: pytest.
 
     def left(parent: Path) -> Path:
         """As a SIGKILL leaves it: the file is there, and nobody listens."""
-        directory = Path(tempfile.mkdtemp(prefix=sockets.PREFIX, dir=parent))
+        directory = Path(tempfile.mkdtemp(prefix=socket_driver.PREFIX, dir=parent))
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(directory / sockets.SOCKET))
+            listener.bind(str(directory / socket_driver.SOCKET))
         return directory
 
     async def scenario() -> None:
@@ -143,8 +145,8 @@ def test_directories_of_killed_drivers_are_removed_and_no_others(caplog: pytest.
         driver, proxies = await connected(channel)
         alive = Path(channel.driver.address.path).parent
         young = left(alive.parent)
-        aged(alive, 2 * sockets.DEAD_S)
-        dead = aged(left(alive.parent), 2 * sockets.DEAD_S)
+        aged(alive, 2 * socket_driver.DEAD_S)
+        dead = aged(left(alive.parent), 2 * socket_driver.DEAD_S)
         try:
             another = SocketDriverEnd("alice")
             another.start(driver)
@@ -164,7 +166,7 @@ def test_directories_of_killed_drivers_are_removed_and_no_others(caplog: pytest.
 def test_what_cannot_be_listened_at_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: os.fspath(tmp_path / "made"))
     # A name that is too long for a socket.
-    monkeypatch.setattr(sockets, "SOCKET", "x" * 200)
+    monkeypatch.setattr(socket_driver, "SOCKET", "x" * 200)
     (tmp_path / "made").mkdir()
     end = SocketDriverEnd("alice")
     with pytest.raises(OSError, match="too long"):
@@ -182,7 +184,7 @@ def test_a_socket_that_takes_half_a_frame_and_fails_is_given_up() -> None:
         channel = SocketChannel()
         driver, proxies = await connected(channel)
         connection = driver.connections[Role.SENDER, Lane.DATA]
-        assert isinstance(connection, sockets._SocketConnection)
+        assert isinstance(connection, SocketConnection)
         real = connection.sock
         connection.sock = Failing()  # type: ignore[assignment]
         connection.send(b"value")
@@ -216,34 +218,57 @@ def test_who_holds_the_port_does_not_keep_out_who_is_on_the_node(credentials: Ma
         driver = Recorder()
         channel.driver.start(driver)
         address = channel.driver.address
-        silent = [socket.create_connection((address.host, address.port)) for _ in range(3 * sockets.MAX_HANDSHAKES)]
+        silent = [
+            socket.create_connection((address.host, address.port)) for _ in range(3 * socket_driver.MAX_HANDSHAKES)
+        ]
         proxy = ProxyRecorder(SocketProxyEnd(address, Role.SENDER))
         await driver.until(lambda: len(driver.connections) == 2)
-        for one in silent:
-            one.close()
+        for connection in silent:
+            connection.close()
         await closed(channel, proxy)
 
     run(scenario())
 
 
 def test_who_says_a_byte_at_a_time_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "HANDSHAKE_S", 0.5)
+    monkeypatch.setattr(socket_driver, "HANDSHAKE_S", 0.5)
 
     def drip(address: SocketAddress) -> None:
-        one = raw(address)
+        connection = raw(address)
         began = time.monotonic()
         with contextlib.suppress(OSError):
             while time.monotonic() - began < 10:
-                one.sendall(b"f")
+                connection.sendall(b"f")
                 time.sleep(0.1)
         assert time.monotonic() - began < 5
-        one.close()
+        connection.close()
 
     async def scenario() -> None:
         channel = SocketChannel()
         _, proxies = await connected(channel)
         await asyncio.to_thread(drip, channel.driver.address)
         await closed(channel, *proxies.values())
+
+    run(scenario())
+
+
+def test_a_driver_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(socket_proxy, "HANDSHAKE_S", 0.05)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "silent"))
+            listener.listen()
+            listener.setblocking(False)
+            proxy = ProxyRecorder(SocketProxyEnd(SocketAddress(str(tmp_path / "silent"), b"token"), Role.SENDER))
+            for _ in range(4):
+                accepted, _ = await asyncio.wait_for(loop.sock_accept(listener), 10)
+                with accepted:
+                    assert len(await asyncio.wait_for(loop.sock_recv(accepted, 1000), 10)) == HELLO_BYTES
+                    assert await asyncio.wait_for(loop.sock_recv(accepted, 1000), 10) == b""
+            assert not proxy.events
+            await proxy.end.close()
 
     run(scenario())
 
@@ -263,18 +288,18 @@ def test_who_does_not_know_the_token_gets_in_nowhere(caplog: pytest.LogCaptureFi
             hello = Hello(Role.SENDER, Lane.DATA, new_boot_id()).encoded()
             # Nothing, nonsense, another protocol, a proof by guess, a proof of another connection.
             for said in (b"GET / HTTP/1.1" + bytes(100), hello[:-1] + bytes(0), bytes(len(hello))):
-                one = raw(address)
-                one.sendall(said)
-                one.shutdown(socket.SHUT_WR)
-                assert is_ended(one)
+                connection = raw(address)
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                assert is_ended(connection)
             proofs = []
             for _ in range(2):
-                one = raw(address)
-                one.sendall(hello)
-                answer = one.recv(CHALLENGE_BYTES)
+                connection = raw(address)
+                connection.sendall(hello)
+                answer = connection.recv(CHALLENGE_BYTES)
                 proofs.append(prove(address.token, hello, answer))
-                one.sendall(proofs[0] if len(proofs) == 2 else secrets.token_bytes(32))
-                assert is_ended(one)
+                connection.sendall(proofs[0] if len(proofs) == 2 else secrets.token_bytes(32))
+                assert is_ended(connection)
 
         await asyncio.to_thread(attack)
         assert len(driver.events) == 4
@@ -291,18 +316,18 @@ def test_who_does_not_know_the_token_gets_in_nowhere(caplog: pytest.LogCaptureFi
 
 
 def test_who_says_nothing_is_dropped_and_cannot_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "HANDSHAKE_S", 0.5)
+    monkeypatch.setattr(socket_driver, "HANDSHAKE_S", 0.5)
 
     async def scenario() -> None:
         channel = SocketChannel()
         driver, proxies = await connected(channel)
         before = threading.active_count()
-        silent = [raw(channel.driver.address) for _ in range(3 * sockets.MAX_HANDSHAKES)]
+        silent = [raw(channel.driver.address) for _ in range(3 * socket_driver.MAX_HANDSHAKES)]
         boot_id = new_boot_id()
         again = ProxyRecorder(channel.proxy(Role.SENDER, boot_id))
         await driver.until(lambda: driver.boots(Role.SENDER) == [boot_id, boot_id])
-        assert threading.active_count() - before <= sockets.MAX_HANDSHAKES
-        assert all([await asyncio.to_thread(is_ended, one) for one in silent])
+        assert threading.active_count() - before <= socket_driver.MAX_HANDSHAKES
+        assert all([await asyncio.to_thread(is_ended, connection) for connection in silent])
         await closed(channel, again, *proxies.values())
 
     run(scenario())
@@ -356,7 +381,7 @@ def test_both_ends_show_the_partys_own_certificate(
 PROXY = """
 import asyncio, pickle, sys
 from fed.channel import Role
-from fed.channel.sockets import SocketProxyEnd
+from fed.channel.socket_proxy import SocketProxyEnd
 
 class Echo:
     def __init__(self, end): self.end = end
@@ -384,7 +409,7 @@ def test_a_proxy_whose_process_is_killed_is_lost_and_another_one_comes() -> None
             with subprocess.Popen(command) as process:
                 try:
                     await driver.until(lambda: len(driver.connections) == 2)
-                    boots.append({one.boot_id for one in driver.connections.values()})
+                    boots.append({connection.boot_id for connection in driver.connections.values()})
                     for connection in driver.connections.values():
                         connection.send(b"value", bytes(1_000_000))
                     await driver.until(lambda: [len(frames) for frames in driver.frames.values()] == [2, 2])
@@ -392,7 +417,7 @@ def test_a_proxy_whose_process_is_killed_is_lost_and_another_one_comes() -> None
                 finally:
                     process.send_signal(signal.SIGKILL)
             await driver.until(lambda: not driver.connections)
-        assert [len(one) for one in boots] == [1, 1]
+        assert [len(boot_ids) for boot_ids in boots] == [1, 1]
         assert boots[0] != boots[1]
         await closed(channel)
 

@@ -215,7 +215,7 @@ def test_a_notice_has_what_its_kind_needs_and_nothing_that_it_does_not_know(kind
     }
     for fields in itertools.chain.from_iterable(itertools.combinations(SET, count) for count in range(len(SET) + 1)):
         notice = Notice(kind, 7, **{name: SET[name] for name in fields})
-        data = pb.Notice(kind=wire._NOTICE_KINDS[kind], epoch=7).SerializeToString()  # type: ignore[arg-type]
+        data = pb.Notice(kind=wire._NOTICE_KINDS[kind], epoch=7).SerializeToString()
         data += b"".join(as_bytes[name].SerializeToString() for name in fields)
         if needs <= set(fields) <= allows:
             assert wire.encode_notice(notice) == (data,)

@@ -51,8 +51,8 @@ def texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for field in dataclasses.fields(value):
             yield from texts(getattr(value, field.name), field.name)
     elif isinstance(value, tuple | list):
-        for one in value:
-            yield from texts(one, name)
+        for member in value:
+            yield from texts(member, name)
 
 
 def test_hostile_text_is_shown_as_escapes_or_refused_in_every_field() -> None:
@@ -72,9 +72,9 @@ def test_hostile_text_is_shown_as_escapes_or_refused_in_every_field() -> None:
                     assert_shown(str(error))
                     continue
                 found = list(texts(read))
-                assert any(MARK in one for _, one in found)
-                for name, one in found:
-                    assert_shown(one, lines=name in ("message", "traceback"))
+                assert any(MARK in text for _, text in found)
+                for name, text in found:
+                    assert_shown(text, lines=name in ("message", "traceback"))
     # Names are compared with others: they are refused. Everything else is shown.
     assert refused == NAMES
     known = {
