@@ -31,6 +31,7 @@ from typing import Final, Protocol
 
 __all__ = [
     "MAX_FRAME_BYTES",
+    "SOON_S",
     "ChannelError",
     "Connection",
     "DriverEnd",
@@ -40,6 +41,8 @@ __all__ = [
     "ProxyHandler",
     "Role",
 ]
+
+SOON_S: Final = 0.01
 
 MAX_FRAME_BYTES: Final = 64 << 20
 """Of one frame. Whoever sends sees to it that none is larger, and `send` refuses one that is."""
@@ -84,6 +87,16 @@ class Connection(abc.ABC):
         Raises:
             ValueError: One is larger than `MAX_FRAME_BYTES`.
         """
+
+    def send_soon(self, *frames: bytes) -> None:
+        """Send frames together with what is sent next, and within `SOON_S`. On the thread of the lane only.
+
+        To be woken for them would cost the proxy more than to read them.
+
+        Raises:
+            ValueError: One is larger than `MAX_FRAME_BYTES`.
+        """
+        self.send(*frames)
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -13,13 +13,14 @@ import selectors
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from typing_extensions import override
 
-from fed.channel.contract import ChannelError, Connection, DriverHandler, Role
-from fed.channel.framing import Framer, framed
+from fed.channel.contract import SOON_S, ChannelError, Connection, DriverHandler, Role
+from fed.channel.framing import Framer, check_frames, framed
 from fed.channel.handshake import Hello
 
 __all__ = ["LaneThread", "SelectorThread", "SocketConnection"]
@@ -42,6 +43,8 @@ class SelectorThread:
         self._wake.setblocking(False)
         self._woken.setblocking(False)
         self._stopping = False
+        # When to call `_on_time`, by the machine's clock.
+        self._due: float | None = None
         self.watch(self._woken, selectors.EVENT_READ, self._drain_wakes)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
@@ -68,6 +71,14 @@ class SelectorThread:
         self.post(self._stop)
         self._thread.join(JOIN_S)
 
+    def call_within(self, seconds: float) -> None:
+        """Have `_on_time` called before so much time has passed. On the thread."""
+        if self._due is None:
+            self._due = time.monotonic() + seconds
+
+    def _on_time(self) -> None:
+        """For subclasses."""
+
     def _stop(self) -> None:
         self._stopping = True
 
@@ -77,8 +88,12 @@ class SelectorThread:
 
     def _serve(self) -> None:
         while not self._stopping:
-            for key, events in self._selector.select():
+            left_s = None if self._due is None else max(0.0, self._due - time.monotonic())
+            for key, events in self._selector.select(left_s):
                 self._guarded(key.data, events)
+            if self._due is not None and time.monotonic() >= self._due:
+                self._due = None
+                self._guarded(self._on_time)
             while self._posted:
                 self._guarded(self._posted.popleft())
         self._selector.close()
@@ -122,6 +137,11 @@ class LaneThread(SelectorThread):
         if not connection.over:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.has_backlog else 0)
             self.watch(connection.sock, events, lambda happened: self._serve_connection(connection, happened))
+
+    @override
+    def _on_time(self) -> None:
+        for connection in self._connections.values():
+            connection.send()
 
     @override
     def _stop(self) -> None:
@@ -168,6 +188,8 @@ class SocketConnection(Connection):
         # Guards the rest, and the socket: TLS has one state for both directions.
         self._lock = threading.Lock()
         self._backlog: collections.deque[memoryview] = collections.deque()
+        # What goes with what is sent next.
+        self._soon: list[bytes] = []
         self._broken = False
         self.over = False
 
@@ -179,10 +201,14 @@ class SocketConnection(Connection):
 
     @override
     def send(self, *frames: bytes) -> None:
-        data = memoryview(framed(frames))
+        check_frames(frames)
         with self._lock:
-            if self.over or self._broken:
+            if self._soon:
+                frames = (*self._soon, *frames)
+                self._soon.clear()
+            if self.over or self._broken or not frames:
                 return
+            data = memoryview(framed(frames))
             if self._backlog:
                 self._backlog.append(data)
                 return
@@ -191,6 +217,13 @@ class SocketConnection(Connection):
                 return
             self._backlog.append(rest)
         self._thread.post(lambda: self._thread.rewatch(self))
+
+    @override
+    def send_soon(self, *frames: bytes) -> None:
+        check_frames(frames)
+        with self._lock:
+            self._soon += frames
+        self._thread.call_within(SOON_S)
 
     @override
     def close(self) -> None:

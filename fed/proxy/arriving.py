@@ -100,12 +100,16 @@ class ArrivalClient:
     def confirm(self, keys: Sequence[Key]) -> None:
         """These are safe in this party's hands, or will never come. Small ones are confirmed by themselves."""
         with self._lock:
-            for key in keys:
-                # One of an epoch that is over is of no interest any more.
-                if key.id.epoch == self._epoch:
-                    self._expected.pop(key, None)
-                    self._delivered.setdefault(key.peer, IdSet()).add(key.id)
+            self._note_delivered(keys)
             self._send(_Kind.CONFIRM, keys)
+
+    def _note_delivered(self, keys: Iterable[Key]) -> None:
+        """With the lock."""
+        for key in keys:
+            # One of an epoch that is over is of no interest any more.
+            if key.id.epoch == self._epoch:
+                self._expected.pop(key, None)
+                self._delivered.setdefault(key.peer, IdSet()).add(key.id)
 
     def reset(self, epoch: int) -> None:
         """Begin an epoch: nothing of earlier ones is waited for any more."""
@@ -128,7 +132,12 @@ class ArrivalClient:
             again = [key for key, _ in told if key.id in self._delivered.get(key.peer, ())]
         if arrived:
             self._deliver(arrived)
-        self.confirm([*again, *[key for key, small in arrived if small is not None]])
+        here = [*again, *[key for key, small in arrived if small is not None]]
+        if here:
+            with self._lock:
+                self._note_delivered(here)
+                # Nobody waits for it, and the driver asks for something else soon.
+                connection.send_soon(encode_keys(_Kind.CONFIRM, here))
 
     def lost(self, connection: Connection) -> None:
         """See `fed.channel.DriverHandler`."""

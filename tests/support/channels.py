@@ -163,6 +163,27 @@ def test_frames_arrive_in_order_both_ways_on_every_lane(channel: Channel) -> Non
     run(scenario())
 
 
+def test_what_may_wait_goes_with_what_is_sent_next_or_soon_by_itself(channel: Channel) -> None:
+    async def scenario() -> None:
+        driver, proxies = await connected(channel)
+        proxy = proxies[Role.RECEIVER]
+
+        def answer(connection: Connection) -> None:
+            connection.send_soon(b"late")
+            if driver.frames[Role.RECEIVER, Lane.DATA]:
+                connection.send(b"next")
+
+        driver.on_received = answer
+        proxy.end.send(Lane.DATA, b"one")
+        await proxy.until(lambda: proxy.frames[Lane.DATA] == [b"late"])
+        proxy.end.send(Lane.DATA, b"two")
+        await proxy.until(lambda: len(proxy.frames[Lane.DATA]) == 3)
+        assert proxy.frames[Lane.DATA] == [b"late", b"late", b"next"]
+        await closed(channel, *proxies.values())
+
+    run(scenario())
+
+
 def test_large_frames_do_not_block_who_sends_them(channel: Channel) -> None:
     async def scenario() -> None:
         driver, proxies = await connected(channel)

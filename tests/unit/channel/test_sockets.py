@@ -1,4 +1,4 @@
-"""The direct channel over socket_driver."""
+"""The direct channel over sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from fed.channel import ChannelError, Lane, ProxyEnd, Role, socket_driver, socket_proxy
+from fed.channel import (
+    ChannelError,
+    Connection,
+    Lane,
+    ProxyEnd,
+    Role,
+    framing,
+    socket_driver,
+    socket_lanes,
+    socket_proxy,
+)
 from fed.channel.handshake import CHALLENGE_BYTES, HELLO_BYTES, Hello, Tls, new_boot_id, prove
 from fed.channel.socket_driver import SocketDriverEnd
 from fed.channel.socket_lanes import SocketConnection
@@ -420,5 +430,51 @@ def test_a_proxy_whose_process_is_killed_is_lost_and_another_one_comes() -> None
         assert [len(boot_ids) for boot_ids in boots] == [1, 1]
         assert boots[0] != boots[1]
         await closed(channel)
+
+    run(scenario())
+
+
+def test_nobody_is_woken_for_what_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_lanes, "SOON_S", 3600.0)
+
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        proxy = proxies[Role.SENDER]
+        driver.on_received = lambda connection: connection.send_soon(b"late")
+        for _ in range(3):
+            proxy.end.send(Lane.DATA, b"said")
+            before = len(driver.frames[Role.SENDER, Lane.DATA])
+            await driver.until(lambda before=before: len(driver.frames[Role.SENDER, Lane.DATA]) > before)  # type: ignore[misc]
+        # What comes over the other lane would have come after it.
+        driver.connections[Role.SENDER, Lane.CONTROL].send(b"control")
+        await proxy.until(lambda: bool(proxy.frames[Lane.CONTROL]))
+        assert proxy.frames[Lane.DATA] == []
+        driver.connections[Role.SENDER, Lane.DATA].send(b"next")
+        await proxy.until(lambda: len(proxy.frames[Lane.DATA]) == 4)
+        assert proxy.frames[Lane.DATA] == [b"late", b"late", b"late", b"next"]
+        await closed(channel, *proxies.values())
+
+    run(scenario())
+
+
+def test_a_frame_that_is_refused_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framing, "MAX_FRAME_BYTES", 100)
+
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        proxy = proxies[Role.SENDER]
+
+        def answer(connection: Connection) -> None:
+            connection.send_soon(b"late")
+            for send in (connection.send, connection.send_soon):
+                with pytest.raises(ValueError, match="101 bytes"):
+                    send(bytes(101))
+
+        driver.on_received = answer
+        proxy.end.send(Lane.DATA, b"said")
+        await proxy.until(lambda: proxy.frames[Lane.DATA] == [b"late"])
+        await closed(channel, *proxies.values())
 
     run(scenario())
