@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from fed.core.failure import Exposure, Failure, Kind
 from fed.engine.exceptions import RemoteTraceback, pointer, sentence
 from fed.errors import FailureError, FedError, JobAborted, RemoteError
-from fed.runtime.body import text_of
+from fed.runtime.worker import text_of
 
 __all__ = ["ErrorMessage", "error_message", "log_entry"]
 

@@ -17,8 +17,8 @@ from fed.engine.records import PENDING, Actor, Task, actor_died, inherited
 from fed.engine.results import Results
 from fed.engine.services import EpochState
 from fed.object import FedObject, ObjectId
-from fed.runtime.body import text_of
 from fed.runtime.contract import Body, Outcome
+from fed.runtime.worker import text_of
 from fed.serde.receipt import read_receipt
 
 __all__ = ["Submitter"]

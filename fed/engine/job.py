@@ -24,6 +24,7 @@ from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Config
 from fed.core.failure import Failure
 from fed.core.lifecycle import State
+from fed.core.trace import Event
 from fed.engine.joining import START_S, Joining
 from fed.engine.leaving import STOP_S, Leaving
 from fed.engine.records import Actor
@@ -243,6 +244,12 @@ class Job:
     def interruption(self) -> JobInterrupted | None:
         """What the driver was interrupted by, if the job did that because it failed in this epoch."""
         return self.shell.interruption
+
+    @property
+    def trace(self) -> tuple[Event, ...]:
+        """What went into this party's state machines last, oldest first."""
+        with self.shell.lock:
+            return self.shell.trace.events
 
     def validate(self) -> None:
         """Check the laws of the core. Raises RuntimeError where one is broken."""

@@ -13,8 +13,8 @@ from fed.engine.cleanup import CleanupManager, run_steps
 from fed.engine.joining import Joining
 from fed.engine.shell import VOTES_S, Shell, log_event
 from fed.engine.waiting import SIGNAL_CHECK_S
-from fed.runtime.body import text_of
 from fed.runtime.contract import Ref
+from fed.runtime.worker import text_of
 from fed.transport.contract import LinkStatistics
 
 __all__ = ["STOP_S", "Leaving"]

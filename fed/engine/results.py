@@ -18,8 +18,8 @@ from fed.engine.records import FAILED, PENDING, READY, Entry, Push, Task
 from fed.engine.services import EpochState
 from fed.object import ObjectId
 from fed.proxy.sender import Delivery
-from fed.runtime.body import text_of
 from fed.runtime.contract import Outcome
+from fed.runtime.worker import text_of
 
 __all__ = ["Results"]
 

@@ -13,8 +13,8 @@ from fed.core.failure import Failure, Fault, Kind
 from fed.core.notice import Notice
 from fed.core.trace import Trace
 from fed.engine.records import Push
-from fed.runtime.body import text_of
 from fed.runtime.contract import Outcome, Proxies, Ref, Runtime
+from fed.runtime.worker import text_of
 
 __all__ = ["EpochState", "JobServices"]
 

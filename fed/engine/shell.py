@@ -34,8 +34,8 @@ from fed.engine.stalling import StallWatch
 from fed.engine.waiting import DriverWaits
 from fed.errors import FailureError, JobInterrupted, UsageError
 from fed.proxy.arriving import Arrived
-from fed.runtime.body import text_of
 from fed.runtime.contract import Proxies, Runtime
+from fed.runtime.worker import text_of
 from fed.serde.receipt import SmallCodec
 
 __all__ = ["Shell", "log_event", "new_incarnation"]

@@ -9,7 +9,7 @@ module of the installed Ray and fails for one that has none. The rule by which a
 - What says that Ray itself does not work is `Kind.INTERNAL`: nobody knows who saw what, and the job ends.
 
 An exception that the user's code let out is always `Kind.TASK`, also where it is one of Ray's, as of a ``ray.get`` of
-the user's own: `fed.runtime.body` noted that it came from there.
+the user's own: `fed.runtime.worker` noted that it came from there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import ray
 import ray.exceptions
 
 from fed.core.failure import Fault, Kind
-from fed.runtime import body as worker
+from fed.runtime import worker
 from fed.runtime.contract import Outcome
 
 __all__ = ["KINDS", "fault_of", "kind_of", "outcome_of"]

@@ -25,8 +25,8 @@ from fed.errors import ConfigError
 from fed.proxy.direct import DirectClients, DirectServer, serve_receiver, serve_sender
 from fed.proxy.receiver import Receiver
 from fed.proxy.sender import Delivery, Sender, announce
-from fed.runtime import body as worker
 from fed.runtime import local_calls as calls
+from fed.runtime import worker
 from fed.runtime.contract import ActorBody, Body, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.runtime.local_calls import Blob, Future, Promise
 from fed.serde.receipt import SmallCodec

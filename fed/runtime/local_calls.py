@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from fed.core.failure import Fault, Kind
 from fed.proxy.receiver import NotHere
-from fed.runtime import body as worker
+from fed.runtime import worker
 from fed.runtime.contract import ActorBody, ActorKilledError, Call, FetchFailed, Outcome, Submission
 from fed.serde.receipt import SmallCodec
 
@@ -131,7 +131,7 @@ def copied(call: Call) -> Call:
 
 
 def unpacked(call: Call) -> tuple[bytes, list[Any]]:
-    """Of a copied call, the arguments of `fed.runtime.body.run` after the code.
+    """Of a copied call, the arguments of `fed.runtime.worker.run` after the code.
 
     Waits for references; raises the error of one that failed.
     """

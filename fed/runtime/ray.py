@@ -28,7 +28,7 @@ from fed.errors import ConfigError
 from fed.proxy.direct import DirectClients, serve_receiver, serve_sender
 from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Delivery, Sender, announce
-from fed.runtime import body as worker
+from fed.runtime import worker
 from fed.runtime.channels import driver_end, node_id, proxy_end
 from fed.runtime.cluster import PrivateDirectory, first_line, init_ray
 from fed.runtime.contract import (

@@ -28,6 +28,7 @@ from fed.api import shutdown
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Address, Config
 from fed.context import set_job_factory
+from fed.core.trace import trace_lines
 from fed.engine.job import Job
 from fed.engine.shell import new_incarnation
 from fed.errors import FedTimeoutError, JobAborted, PartyLeftError, RemoteError, UsageError
@@ -51,6 +52,9 @@ FIRST_PORT: Final = 20_000
 """Below it are the ports of well-known servers, and of Ray's workers (10002 to 19999)."""
 
 LAST_PORT: Final = 60_000
+
+MAX_PRINTED: Final = 40
+"""Events of each party of a simulation that does not end."""
 
 END_S: Final = 10.0
 """How long programs that did not end in time may take to end, once the faults that may have kept them are over."""
@@ -80,10 +84,12 @@ class Simulation(Mapping[str, Any]):
     Attributes:
         results: What it returned, by party; a party that raised is missing.
         errors: What it raised, by party.
+        traces: What went into the state machines of each party's last job, a line for each event, oldest first.
     """
 
     results: Mapping[str, Any]
     errors: Mapping[str, BaseException]
+    traces: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, party: str) -> Any:
         if party in self.errors:
@@ -115,7 +121,8 @@ def simulate(
             A job that it does not leave is left for it.
         parties: Their names.
         transport: ``memory``, or ``grpc`` on loopback with mutual TLS and certificates made for the occasion.
-        timeout_s: Real seconds for the whole program.
+        timeout_s: Real seconds for the whole program. Where they are over, the last events of each party are printed to
+            stderr.
         check: Raise the error of a party. Otherwise they are in `Simulation.errors`.
         faults: What is to go wrong. Where this raises, the plan and what it injected are printed to stderr.
         skip_waiting: Let no time pass for the job but while every thread of this process waits, and then skip it: a
@@ -138,6 +145,7 @@ def simulate(
         raise UsageError("simulate(skip_waiting=True) needs transport='memory': real connections wait in real time")
     values: dict[str, Any] = {}
     errors: dict[str, BaseException] = {}
+    jobs: dict[str, Job] = {}
     with contextlib.ExitStack() as stack:
         clock = stack.enter_context(SkippingClock()) if skip_waiting else SYSTEM_CLOCK
         run = None
@@ -149,7 +157,8 @@ def simulate(
         def play(party: str) -> None:
             def make_job(given: Mapping[str, Any]) -> Job:
                 placed = {**arguments, **given, **place(party)}
-                return _job(party, placed, connect, run, clock)
+                job = jobs[party] = _job(party, placed, connect, run, clock)
+                return job
 
             set_job_factory(make_job)
             try:
@@ -175,15 +184,21 @@ def simulate(
         hung = {name: thread for name, thread in threads.items() if thread.is_alive()}
         if hung:
             standing = "\n".join(map(_standing, hung.values()))
+            for name, lines in _traces(jobs).items():
+                print(f"{name}: its last events", *lines[-MAX_PRINTED:], sep="\n", file=sys.stderr)
             if run is not None:
                 _let_go(run, hung.values())
             _tell_of(faults)
             raise FedTimeoutError(f"the simulation did not end within {timeout_s:g} s\n{standing}")
-    simulation = Simulation(values, errors)
+    simulation = Simulation(values, errors, _traces(jobs))
     if check and errors:
         _tell_of(faults)
         raise _origin(errors)
     return simulation
+
+
+def _traces(jobs: Mapping[str, Job]) -> dict[str, list[str]]:
+    return {party: trace_lines(job.trace) for party, job in jobs.items()}
 
 
 def _job(

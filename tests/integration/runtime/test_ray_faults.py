@@ -24,8 +24,7 @@ import ray
 import ray.exceptions
 
 from fed.core.failure import MAX_CAUSES, Fault, Kind
-from fed.runtime import body as worker
-from fed.runtime import faults
+from fed.runtime import faults, worker
 from fed.runtime.contract import ActorBody, FetchFailed, Outcome, Ref, Runtime
 from tests.support.eventually import eventually
 from tests.support.runtimes import add, call, ending, local_runtime, ray_runtime, running, task, value_of
