@@ -70,7 +70,8 @@ def test_after_a_reset_too() -> None:
         with pytest.raises(fed.TaskError):
             fed.get(fail.party("alice").remote())
         fed.reset()
-        return fed.get(identity.party("bob").remote(identity.party("alice").remote(7)))
+        value: int = fed.get(identity.party("bob").remote(identity.party("alice").remote(7)))
+        return value
 
     played = play(program, parties=PARTIES[:2], skip_waiting=True)
     assert dict(played.outcome) == {"alice": 7, "bob": 7}
