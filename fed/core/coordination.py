@@ -42,22 +42,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from fed.core.failure import Failure, FailureBook, Fault, Kind
+from fed.core.instructions import Instruction, Latched, PeerDeparted, SendControl, Settled, Switched
 from fed.core.journal import SEGMENT, Journal
 from fed.core.lifecycle import Lifecycle, State
 from fed.core.notice import Notice, NoticeKind
 from fed.core.trace import Trace, traced
 
-__all__ = [
-    "EXIT",
-    "LEAVE",
-    "Coordinator",
-    "Instruction",
-    "Latched",
-    "PeerDeparted",
-    "Settled",
-    "Switched",
-    "SendControl",
-]
+__all__ = ["EXIT", "LEAVE", "Coordinator"]
 
 LEAVE: Final = "fed.shutdown()"
 EXIT: Final = "sys.exit()"
@@ -85,37 +76,6 @@ OF_OBJECTS: Final = frozenset({kind for kind in Kind if kind.symmetric} | {Kind.
 """Kinds of failures that concern nobody who has done with the objects."""
 
 
-class SendControl(NamedTuple):
-    """Tell a peer something."""
-
-    peer: str
-    notice: Notice
-
-
-class Latched(NamedTuple):
-    """The job has latched: begin to wait for the votes, wake the driver."""
-
-
-class Settled(NamedTuple):
-    """The root is final: let go of everyone who waits for objects, run the failure handler."""
-
-    root: Failure
-
-
-class PeerDeparted(NamedTuple):
-    """A peer will acknowledge nothing more: because of a failure, or because its program has ended."""
-
-    peer: str
-    failure: Failure | None
-
-
-class Switched(NamedTuple):
-    """The next epoch begins, of which peers that are further have told this already."""
-
-    epoch: int
-    early: tuple[tuple[str, Notice], ...] = ()
-
-
 class Ask(NamedTuple):
     """How far a party was when it asked for the next epoch."""
 
@@ -125,9 +85,6 @@ class Ask(NamedTuple):
 
 VOTED: Final = Ask(0, 0)
 """After its vote. Failed parties have made unequal calls, and say nothing of them."""
-
-
-Instruction = SendControl | Latched | Settled | PeerDeparted | Switched
 
 
 class Coordinator:

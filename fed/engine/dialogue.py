@@ -16,7 +16,7 @@ from fed.core.notice import NoticeKind
 from fed.engine.error_queue import QUESTIONS
 from fed.proxy.control import Snapshot
 from fed.proxy.events import PeerEvent, PeerEventKind
-from fed.proxy.sender import REJECTED
+from fed.proxy.peer_session import REJECTED
 from fed.runtime.contract import Outcome, Proxies
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fed.core.coordination import EXIT, LEAVE, SendControl
+from fed.core.coordination import EXIT, LEAVE
 from fed.core.failure import Fault, Kind
+from fed.core.instructions import SendControl
 from fed.engine.cleanup import CleanupManager, run_steps
 from fed.engine.joining import Joining
 from fed.engine.shell import VOTES_S, Shell, log_event

@@ -18,8 +18,9 @@ from typing import Any, Final
 from fed.clock import Clock
 from fed.condition import PredicateCondition
 from fed.config import Config
-from fed.core.coordination import Coordinator, Instruction, Latched, PeerDeparted, SendControl, Settled, Switched
+from fed.core.coordination import Coordinator
 from fed.core.failure import Exposure, Failure, FailureBook, Fault, Kind
+from fed.core.instructions import Instruction, Latched, PeerDeparted, SendControl, Settled, Switched
 from fed.core.notice import Notice, NoticeKind
 from fed.core.trace import Trace, trace_lines
 from fed.engine.cleanup import CleanupManager, FailureReport

@@ -22,7 +22,8 @@ import msgpack
 from fed.channel import Connection, Lane, ProxyEnd
 from fed.core.failure import Fault, Kind
 from fed.object import ObjectId
-from fed.proxy.sender import Delivery, Pushed, Undelivered
+from fed.proxy.peer_session import Undelivered
+from fed.proxy.sender import Delivery, Pushed
 from fed.serde.receipt import SmallValue
 from fed.transport import wire
 

@@ -174,7 +174,7 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def connect(self, timeout_s: float) -> Ref:
-        """Greet every peer. Resolves to a list of `fed.proxy.sender.JoinProblem`."""
+        """Greet every peer. Resolves to a list of `fed.proxy.peer_session.JoinProblem`."""
 
     @abc.abstractmethod
     def take(self, key: Key) -> Submission:

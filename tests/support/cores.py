@@ -11,8 +11,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fed.core.coordination import LEAVE, Coordinator, Instruction, Latched, SendControl, Settled, Switched
+from fed.core.coordination import LEAVE, Coordinator
 from fed.core.failure import Failure, Fault, Kind
+from fed.core.instructions import Instruction, Latched, SendControl, Settled, Switched
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.core.rendezvous import Arrival, Key, Rendezvous, Reply

@@ -10,17 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed.core.coordination import (
-    EXIT,
-    LEAVE,
-    MAX_EARLY,
-    MAX_EARLY_OBJECTS,
-    OTHERS_EVERY,
-    STANDS_STILL,
-    Coordinator,
-    SendControl,
-)
+from fed.core.coordination import EXIT, LEAVE, MAX_EARLY, MAX_EARLY_OBJECTS, OTHERS_EVERY, STANDS_STILL, Coordinator
 from fed.core.failure import Exposure, Failure, Fault, Kind
+from fed.core.instructions import SendControl
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.object import ObjectId

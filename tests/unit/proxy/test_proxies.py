@@ -25,8 +25,9 @@ from fed.proxy.control import Snapshot
 from fed.proxy.direct import DirectClients, serve_sender
 from fed.proxy.events import MAX_BATCH, Batch, EventQueue, PeerEvent, PeerEventKind
 from fed.proxy.greeting import disagreement
+from fed.proxy.peer_session import TELL_S
 from fed.proxy.receiver import ACK_S, NotHere, Receiver
-from fed.proxy.sender import TELL_S, Delivery, Pushed, Sender
+from fed.proxy.sender import Delivery, Pushed, Sender
 from fed.serde.contract import Encoded
 from fed.serde.data import DataCodec
 from fed.testing.clock import SkippingClock
@@ -1600,7 +1601,7 @@ class LossyLink(MemoryLink):
 def test_e40_what_is_begun_while_the_network_is_cut_is_soon_begun_anew(
     monkeypatch: pytest.MonkeyPatch, lease_s: float, times: list[float]
 ) -> None:
-    monkeypatch.setattr("fed.proxy.sender.FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr("fed.proxy.peer_session.FIRST_RETRY_S", 0.0)
 
     async def test() -> None:
         async with federation() as fed:
