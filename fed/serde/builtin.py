@@ -148,11 +148,10 @@ def _has_big_int(keys: Iterable[Any]) -> bool:
 
 def _place_of_pair(keys: Iterable[object]) -> Callable[[int], str]:
     """Name the n-th item of ``[key, value, key, value, ...]``."""
-    place_of_value = place_of_key(keys)
 
     def place(index: int) -> str:
         which, is_value = divmod(index, 2)
-        return place_of_value(which) if is_value else f".keys()[{which}]"
+        return place_of_key(keys)(which) if is_value else f".keys()[{which}]"
 
     return place
 
