@@ -156,10 +156,10 @@ class _Watch:
         while self._open_streams and time.monotonic() < drained_at:
             self._take_next(drained_at)
         self._terminal.stop_waiting()
-        first_failed, signalled = self._supervisor.first_failed, self._supervisor.signalled
+        first_failed = self._supervisor.first_failed
         # After an interruption everybody failed, and everybody knows why.
         if first_failed is not None and not self._supervisor.interrupted:
-            ends = (self._supervisor.codes, signalled, first_failed)
+            ends = (self._supervisor.codes, self._supervisor.signalled, first_failed)
             self._terminal.block(self._summary.title(*ends), self._summary.rows(*ends))
         return self._supervisor.exit_code(self._summary.source)
 
