@@ -17,7 +17,7 @@ from fed.engine.exceptions import RemoteTraceback
 from fed.engine.records import FAILED, PENDING, READY, Entry, Push, Task
 from fed.engine.services import EpochState
 from fed.object import ObjectId
-from fed.proxy.sender import Delivery
+from fed.proxy.deliveries import Delivery
 from fed.runtime.contract import Outcome
 from fed.runtime.worker import text_of
 

@@ -13,12 +13,13 @@ import dataclasses
 import logging
 import math
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.liveness import RESTART_S
 from fed.core.outbox import Outbox
 from fed.object import ObjectId
+from fed.proxy.deliveries import DeliveryFuture, Undelivered
 from fed.proxy.events import EventQueue, PeerEvent, PeerEventKind
 from fed.transport.contract import (
     Hello,
@@ -35,7 +36,7 @@ from fed.transport.contract import (
     Verdict,
 )
 
-__all__ = ["REJECTED", "DeliveryFuture", "JoinProblem", "PeerSession", "Undelivered", "settled"]
+__all__ = ["REJECTED", "JoinProblem", "PeerSession", "settled"]
 
 _T = TypeVar("_T")
 
@@ -71,18 +72,6 @@ FIRST_REJOIN_S: Final = 0.5
 """How long the first attempt after a link broke may take at least. It may take half the lease, and each further one
 twice as long as the one before. So what was begun while the network was cut is begun anew before the lease has run out;
 but not so soon that where packets are lost every now and then no greeting would ever come to its end."""
-
-
-class Undelivered(NamedTuple):
-    """An object that will not reach a party, and why."""
-
-    id: ObjectId
-    consumer: str
-    fault: Fault
-
-
-DeliveryFuture: TypeAlias = "asyncio.Future[Undelivered | None]"
-"""What becomes of one object at one consumer: None once it is there."""
 
 
 class JoinProblem(NamedTuple):
@@ -245,9 +234,14 @@ class PeerSession:
 
     def flush(self) -> None:
         """Send what is queued, unless somebody is at it, who then sends this too."""
-        if not self._flushing and not self._closed and self._connected.is_set():
-            self._flushing = True
-            self._spawn(self._send_queued())
+        if self._flushing or self._closed or not self._connected.is_set():
+            return
+        while (small := self._take_small()) is not None:
+            # What goes at once needs no task.
+            if small and not self._send_now(small):
+                self._flushing = True
+                self._spawn(self._send_queued(small))
+                return
 
     async def tell(self, notices: Sequence[Notice], timeout_s: float) -> str:
         """See `fed.proxy.sender.Sender.tell`."""
@@ -368,18 +362,29 @@ class PeerSession:
             except (PeerRefused, PeerUntrusted) as error:
                 logger.debug("party %r refuses to be pinged: %s", self.link.peer, error)
 
-    async def _send_queued(self) -> None:
+    def _take_small(self) -> list[Parcel] | None:
+        """The small ones of the next objects, of which the large ones are uploaded; None if nothing is queued."""
+        batch = self.outbox.take(BATCH_BYTES)
+        for item in batch:
+            if item.nbytes > self._small:
+                self._start_upload(item.payload)
+        return [item.payload for item in batch if item.nbytes <= self._small] if batch else None
+
+    def _send_now(self, parcels: Sequence[Parcel]) -> bool:
         try:
-            while self._connected.is_set():
-                batch = self.outbox.take(BATCH_BYTES)
-                if not batch:
-                    break
-                small = [item.payload for item in batch if item.nbytes <= self._small]
-                for item in batch:
-                    if item.nbytes > self._small:
-                        self._start_upload(item.payload)
+            return self.link.send_now(parcels)
+        except ValueError:
+            # Which one it is that cannot be carried, `_send` finds.
+            return False
+
+    async def _send_queued(self, taken: list[Parcel]) -> None:
+        """Send what was taken, and then all that is queued."""
+        small: list[Parcel] | None = taken
+        try:
+            while small is not None:
                 if small:
                     await self._send(small)
+                small = self._take_small() if self._connected.is_set() else None
         except PeerUnreachable:
             self._down()
         finally:

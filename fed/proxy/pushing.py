@@ -22,8 +22,7 @@ import msgpack
 from fed.channel import Connection, Lane, ProxyEnd
 from fed.core.failure import Fault, Kind
 from fed.object import ObjectId
-from fed.proxy.peer_session import Undelivered
-from fed.proxy.sender import Delivery, Pushed
+from fed.proxy.deliveries import Delivery, Pushed, Undelivered
 from fed.serde.receipt import SmallValue
 from fed.transport import wire
 

@@ -13,39 +13,20 @@ import asyncio
 import concurrent.futures
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fed.core.failure import Fault, Kind
 from fed.object import ObjectId
 from fed.proxy.control import Snapshot
+from fed.proxy.deliveries import Delivery, DeliveryFuture, Pushed, Undelivered
 from fed.proxy.events import EventQueue
-from fed.proxy.peer_session import DeliveryFuture, JoinProblem, PeerSession, Undelivered, settled
+from fed.proxy.peer_session import JoinProblem, PeerSession, settled
 from fed.serde.contract import Codec, EncodeError
 from fed.serde.encode_cost import is_small
 from fed.serde.receipt import SmallValue
 from fed.transport.contract import Hello, Link, LinkStatistics, Notice, Parcel
 
-__all__ = ["Delivery", "Pushed", "Sender", "announce"]
-
-
-class Delivery(NamedTuple):
-    """An object and the parties that need it."""
-
-    id: ObjectId
-    consumers: tuple[str, ...]
-
-
-class Pushed(NamedTuple):
-    """What is known of the objects of a push. Those that are named nowhere here are where they were to go.
-
-    Attributes:
-        undelivered: Those that will not get there.
-        pending: Those that are still on their way, each with the consumers that it is on its way to; none unless
-            something is undelivered.
-    """
-
-    undelivered: list[Undelivered]
-    pending: list[Delivery]
+__all__ = ["Sender", "announce"]
 
 
 def announce(make: Callable[[], Sender], notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from fed.core.failure import Fault
 from fed.core.rendezvous import Key
+from fed.proxy.deliveries import Delivery
 from fed.proxy.direct import DirectClients
-from fed.proxy.sender import Delivery
 from fed.runtime.arguments import PLAIN, Shape
 from fed.transport.contract import Notice
 
@@ -188,7 +188,7 @@ class Proxies(abc.ABC):
     def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
         """Send results that exist, of which there is no receipt.
 
-        Resolves to a `fed.proxy.sender.Pushed`: when all is settled, or as soon as something is undeliverable. Push
+        Resolves to a `fed.proxy.deliveries.Pushed`: when all is settled, or as soon as something is undeliverable. Push
         what it calls pending again, with the same references; nothing is sent twice.
         """
 

@@ -22,9 +22,10 @@ from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
+from fed.proxy.deliveries import Delivery
 from fed.proxy.direct import DirectClients, DirectServer, serve_receiver, serve_sender
 from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Sender, announce
+from fed.proxy.sender import Sender, announce
 from fed.runtime import local_calls as calls
 from fed.runtime import worker
 from fed.runtime.contract import ActorBody, Body, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody

@@ -25,9 +25,10 @@ from fed.config import Config
 from fed.core.liveness import RESTART_S
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
+from fed.proxy.deliveries import Delivery
 from fed.proxy.direct import DirectClients, serve_receiver, serve_sender
 from fed.proxy.receiver import NotHere, Receiver
-from fed.proxy.sender import Delivery, Sender, announce
+from fed.proxy.sender import Sender, announce
 from fed.runtime import worker
 from fed.runtime.channels import driver_end, node_id, proxy_end
 from fed.runtime.cluster import PrivateDirectory, first_line, init_ray

@@ -22,8 +22,9 @@ from fed.engine.cleanup import FailureReport
 from fed.engine.job import Job
 from fed.errors import FedTimeoutError
 from fed.proxy.arriving import Arrived
+from fed.proxy.deliveries import Delivery, Pushed
 from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Pushed, Sender
+from fed.proxy.sender import Sender
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Submission, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.testing.fault_run import FaultRun, InjectedFault, InjectionPoint

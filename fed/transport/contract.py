@@ -273,6 +273,14 @@ class Link(abc.ABC):
             ValueError: A parcel cannot be carried: it has too many buffers, or its name is out of range.
         """
 
+    def send_now(self, parcels: Sequence[Parcel]) -> bool:
+        """Send small objects as `send` does, if that can be done without waiting. Returns whether it was.
+
+        Raises:
+            ValueError: As in `send`.
+        """
+        return False
+
     @abc.abstractmethod
     async def upload(self, parcel: Parcel) -> Verdict:
         """Stream one large object. Returns when it has arrived whole, or was declined.

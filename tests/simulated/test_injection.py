@@ -16,9 +16,10 @@ from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.arriving import Arrived
 from fed.proxy.control import Snapshot
+from fed.proxy.deliveries import Delivery
 from fed.proxy.events import PeerEvent, PeerEventKind
 from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Sender
+from fed.proxy.sender import Sender
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, TaskBody
 from fed.runtime.local import LocalRuntime
 from fed.serde.data import DataCodec

@@ -18,11 +18,12 @@ from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.control import Listener, Snapshot
+from fed.proxy.deliveries import Delivery, Pushed
 from fed.proxy.events import PeerEvent
 from fed.proxy.greeting import hello_of
 from fed.proxy.pushing import SenderFailed
 from fed.proxy.receiver import Receiver
-from fed.proxy.sender import Delivery, Pushed, Sender
+from fed.proxy.sender import Sender
 from fed.runtime.arguments import Nested, Shape, Slot
 from fed.runtime.contract import ActorBody, Call, Outcome, Proxies, Ref, Runtime, Submission, TaskBody
 from fed.runtime.local import LocalRuntime

@@ -209,6 +209,29 @@ def test_many_sends_at_once_all_arrive(make_world: MakeWorld) -> None:
     run(scenario())
 
 
+def test_what_goes_at_once_goes_whole_and_the_rest_is_left_to_send(make_world: MakeWorld) -> None:
+    async def scenario() -> None:
+        async with make_world().opened() as world:
+            link = world.link()
+            assert not link.send_now([parcel(0)])
+            await link.connect(hello("alice"), timeout_s=LIMIT_S)
+            sent = 0
+            for number in range(200):
+                sent += link.send_now([parcel(2 * number, b"x" * number), parcel(2 * number + 1)])
+                if number % 3 == 0:
+                    await asyncio.sleep(0)
+            assert not link.send_now([parcel(0), parcel(1, b"x" * (3 << 20))])
+            await link.send([parcel(1000)])
+            await world.handler.until(lambda: len(world.handler.parcels) == 2 * sent + 1)
+            names = [received.id.sequence for _, received in world.handler.parcels]
+            assert names == sorted(names)
+            assert len(set(names)) == len(names)
+            await link.close()
+            assert not link.send_now([parcel(0)])
+
+    run(scenario())
+
+
 def test_a_batch_larger_than_a_frame_arrives(make_world: MakeWorld) -> None:
     async def scenario() -> None:
         async with make_world().opened() as world:

@@ -116,6 +116,13 @@ class GrpcLink(Link):
                 await self.upload(parcel)
 
     @override
+    def send_now(self, parcels: Sequence[Parcel]) -> bool:
+        session = self._session
+        if session is None or not all(map(_fits_a_frame, parcels)):
+            return False
+        return session.stream.send_now([_frame(group) for group in _batches(parcels)])
+
+    @override
     async def upload(self, parcel: Parcel) -> Verdict:
         offer = wire.encode_offer(offer_of(parcel))
         verdict = await self._run(self._upload(self._connected(), parcel, offer))
@@ -356,6 +363,14 @@ class _Outgoing:
         for frame in frames:
             if not await frame.written:
                 self._check()
+
+    def send_now(self, frames: Sequence[_Frame]) -> bool:
+        """Send frames unless others wait already, or the stream is over."""
+        if self._error is not None or self._frames:
+            return False
+        self._frames.extend(frames)
+        self._frames_changed.set()
+        return True
 
     async def acks(self) -> Sequence[Ack]:
         while not self._acks:

@@ -12,7 +12,7 @@ import fed
 from fed.context import current_job
 from fed.core.rendezvous import Rendezvous
 from fed.object import ObjectId
-from fed.proxy.sender import Delivery
+from fed.proxy.deliveries import Delivery
 from fed.runtime.contract import Call, TaskBody
 from fed.testing import simulate
 

@@ -22,12 +22,13 @@ from fed.core.rendezvous import Key
 from fed.object import ObjectId
 from fed.proxy.arriving import Arrived
 from fed.proxy.control import Snapshot
+from fed.proxy.deliveries import Delivery, Pushed
 from fed.proxy.direct import DirectClients, serve_sender
 from fed.proxy.events import MAX_BATCH, Batch, EventQueue, PeerEvent, PeerEventKind
 from fed.proxy.greeting import disagreement
 from fed.proxy.peer_session import TELL_S
 from fed.proxy.receiver import ACK_S, NotHere, Receiver
-from fed.proxy.sender import Delivery, Pushed, Sender
+from fed.proxy.sender import Sender
 from fed.serde.contract import Encoded
 from fed.serde.data import DataCodec
 from fed.testing.clock import SkippingClock

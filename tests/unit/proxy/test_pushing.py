@@ -14,7 +14,7 @@ from fed.channel import ByLane, ByRole, Connection, Lane, Role
 from fed.channel.memory import MemoryDriverEnd, MemoryProxyEnd
 from fed.core.failure import Failure, Fault, Kind
 from fed.object import ObjectId
-from fed.proxy.peer_session import Undelivered
+from fed.proxy.deliveries import Delivery, Pushed, Undelivered
 from fed.proxy.pushing import (
     PushClient,
     PushServer,
@@ -24,7 +24,6 @@ from fed.proxy.pushing import (
     encode_answer,
     encode_push,
 )
-from fed.proxy.sender import Delivery, Pushed
 from fed.serde.receipt import SmallValue
 from tests.support.channels import Deaf
 from tests.support.worlds import LIMIT_S, run

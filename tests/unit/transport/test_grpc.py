@@ -450,3 +450,16 @@ def test_nothing_reaches_the_terminal(credentials: Mapping[str, TLSConfig]) -> N
     )
     assert done.stdout.split() == ["PeerUntrusted", "PeerUntrusted", "AddressInUse", "AddressInUse", "PeerUnreachable"]
     assert done.stderr == ""
+
+
+def test_on_an_idle_stream_a_small_object_goes_at_once_and_one_behind_another_waits() -> None:
+    async def scenario() -> None:
+        async with GrpcWorld({}).opened() as world:
+            link = await world.connected()
+            # Nothing between the two lets the stream write.
+            assert (link.send_now([parcel(1)]), link.send_now([parcel(2)])) == (True, False)
+            await world.handler.until(lambda: len(world.handler.parcels) == 1)
+            assert link.send_now([parcel(3)])
+            await world.handler.until(lambda: len(world.handler.parcels) == 2)
+
+    run(scenario())
