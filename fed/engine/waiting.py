@@ -37,7 +37,7 @@ class DriverWaits:
         interrupter: Tells of a Ctrl-C.
         runtime: Whose references are waited for.
         begins: Called when the driver comes to wait. With the lock.
-        look: Called when a wait has lasted for a moment. Without the lock.
+        check_stall: Called when a wait has lasted for a moment. Without the lock.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DriverWaits:
         interrupter: Interrupter,
         runtime: Runtime,
         begins: Callable[[], None],
-        look: Callable[[], None],
+        check_stall: Callable[[], None],
     ) -> None:
         self.idle = False
         self._party = party
@@ -59,7 +59,7 @@ class DriverWaits:
         self._interrupter = interrupter
         self._runtime = runtime
         self._begins = begins
-        self._look = look
+        self._check_stall = check_stall
 
     def wait_for(self, predicate: Callable[[], object], timeout_s: float | None) -> None:
         """Wait on the driver's thread, without the lock. Ctrl-C is raised from here, and never with the lock held."""
@@ -78,7 +78,7 @@ class DriverWaits:
                     self._interrupter.deliver()
                 elif met or left_s <= SIGNAL_CHECK_S:
                     return
-                self._look()
+                self._check_stall()
 
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:

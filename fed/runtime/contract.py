@@ -202,7 +202,10 @@ class Proxies(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> Sequence[Ref]:
-        """Close both; when all of these have resolved the port is free. Whatever was pending is dropped."""
+        """Close both; when all of these have resolved the port is free, and what `ended` gave out has resolved.
+
+        Whatever else was pending is dropped.
+        """
 
 
 class Runtime(abc.ABC):
