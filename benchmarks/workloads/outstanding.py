@@ -20,6 +20,8 @@ COUNTS: Final = {1: 20, 10: 15, 100: 10, 1_000: 5, 10_000: 1, 100_000: 1}
 """Objects, and how many pairs."""
 FROM: Final = 100
 TARGET: Final = 1.3
+OBJECT_BYTES: Final = 4096.0
+"""What an outstanding object may take, in all processes together."""
 
 
 def full(lab: Lab) -> Outcome:
@@ -40,7 +42,9 @@ def full(lab: Lab) -> Outcome:
             note = "per object, each process at its worst moment"
             readings += [
                 Reading(f"W9 {count}, growth of all processes", watch.total_growth / 1e6, "MB"),
-                Reading(f"W9 {count}, growth of all processes", watch.total_growth / count, "bytes", note=note),
+                Reading(
+                    f"W9 {count}, growth of all processes", watch.total_growth / count, "bytes", OBJECT_BYTES, note
+                ),
             ]
     times = {one.x or 0: spread([pair.ours for pair in one.pairs]).median for one in measurements}
     raws = {one.x or 0: spread([pair.limit for pair in one.pairs]).median for one in measurements}

@@ -17,7 +17,7 @@ from benchmarks.statistics import spread
 
 __all__ = ["federated", "full", "quick", "raw"]
 
-TARGET_S: Final = 1 / 1100
+TARGET_S: Final = 1 / 1400
 
 
 class Source:
