@@ -7,7 +7,6 @@ one another. What is wrong with a call is found at the call, in every party, whe
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
@@ -248,20 +247,25 @@ class FedClass(_Handle):
 class FedActor(_Handle):
     """An actor in one party, held as a handle in all of them. Its methods are attributes with a ``remote``."""
 
-    __slots__ = ("__weakref__", "_actor", "_body", "_job", "_party")
+    __slots__ = ("__weakref__", "_actor", "_body", "_job", "_methods", "_party")
 
     _job: Job
     _body: ActorBody
     _party: str
     _actor: Actor
+    _methods: dict[str, _Parameters | None]
 
     def __init__(self, job: Job, body: ActorBody, party: str, actor: Actor) -> None:
-        self._set(_job=job, _body=body, _party=party, _actor=actor)
+        # What each method that was called takes, None for one that does not tell: to find out takes longer than a call.
+        self._set(_job=job, _body=body, _party=party, _actor=actor, _methods={})
 
     def __getattr__(self, name: str) -> FedMethod:
         body = object.__getattribute__(self, "_body")
-        if not _is_method(body.code, name):
-            public = [one for one in dir(body.code) if not one.startswith("_") and callable(getattr(body.code, one))]
+        methods = object.__getattribute__(self, "_methods")
+        if name not in methods and _is_method(body.code, name):
+            methods[name] = _method_parameters(body.code, name)
+        if name not in methods:
+            public = [each for each in dir(body.code) if not each.startswith("_") and _is_method(body.code, each)]
             near = difflib.get_close_matches(name, public, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(public) or 'none'}"
             raise AttributeError(f"actor class {body.name} has no method {name!r}: {hint}")
@@ -319,7 +323,7 @@ class FedMethod(_Handle):
             raise UsageError(f"{actor!r} belongs to an earlier job")
         job.check_party(actor._party)
         label = f"{actor._body.name}.{self._name}"
-        parameters = _method_parameters(actor._body.code, self._name)
+        parameters = actor._methods[self._name]
         if parameters is not None:
             parameters.check(label, args, kwargs)
         packed = pack(args, kwargs)
@@ -427,7 +431,6 @@ def _constructor_parameters(target: type) -> _Parameters | None:
         return None
 
 
-@functools.lru_cache(maxsize=1024)
 def _is_method(code: type, name: str) -> bool:
     """Whether this is something of a class that may be called by that name, and not what every class has."""
     if name.startswith("__") or inspect.getattr_static(code, name, None) is None:
@@ -435,15 +438,14 @@ def _is_method(code: type, name: str) -> bool:
     return callable(getattr(code, name, None))
 
 
-@functools.lru_cache(maxsize=1024)
 def _method_parameters(code: type, name: str) -> _Parameters | None:
     """What a method takes without its ``self``; None if it does not tell."""
     method = inspect.getattr_static(code, name)
-    bound = isinstance(method, staticmethod)
     try:
         signature = inspect.signature(getattr(code, name))
     except ValueError:
         return None
-    if bound or isinstance(method, classmethod):
+    # Only what is a descriptor is bound to the instance: not a class inside the class, nor a partial.
+    if isinstance(method, (staticmethod, classmethod)) or not hasattr(type(method), "__get__"):
         return _Parameters(signature)
     return _Parameters(signature.replace(parameters=list(signature.parameters.values())[1:]))

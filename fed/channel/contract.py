@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 SOON_S: Final = 0.01
+"""Within what time goes what may wait. Whoever waits for the answer of a peer waits as much longer at most."""
 
 MAX_FRAME_BYTES: Final = 64 << 20
 """Of one frame. Whoever sends sees to it that none is larger, and `send` refuses one that is."""

@@ -25,8 +25,18 @@ __all__ = ["Event", "Trace", "replay", "trace_lines", "traced"]
 SIZE: Final = 2048
 """Events that are kept."""
 
-MAX_SHOWN_BYTES: Final = 120
+MAX_BYTES: Final = 4 << 20
+"""What they may take, roughly. A peer can tell a megabyte at once, of which nothing else is kept."""
+
+MAX_SHOWN_BYTES: Final = 160
 """Of one argument, where the trace is printed."""
+
+MAX_FEW: Final = 5
+"""Of several things in one argument."""
+
+EVENT_BYTES: Final = 300
+OBJECT_BYTES: Final = 150
+"""What an event takes by itself, and each name of an object in it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,23 +69,37 @@ class Trace:
 
     Args:
         clock: Tells the seconds.
-        size: How many are kept.
+        size: How many are kept, as long as they do not take more than `MAX_BYTES`.
+
+    Attributes:
+        noted: How many there have been.
     """
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0, size: int = SIZE) -> None:
         self._clock = clock
-        self._events: collections.deque[Event] = collections.deque(maxlen=size)
+        self._size = size
+        self._events: collections.deque[Event] = collections.deque()
+        self._weights: collections.deque[int] = collections.deque()
+        self._weight = 0
+        self.noted = 0
         # A machine calls its own methods, and those of the machines within it: that is no event.
         self._inside = False
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The events, oldest first."""
+        """The events, oldest first. From any thread, since a deque is copied in one step of the interpreter."""
         return tuple(self._events)
 
     def note(self, machine: str, name: str, *arguments: Any, **options: Any) -> None:
         """An event goes into a machine. Its arguments must be values that nobody changes."""
+        weight = EVENT_BYTES + sum(map(_weight, arguments))
         self._events.append(Event(self._clock(), machine, name, arguments, options))
+        self._weights.append(weight)
+        self._weight += weight
+        self.noted += 1
+        while len(self._events) > self._size or self._weight > MAX_BYTES:
+            self._events.popleft()
+            self._weight -= self._weights.popleft()
 
     def call(self, machine: str, name: str, method: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Put an event into a machine, and note it."""
@@ -130,11 +154,28 @@ def replay(events: Iterable[Event], machine: Callable[[str], object]) -> list[An
     return [getattr(machine(event.machine), event.name)(*event.arguments, **event.options) for event in events]
 
 
+def _weight(value: Any) -> int:
+    """What it takes, roughly, where that may be much."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Notice):
+        return sum(map(len, value.texts)) + OBJECT_BYTES * len(value.objects) + _weight(value.failure)
+    if isinstance(value, (Failure, Fault)):
+        return len(value.detail) + len(value.message) + len(value.traceback) + OBJECT_BYTES * len(value.cause_types)
+    if isinstance(value, tuple):
+        return OBJECT_BYTES * len(value)
+    return 0
+
+
 def _shown(value: Any) -> str:
+    return cut(_text(value), MAX_SHOWN_BYTES)[0]
+
+
+def _text(value: Any) -> str:
     if isinstance(value, Notice):
         parts = [value.kind.name, f"epoch {value.epoch}"]
-        parts += [_shown(value.failure)] if value.failure is not None else []
-        parts += [" ".join(map(str, value.objects))] if value.objects else []
+        parts += [_text(value.failure)] if value.failure is not None else []
+        parts += [_few(value.objects)] if value.objects else []
         parts += [f"{value.calls} calls, digest {value.digest:016x}"] if value.calls or value.digest else []
         return f"<{', '.join(parts)}>"
     if isinstance(value, Failure):
@@ -144,5 +185,10 @@ def _shown(value: Any) -> str:
     if isinstance(value, ObjectId):
         return str(value)
     if isinstance(value, tuple):
-        return f"({', '.join(map(_shown, value))})"
-    return cut(repr(value), MAX_SHOWN_BYTES)[0]
+        return f"({_few(value)})"
+    return repr(value)
+
+
+def _few(values: tuple[Any, ...]) -> str:
+    more = f", and {len(values) - MAX_FEW} more" if len(values) > MAX_FEW else ""
+    return ", ".join(map(_text, values[:MAX_FEW])) + more

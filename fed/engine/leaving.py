@@ -133,7 +133,8 @@ class Leaving:
                 self._shell.clock.wait_for(
                     self._shell.changed, lambda: self._shell.root_error is not None or self._shell.cleanup.ended, STOP_S
                 )
-            if self._shell.life.tell() and self._shell.root_error is not None:
+                first = self._shell.life.tell()
+            if first and self._shell.root_error is not None:
                 raise self._shell.root_error
             return
         for failure, cause in self._shell.unread:

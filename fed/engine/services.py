@@ -18,7 +18,7 @@ from fed.runtime.worker import text_of
 
 __all__ = ["EpochState", "JobServices"]
 
-logger = logging.getLogger("fed.engine.epoch")
+logger = logging.getLogger("fed.engine.services")
 
 
 class JobServices(Protocol):

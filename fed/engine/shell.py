@@ -88,6 +88,8 @@ class Shell:
         self.lock = threading.Lock()
         self.changed = PredicateCondition(self.lock)
         self.trace = Trace(clock.monotonic)
+        # How much of it has been logged.
+        self._logged = 0
         self.coordinator = Coordinator(
             config.party,
             config.peers,
@@ -414,9 +416,12 @@ class Shell:
         return book.root
 
     def _log_trace(self) -> None:
+        """Log what was noted since the last failure."""
         if trace_logger.isEnabledFor(logging.INFO):
             with self.lock:
                 events = self.trace.events
+                events = events[max(0, len(events) - (self.trace.noted - self._logged)) :]
+                self._logged = self.trace.noted
             trace_logger.info("%s: what led there, oldest first:\n%s", self.party, "\n".join(trace_lines(events)))
 
     def _interrupt_driver(self) -> None:

@@ -207,6 +207,7 @@ class ControlServer:
         self._send = send
         self._suspect = suspect
         self._reached = asyncio.Event()
+        self._closed = False
         # On this connection: whether the driver has said what the state of the job is, and the batch that it is at.
         self._informed = False
         self._sent = 0
@@ -218,7 +219,7 @@ class ControlServer:
         """Wait until the driver has said for the first time what the state of the job is.
 
         Raises:
-            ChannelError: It has not in time.
+            ChannelError: It has not in time, or before this was closed.
         """
         try:
             await asyncio.wait_for(self._reached.wait(), None if within_s == math.inf else within_s)
@@ -227,6 +228,8 @@ class ControlServer:
                 f"a proxy could not reach its driver within {within_s:g} s: if they are on two nodes of the cluster, "
                 "let these reach one another's ports"
             ) from None
+        if self._closed:
+            raise ChannelError("the proxy is closed")
 
     def connected(self, lane: Lane) -> None:
         """See `fed.channel.ProxyHandler`."""
@@ -258,7 +261,9 @@ class ControlServer:
         self._informed, self._sent = False, 0
 
     async def close(self) -> None:
-        """End what is being told to peers."""
+        """End what is being told to peers, and whoever waits for the driver."""
+        self._closed = True
+        self._reached.set()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -283,15 +283,15 @@ class FedSender:
 
     async def close(self) -> None:
         """See `fed.proxy.sender.Sender.close`."""
-        await self._server.close()
         self._closed.set()
+        await self._server.close()
 
     async def ended(self) -> str | None:
         """None when it is closed; before that the sentence that says why it cannot do its work."""
         try:
             await self._server.reach(REACH_S)
         except ChannelError as error:
-            return str(error)
+            return None if self._closed.is_set() else str(error)
         await self._closed.wait()
         return None
 
@@ -334,15 +334,15 @@ class FedReceiver:
 
     async def close(self) -> None:
         """See `fed.proxy.receiver.Receiver.close`."""
-        await self._server.close()
         self._closed.set()
+        await self._server.close()
 
     async def ended(self) -> str | None:
         """None when it is closed; before that the sentence that says why it cannot listen."""
         trouble = await self._start
         if trouble is None:
             await self._closed.wait()
-        return trouble
+        return None if self._closed.is_set() else trouble
 
 
 class _RayProxies(Proxies):

@@ -86,6 +86,11 @@ class FaultyLink(Link):
         await self._unless_broken(connection, send)
 
     @override
+    def send_now(self, parcels: Sequence[Parcel]) -> bool:
+        watched = self._run.watches("send") or self._run.watches("receive")
+        return not watched and self._connection is not None and self._inner.send_now(parcels)
+
+    @override
     async def upload(self, parcel: Parcel) -> Verdict:
         connection = self._connected()
         return await self._unless_broken(

@@ -198,7 +198,7 @@ def simulate(
 
 
 def _traces(jobs: Mapping[str, Job]) -> dict[str, list[str]]:
-    return {party: trace_lines(job.trace) for party, job in jobs.items()}
+    return {party: trace_lines(job.trace) for party, job in list(jobs.items())}
 
 
 def _job(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import fed
+from fed.remote import _Parameters
 from fed.testing import simulate
 
 PARTIES = ["alice", "bob", "carol"]
@@ -51,6 +52,14 @@ class Counter:
         return cls.__name__
 
     def _private(self) -> None: ...
+
+
+class Odd:
+    """What is called through it is not bound to it, but for the last one."""
+
+    at_least_one = functools.partial(max, 1)
+    text = str
+    both = functools.partialmethod(lambda self, first, second: (first, second), 1)
 
 
 def in_a_job(program: Callable[[], Any]) -> Callable[[], Any]:
@@ -453,3 +462,44 @@ def test_every_public_name_is_documented_and_listed() -> None:
         assert inspect.getdoc(getattr(fed, name)), f"fed.{name} has no docstring"
     public = {name for name in vars(fed) if not name.startswith("_") and not inspect.ismodule(getattr(fed, name))}
     assert public == set(fed.__all__)
+
+
+def test_what_is_not_bound_to_the_instance_takes_what_it_says() -> None:
+    def program() -> Any:
+        odd: Any = fed.remote(Odd).party("bob").remote()
+        return fed.get([odd.at_least_one.remote(2), odd.text.remote(3), odd.both.remote(4)])
+
+    results = simulate(in_a_job(program), parties=PARTIES)
+    assert dict(results) == {party: [2, "3", (1, 4)] for party in PARTIES}
+
+
+CALLED: Any = [
+    lambda: None,
+    lambda first: None,
+    lambda first, second=2: None,
+    lambda first, *rest: None,
+    lambda first, *, named: None,
+    lambda first, *, named=1: None,
+    lambda **rest: None,
+    lambda first, /, second=2: None,
+]
+
+
+@pytest.mark.parametrize("called", CALLED)
+def test_arguments_are_refused_where_python_would(called: Callable[..., Any]) -> None:
+    signature = inspect.signature(called)
+    parameters = _Parameters(signature)
+
+    def fits(check: Callable[[], object]) -> bool:
+        try:
+            check()
+        except TypeError:
+            return False
+        return True
+
+    for count in range(4):
+        for names in ((), ("first",), ("second",), ("named",), ("first", "second"), ("other",)):
+            args, kwargs = (0,) * count, dict.fromkeys(names, 0)
+            assert fits(lambda args=args, kwargs=kwargs: parameters.check("called", args, kwargs)) == fits(  # type: ignore[misc]
+                lambda args=args, kwargs=kwargs: signature.bind(*args, **kwargs)  # type: ignore[misc]
+            )

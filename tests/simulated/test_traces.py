@@ -102,6 +102,38 @@ def test_a_job_that_fails_logs_what_led_there_and_one_that_does_not_logs_nothing
         assert all(line.startswith("    ") for line in lines)
 
 
+def test_a_job_that_goes_on_after_a_failure_logs_what_is_new(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def program() -> None:
+        for _ in range(3):
+            with pytest.raises(fed.TaskError):
+                fed.get(fail.party("alice").remote())
+            fed.reset()
+
+    play(program, parties=PARTIES[:2], skip_waiting=True)
+    told = [record.getMessage() for record in caplog.records if record.name == "fed.engine.trace"]
+    assert len(told) == 6
+    # Each call is in one of them only.
+    assert [text.count("Coordinator.call(\"fail.party('alice')") for text in told] == [1] * 6
+
+
+def test_a_party_that_keeps_the_lock_of_its_job_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    go_on = threading.Event()
+
+    def program() -> None:
+        with fed.job():
+            if current_job().party == "bob":
+                with current_job().shell.lock:
+                    go_on.wait(60)
+            fed.get(identity.party("alice").remote(1))
+
+    with pytest.raises(fed.FedTimeoutError):
+        simulate(program, parties=PARTIES[:2], timeout_s=1.0)
+    assert "bob: its last events\n" in capsys.readouterr().err
+    go_on.set()
+
+
 def test_the_trace_of_a_party_that_keeps_the_others_waiting_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     go_on = threading.Event()
 

@@ -124,3 +124,27 @@ def test_a_line_is_short_and_has_no_text_of_the_users() -> None:
     )
     assert second.startswith("      0.500000 Coordinator.call('fff")
     assert len(second) < 200
+
+
+def test_what_peers_tell_takes_no_more_memory_than_there_is_for_it() -> None:
+    trace = Trace()
+    core = coordinator(trace)
+    for number in range(100):
+        # Of a later epoch, so that nothing else keeps it.
+        core.heard("bob", Notice(NoticeKind.JOURNAL, 1, calls=number, texts=("x" * 256,) * 4096))
+    assert trace.noted == 100
+    assert [event.arguments[1].calls for event in trace.events] == [97, 98, 99]
+    for _ in range(10):
+        core.new_failure(Fault(Kind.TASK, "ValueError", message="m" * 500_000, traceback="t" * 500_000))
+    assert len(trace.events) == 4
+
+
+def test_a_line_is_short_whatever_is_in_it() -> None:
+    trace = Trace()
+    core = coordinator(trace)
+    failure = core.new_failure(Fault(Kind.TASK, "E" * 10_000))
+    core.heard("bob", Notice(NoticeKind.FAILURE, 1, failure, tuple(ObjectId(1, number, 0) for number in range(9000))))
+    table: Dataflow[int, str] = Dataflow(trace)
+    table.add(1, [ObjectId(0, number, 0) for number in range(1000)])
+    assert all(len(line) < 250 for line in trace_lines(trace.events))
+    assert "(#0, #1, #2, #3, #4, and 995 more)" in trace_lines(trace.events)[-1]

@@ -691,3 +691,16 @@ def test_what_is_asked_again_in_the_moment_in_which_its_answer_is_lost_is_answer
         assert end.said == [(control._Kind.ACKNOWLEDGED, 1, "bob refuses it")] * 2
 
     run(scenario())
+
+
+def test_who_waits_for_the_driver_of_a_proxy_that_is_closed_waits_no_longer() -> None:
+    async def scenario() -> None:
+        async with Driver() as driver:
+            proxy = driver.proxy()
+            waiting = asyncio.ensure_future(proxy.server.reach(math.inf))
+            await asyncio.sleep(0)
+            await proxy.server.close()
+            with pytest.raises(ChannelError, match="the proxy is closed"):
+                await asyncio.wait_for(waiting, LIMIT_S)
+
+    run(scenario())
