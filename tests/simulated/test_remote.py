@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import operator
 import pickle
 import threading
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Counter:
 class Odd:
     """What is called through it is not bound to it, but for the last one."""
 
-    at_least_one = functools.partial(max, 1)
+    one_more = functools.partial(operator.add, 1)
     text = str
     both = functools.partialmethod(lambda self, first, second: (first, second), 1)
 
@@ -467,7 +468,7 @@ def test_every_public_name_is_documented_and_listed() -> None:
 def test_what_is_not_bound_to_the_instance_takes_what_it_says() -> None:
     def program() -> Any:
         odd: Any = fed.remote(Odd).party("bob").remote()
-        return fed.get([odd.at_least_one.remote(2), odd.text.remote(3), odd.both.remote(4)])
+        return fed.get([odd.one_more.remote(1), odd.text.remote(3), odd.both.remote(4)])
 
     results = simulate(in_a_job(program), parties=PARTIES)
     assert dict(results) == {party: [2, "3", (1, 4)] for party in PARTIES}

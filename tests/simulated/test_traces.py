@@ -120,17 +120,19 @@ def test_a_job_that_goes_on_after_a_failure_logs_what_is_new(caplog: pytest.LogC
 
 def test_a_party_that_keeps_the_lock_of_its_job_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     go_on = threading.Event()
+    let_go: list[bool] = []
 
     def program() -> None:
         with fed.job():
             if current_job().party == "bob":
                 with current_job().shell.lock:
-                    go_on.wait(60)
+                    let_go.append(go_on.wait(20))
             fed.get(identity.party("alice").remote(1))
 
     with pytest.raises(fed.FedTimeoutError):
         simulate(program, parties=PARTIES[:2], timeout_s=1.0)
     assert "bob: its last events\n" in capsys.readouterr().err
+    assert let_go == []
     go_on.set()
 
 

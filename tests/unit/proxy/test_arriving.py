@@ -74,6 +74,13 @@ class Noted(Connection):
         super().__init__(Role.RECEIVER, Lane.DATA, "boot")
         self.said: list[tuple[str, list[Key]]] = []
         self.has: list[Key] = []
+        # How much of what was said may wait for what is said next.
+        self.may_wait = 0
+
+    @override
+    def send_soon(self, *frames: bytes) -> None:
+        self.may_wait += len(frames)
+        self.send(*frames)
 
     @override
     def send(self, *frames: bytes) -> None:
@@ -102,7 +109,7 @@ def test_what_has_not_come_is_asked_for_in_every_later_life_and_what_has_is_not(
     client.received(first, encode_arrived(came))
     assert delivered == came
     # A small one is here with that; a large one has to be taken first.
-    assert first.said[2:] == [("CONFIRM", [key(1)])]
+    assert (first.said[2:], first.may_wait) == ([("CONFIRM", [key(1)])], 1)
     client.lost(first)
     client.connected(second)
     client.lost(first)
