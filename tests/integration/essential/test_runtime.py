@@ -38,14 +38,20 @@ class Unreachable:
         raise ChannelError(f"not within {within_s:g} s")
 
 
-def test_a_proxy_that_lives_again_and_does_not_reach_its_driver_ends_with_the_sentence_that_says_so() -> None:
+@pytest.mark.parametrize(("closed", "said"), [(False, "not within 10 s"), (True, None)])
+def test_a_proxy_that_does_not_reach_its_driver_ends_with_the_sentence_that_says_so_unless_it_is_closed(
+    closed: bool, said: str | None
+) -> None:
     """Ray makes the actors; here their constructors, which need a cluster, are left out."""
     from fed.runtime.ray import FedReceiver, FedSender
 
     async def ends() -> list[str | None]:
         sender, receiver = object.__new__(FedSender), object.__new__(FedReceiver)
         sender._server = receiver._server = Unreachable()  # type: ignore[assignment]
+        sender._closed = receiver._closed = asyncio.Event()
+        if closed:
+            sender._closed.set()
         receiver._start = asyncio.ensure_future(receiver._listen(0.0))
         return list(await asyncio.gather(sender.ended(), receiver.ended()))
 
-    assert asyncio.run(ends()) == ["not within 10 s"] * 2
+    assert asyncio.run(ends()) == [said] * 2
