@@ -23,7 +23,7 @@ from fed.text import cut, plain
 __all__ = ["Event", "Trace", "replay", "trace_lines", "traced"]
 
 SIZE: Final = 2048
-"""Events that are kept."""
+"""Events that are kept, as long as they do not take more than `MAX_BYTES`."""
 
 MAX_BYTES: Final = 4 << 20
 """What they may take, roughly. A peer can tell a megabyte at once, of which nothing else is kept."""
@@ -69,15 +69,13 @@ class Trace:
 
     Args:
         clock: Tells the seconds.
-        size: How many are kept, as long as they do not take more than `MAX_BYTES`.
 
     Attributes:
         noted: How many there have been.
     """
 
-    def __init__(self, clock: Callable[[], float] = lambda: 0.0, size: int = SIZE) -> None:
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._clock = clock
-        self._size = size
         self._events: collections.deque[Event] = collections.deque()
         self._weights: collections.deque[int] = collections.deque()
         self._weight = 0
@@ -97,7 +95,7 @@ class Trace:
         self._weights.append(weight)
         self._weight += weight
         self.noted += 1
-        while len(self._events) > self._size or self._weight > MAX_BYTES:
+        while len(self._events) > SIZE or self._weight > MAX_BYTES:
             self._events.popleft()
             self._weight -= self._weights.popleft()
 
@@ -161,7 +159,7 @@ def _weight(value: Any) -> int:
     if isinstance(value, Notice):
         return sum(map(len, value.texts)) + OBJECT_BYTES * len(value.objects) + _weight(value.failure)
     if isinstance(value, (Failure, Fault)):
-        return len(value.detail) + len(value.message) + len(value.traceback) + OBJECT_BYTES * len(value.cause_types)
+        return sum(map(len, (value.type_name, *value.cause_types, value.detail, value.message, value.traceback)))
     if isinstance(value, tuple):
         return OBJECT_BYTES * len(value)
     return 0
