@@ -65,4 +65,4 @@ class DataSender:
                 item.run()
         ready = list(pushes.values())
         for start in range(0, len(ready), PUSH_BATCH):
-            epoch.push(ready[start : start + PUSH_BATCH])
+            epoch.results.push(ready[start : start + PUSH_BATCH])

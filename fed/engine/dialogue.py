@@ -115,7 +115,7 @@ class Dialogue:
                 self._handle_event(event)
             self._shell.changed.notify_all()
         if any(event.notice is not None and event.notice.failure is not None for event in events):
-            self._shell.soon(self._shell.running().submit_ready)
+            self._shell.soon(self._shell.running().arrivals.submit_ready)
         for event in events:
             if event.kind is PeerEventKind.ABSENT:
                 self._shell.running_proxies().direct.receiver.suspect(event.peer)
@@ -128,7 +128,7 @@ class Dialogue:
                     self._shell.stall.hear(event.peer, notice)
                 return
             if notice.kind is NoticeKind.FAILURE and notice.failure is not None and notice.epoch == epoch.number:
-                epoch.note_missing(event.peer, notice.objects, self._shell.believed(notice.failure))
+                epoch.arrivals.note_missing(event.peer, notice.objects, self._shell.believed(notice.failure))
             self._shell.carry_out(self._shell.coordinator.heard(event.peer, notice))
         elif event.kind is PeerEventKind.GREETED:
             self._handle_greeting(event.peer, event.incarnation)
@@ -149,7 +149,7 @@ class Dialogue:
             self._lose(peer, "it was started anew")
             return
         self.incarnations[peer] = incarnation
-        self._shell.running().started_anew(peer)
+        self._shell.running().arrivals.started_anew(peer)
         self.publish()
         self._shell.carry_out(self._shell.coordinator.started_anew(peer))
 

@@ -12,7 +12,7 @@ queues.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fed.core.failure import Failure, Fault, Kind
@@ -25,7 +25,6 @@ from fed.engine.results import Results
 from fed.engine.services import EpochState, JobServices
 from fed.errors import FedTimeoutError, UsageError
 from fed.object import FedObject, ObjectId
-from fed.proxy.arriving import Arrived
 from fed.runtime.arguments import Nested, Packed, Shape
 from fed.runtime.contract import ActorBody, Body, Call, FetchFailed, Proxies, Runtime, Submission, TaskBody
 from fed.serde.contract import DecodeError
@@ -36,6 +35,11 @@ __all__ = ["Epoch"]
 
 class Epoch:
     """One epoch.
+
+    Attributes:
+        number: Which, from 0.
+        results: The states of its objects.
+        arrivals: What it waits for from other parties.
 
     Args:
         number: Which, from 0.
@@ -66,9 +70,9 @@ class Epoch:
         self._lock = job.lock
         self._plan = Plan(party, parties, number)
         self._state = EpochState(number, party, runtime, proxies, job, isolate=isolate)
-        self._results = Results(self._state)
-        self._submitter = Submitter(self._state, self._results)
-        self._arrivals = Arrivals(self._state, self._results, self._submitter)
+        self.results = Results(self._state)
+        self._submitter = Submitter(self._state, self.results)
+        self.arrivals = Arrivals(self._state, self.results, self._submitter)
         # What a `fed.get` in progress wants.
         self._wanted: Sequence[Entry] = ()
 
@@ -80,17 +84,17 @@ class Epoch:
     @property
     def running(self) -> int:
         """How many tasks of this party have not ended."""
-        return len(self._results.tasks)
+        return len(self.results.tasks)
 
     @property
     def undelivered(self) -> int:
         """How many results are on their way to other parties."""
-        return self._results.pushing
+        return self.results.pushing
 
     @property
     def expected(self) -> int:
         """How many objects of other parties are waited for."""
-        return len(self._arrivals.expected)
+        return len(self.arrivals.expected)
 
     @property
     def being_submitted(self) -> int:
@@ -115,13 +119,13 @@ class Epoch:
         """
         running: list[Task] = []
         waiting: list[tuple[int, Wait]] = []
-        for task in self._results.tasks.values():
+        for task in self.results.tasks.values():
             pending = next((used for used in task.uses if used.state == PENDING), None)
             before = self._submitter.table.held_up_by(task.sequence)
             if pending is not None:
                 waiting.append((task.sequence, Wait(task.label, pending.label, pending.party)))
             elif before is not None:
-                waiting.append((task.sequence, Wait(task.label, self._results.tasks[before].label, self._state.party)))
+                waiting.append((task.sequence, Wait(task.label, self.results.tasks[before].label, self._state.party)))
             else:
                 running.append(task)
         # The wanted ones after the tasks: what the driver wants, it has called for before.
@@ -132,7 +136,7 @@ class Epoch:
             moves=self._state.moves,
             idle=idle,
             running=len(running),
-            in_flight=self._results.pushing + untold,
+            in_flight=self.results.pushing + untold,
             waiting=len(waiting),
             tasks=tuple(task.label for task in shown),
             waits=tuple(wait for _, wait in heapq.nsmallest(MAX_SHOWN, waiting)),
@@ -150,37 +154,15 @@ class Epoch:
     def end(self) -> None:
         """The next epoch has begun: nothing that still comes of this one counts. With the lock."""
         self._state.over = True
-        self._results.clear()
+        self.results.clear()
         self._submitter.clear()
-        self._arrivals.clear()
+        self.arrivals.clear()
 
     def abort(self, root: Failure) -> None:
         """The job has failed: nothing that waits goes on, and nothing is submitted any more. With the lock."""
         if self._state.aborted is None and not self._state.over:
             self._state.aborted = root
-            self._arrivals.give_up_all(root)
-
-    # What others tell, and what the threads do
-
-    def note_missing(self, peer: str, objects: Iterable[ObjectId], failure: Failure) -> None:
-        """See `Arrivals.note_missing`."""
-        self._arrivals.note_missing(peer, objects, failure)
-
-    def started_anew(self, peer: str) -> None:
-        """See `Arrivals.started_anew`."""
-        self._arrivals.started_anew(peer)
-
-    def arrived(self, arrivals: Sequence[Arrived]) -> None:
-        """See `Arrivals.arrived`."""
-        self._arrivals.arrived(arrivals)
-
-    def submit_ready(self) -> None:
-        """See `Arrivals.submit_ready`."""
-        self._arrivals.submit_ready()
-
-    def push(self, ready: Sequence[tuple[Entry, Sequence[str]]]) -> None:
-        """See `Results.push`."""
-        self._results.push(ready)
+            self.arrivals.give_up_all(root)
 
     # The driver's calls
 
@@ -234,7 +216,7 @@ class Epoch:
         self._job.raise_if_latched()
         if step.here and handle is not None:
             self._runtime.kill(handle)
-        self._arrivals.submit_ready()
+        self.arrivals.submit_ready()
 
     def get(self, objects: Sequence[FedObject[Any]], timeout_s: float | None) -> list[Any]:
         """The values of objects, in every party.
@@ -342,7 +324,7 @@ class Epoch:
             # The job may have latched while the call was prepared [E21].
             self._job.raise_if_latched()
             self._submitter.start(Task(step.sequence, named, made, uses, submit_call, actor), given, body)
-            self._arrivals.submit_ready()
+            self.arrivals.submit_ready()
         return tuple(FedObject(entry.id, party, label, entry) for entry in made)
 
     def _entry(self, handle: FedObject[Any]) -> Entry:
@@ -354,15 +336,15 @@ class Epoch:
     def _advance(self, step: Step, uses: Sequence[Entry]) -> None:
         """Carry out what a call asks of this party besides running the task."""
         if step.receives:
-            self._arrivals.expect([uses[position] for position in step.receives])
-            self._arrivals.submit_ready()
+            self.arrivals.expect([uses[position] for position in step.receives])
+            self.arrivals.submit_ready()
         if step.pushes:
             needed: dict[Entry, tuple[str, ...]] = {}
             for position, consumer in step.pushes:
                 needed[uses[position]] = (*needed.get(uses[position], ()), consumer)
             with self._lock:
                 for entry, consumers in needed.items():
-                    self._results.need(entry, consumers)
+                    self.results.need(entry, consumers)
 
 
 def _arguments_text(packed: Packed) -> str:

@@ -295,7 +295,7 @@ class Shell:
         self.dialogue.publish()
         for peer, notice in switched.early:
             if notice.failure is not None:
-                self.epoch.note_missing(peer, notice.objects, self.believed(notice.failure))
+                self.epoch.arrivals.note_missing(peer, notice.objects, self.believed(notice.failure))
         self.stall.begin()
         self.root_error = self._root_cause = self._interruption = None
         self._unread.clear()
@@ -332,7 +332,7 @@ class Shell:
     def _arrived(self, arrivals: Sequence[Arrived]) -> None:
         """Objects of peers are here. On the channel's thread for data."""
         try:
-            self.running().arrived(arrivals)
+            self.running().arrivals.arrived(arrivals)
         # Also what ends a thread: this one is not the job's to end.
         except BaseException as error:
             logger.exception("what arrived could not be taken in")

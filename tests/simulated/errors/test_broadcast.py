@@ -310,7 +310,7 @@ def test_e08_a_queue_of_the_job_that_stops_itself_is_refused_and_ends_the_job(
 ) -> None:
     """Not logged and passed over: the job fails with what was raised."""
     refused: list[str] = []
-    joined = threading.Event()
+    joined, stopping = threading.Event(), threading.Event()
     everyone = threading.Barrier(3, action=joined.set)
     original = getattr(owner, handle)
 
@@ -321,6 +321,7 @@ def test_e08_a_queue_of_the_job_that_stops_itself_is_refused_and_ends_the_job(
                 queue(of).stop(1)
             except RuntimeError as error:
                 refused.append(str(error))
+                stopping.set()
                 raise
 
     monkeypatch.setattr(owner, handle, stop_itself)
@@ -329,7 +330,8 @@ def test_e08_a_queue_of_the_job_that_stops_itself_is_refused_and_ends_the_job(
         everyone.wait(10)
         for number in range(50):
             fed.get(identity.party("alice").remote(number))
-        # A failure is told by the other queue.
+        # Progress may be the first that the error queue has to tell. A failure is told by the other queue.
+        assert stopping.wait(10)
         return fed.get(fail.party("alice").remote())
 
     errors = run(program, parties=PARTIES[:3]).errors
