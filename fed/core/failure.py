@@ -46,6 +46,7 @@ class Kind(enum.Enum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     ACTOR_DIED = "ACTOR_DIED"
     OBJECT_LOST = "OBJECT_LOST"
+    UNSERIALIZABLE = "UNSERIALIZABLE"
     DELIVERY = "DELIVERY"
     EGRESS_DENIED = "EGRESS_DENIED"
     PARTY_LOST = "PARTY_LOST"
@@ -71,6 +72,8 @@ _SYMMETRIC: Final = frozenset(
         Kind.OUT_OF_MEMORY,
         Kind.ACTOR_DIED,
         Kind.OBJECT_LOST,
+        # The owner finds out before anything crosses.
+        Kind.UNSERIALIZABLE,
     }
 )
 

@@ -25,9 +25,10 @@ from fed.engine.results import Results
 from fed.engine.services import EpochState, JobServices
 from fed.errors import FedTimeoutError, UsageError
 from fed.object import FedObject, ObjectId
+from fed.proxy.deliveries import refusal
 from fed.runtime.arguments import Nested, Packed, Shape
 from fed.runtime.contract import ActorBody, Body, Call, FetchFailed, Proxies, Runtime, Submission, TaskBody
-from fed.serde.contract import DecodeError
+from fed.serde.contract import DecodeError, EncodeError
 from fed.serde.receipt import SmallCodec
 
 __all__ = ["Epoch"]
@@ -69,6 +70,8 @@ class Epoch:
         self._job = job
         self._lock = job.lock
         self._plan = Plan(party, parties, number)
+        # A value that cannot cross is a failure that is isolated: then its owner must not go on with it alone.
+        self._checks_values = isolate and len(parties) > 1
         self._state = EpochState(number, party, runtime, proxies, job, isolate=isolate)
         self.results = Results(self._state)
         self._submitter = Submitter(self._state, self.results)
@@ -244,7 +247,9 @@ class Epoch:
             self._wanted = ()
         with self._lock:
             missing = next((handle for handle in objects if handle._entry.state == PENDING), None)
-            failed = next((entry for entry in entries if entry.failure is not None), None)
+            position, failed = next(
+                ((position, entry) for position, entry in enumerate(entries) if entry.failure is not None), (0, None)
+            )
         # A failure that leaves the job running all parties see, also one whose driver wakes late: others may have left
         # because of it by then.
         if missing is not None or failed is None or not self._survivable(failed.failure):
@@ -252,6 +257,9 @@ class Epoch:
         if missing is not None:
             raise FedTimeoutError(f"fed.get: {missing!r} did not arrive within {timeout_s:g} s")
         if failed is not None and failed.failure is not None:
+            if self._checks_values:
+                # What comes first is what all parties raise, and what cannot cross is found by fetching it.
+                self._fetch(entries[:position])
             self._job.raise_failure(failed.failure, failed.cause)
         return self._fetch(entries)
 
@@ -265,7 +273,10 @@ class Epoch:
             fetched = iter(self._runtime.fetch([entry.ref for entry in stored]) if stored else ())
             values = []
             for entry in entries:
-                values.append(next(fetched) if entry.small is None else self._codec.read(entry.small))
+                value = next(fetched) if entry.small is None else self._codec.read(entry.small)
+                if self._checks_values and entry.small is None and entry.party == self._state.party:
+                    self._check_serializable(entry, value)
+                values.append(value)
             return values
         except FetchFailed as error:
             # It was there and is lost; the others still have it, so this party alone cannot go on.
@@ -279,6 +290,14 @@ class Epoch:
             self._job.learn(failure, cause=cause, ends_job=True)
         self._job.raise_if_latched()
         raise RuntimeError("a lost value did not end the job")
+
+    def _check_serializable(self, entry: Entry, value: Any) -> None:
+        try:
+            self._codec.check(value)
+        except EncodeError as error:
+            with self._lock:
+                failure = self.results.refuse(entry, refusal(error))
+            self._job.raise_failure(failure, None)
 
     def _call(
         self,

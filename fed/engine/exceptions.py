@@ -29,6 +29,7 @@ from fed.text import indented
 __all__ = ["RemoteTraceback", "aborted", "error_of", "init_error", "pointer", "sentence"]
 
 _CLASSES: Final[Mapping[Kind, type[FailureError]]] = {
+    Kind.UNSERIALIZABLE: DeliveryError,
     Kind.DELIVERY: DeliveryError,
     Kind.EGRESS_DENIED: EgressDenied,
     Kind.PARTY_LOST: PartyLostError,
@@ -137,6 +138,8 @@ def _withheld(failure: Failure) -> str:
         return "what Ray reported is"
     if kind in (Kind.DELIVERY, Kind.EGRESS_DENIED) and not (failure.detail or failure.message):
         return "the reason is"
+    if kind is Kind.UNSERIALIZABLE and not failure.message:
+        return "the place in the value is"
     if kind in (Kind.INIT, Kind.INTERNAL):
         return "the rest is"
     return ""
@@ -212,13 +215,19 @@ def _object_lost(failure: Failure, _: str) -> str:
 def _delivery(failure: Failure, party: str) -> str:
     result = f"the result of {failure.task}" if failure.task else "a value"
     whose = "" if failure.src_party == party else f" of {_party(failure)}"
-    if failure.type_name == "DeliveryError":
-        otherwise = "a party refused it"
+    return f"could not deliver {result}{whose}{failure.hearsay}{_told(failure, 'a party refused it')}"
+
+
+def _unserializable(failure: Failure, party: str) -> str:
+    whose = "" if failure.src_party == party else f" of {_party(failure)}"
+    if not failure.message:
+        why = f"a {failure.type_name} may not cross: {failure.detail}"
+    elif failure.detail in failure.message:
+        why = indented(failure.message)
     else:
-        otherwise = (
-            f"a {failure.type_name} may not cross, return plain data or declare the class with fed.init(types=[...])"
-        )
-    return f"could not deliver {result}{whose}{failure.hearsay}{_told(failure, otherwise)}"
+        # It was cut where it names the place in the value.
+        why = f"{indented(failure.message)}: {failure.detail}"
+    return f"could not deliver the result of {failure.task}{whose}{failure.hearsay}: {why}"
 
 
 def _egress_denied(failure: Failure, party: str) -> str:
@@ -285,6 +294,7 @@ _SENTENCES: Final[Mapping[Kind, Callable[[Failure, str], str]]] = {
     Kind.ACTOR_DIED: _actor_died,
     Kind.OBJECT_LOST: _object_lost,
     Kind.DELIVERY: _delivery,
+    Kind.UNSERIALIZABLE: _unserializable,
     Kind.EGRESS_DENIED: _egress_denied,
     Kind.PARTY_LOST: _party_lost,
     Kind.PARTY_LEFT: _party_left,

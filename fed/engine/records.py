@@ -30,6 +30,7 @@ class Entry(PlannedObject):
         ref: Where this party has it, or will; None if it has it in `small` only, or does not need it.
         failure: Why there is no value, in FAILED.
         cause: The user's exception behind the failure, where that was raised here.
+        refusal: Why no other party can have it, READY though it is in this one.
         small: Its value in bytes, where it is READY and small.
         consumers: Parties to push it to as soon as it is READY, or to tell that it will not be.
         task: The task of this party that makes it, in PENDING.
@@ -46,6 +47,7 @@ class Entry(PlannedObject):
         "failure",
         "label",
         "ref",
+        "refusal",
         "small",
         "state",
         "task",
@@ -60,6 +62,7 @@ class Entry(PlannedObject):
         self.ref: Ref = None
         self.failure: Failure | None = None
         self.cause: BaseException | None = None
+        self.refusal: Failure | None = None
         self.small: SmallValue | None = None
         self.consumers: tuple[str, ...] = ()
         self.task: Task | None = None

@@ -118,13 +118,21 @@ class Results:
 
     def need(self, entry: Entry, consumers: tuple[str, ...]) -> None:
         """Parties need an object of this one."""
-        if entry.state == READY:
-            self._post_pushes(entry, consumers)
-        elif entry.failure is not None:
+        failure = entry.failure or entry.refusal
+        if failure is not None:
             for consumer in consumers:
-                self._tell_failed(consumer, entry.failure, entry)
+                self._tell_failed(consumer, failure, entry)
+        elif entry.state == READY:
+            self._post_pushes(entry, consumers)
         else:
             entry.consumers += consumers
+
+    def refuse(self, entry: Entry, fault: Fault) -> Failure:
+        """An object of this party is not serializable. Returns its failure, which is one for all who need it."""
+        if entry.refusal is None:
+            entry.refusal = self._state.job.new_failure(fault, entry.label, entry.id.sequence)
+            self._state.job.learn(entry.refusal)
+        return entry.refusal
 
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
         self.pushing += len(consumers)
@@ -166,16 +174,19 @@ class Results:
                 pending = outcome.value.pending
                 for undelivered in outcome.value.undelivered:
                     entry = entries[undelivered.id]
-                    failure = undelivered.fault.inherited or state.job.new_failure(
-                        undelivered.fault, entry.label, entry.id.sequence
-                    )
-                    self._tell_failed(undelivered.consumer, failure, entry)
-                    state.job.learn(failure)
+                    self._tell_failed(undelivered.consumer, self._undeliverable(entry, undelivered.fault), entry)
             self.pushing -= count
             # Asked again, the sender goes on waiting for the receipts of the rest.
             for delivery in pending:
                 self._post_pushes(entries[delivery.id], delivery.consumers)
             state.changed.notify_all()
+
+    def _undeliverable(self, entry: Entry, fault: Fault) -> Failure:
+        if fault.kind is Kind.UNSERIALIZABLE:
+            return self.refuse(entry, fault)
+        failure = fault.inherited or self._state.job.new_failure(fault, entry.label, entry.id.sequence)
+        self._state.job.learn(failure)
+        return failure
 
 
 def _deliveries(group: Iterable[tuple[Entry, Iterable[str]]]) -> list[Delivery]:

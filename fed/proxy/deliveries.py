@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple, TypeAlias
 
-from fed.core.failure import Fault
+from fed.core.failure import Fault, Kind
 from fed.object import ObjectId
+from fed.serde.contract import EncodeError
 
-__all__ = ["Delivery", "DeliveryFuture", "Pushed", "Undelivered"]
+__all__ = ["Delivery", "DeliveryFuture", "Pushed", "Undelivered", "refusal"]
 
 
 class Delivery(NamedTuple):
@@ -41,3 +42,9 @@ class Pushed(NamedTuple):
 
     undelivered: list[Undelivered]
     pending: list[Delivery]
+
+
+def refusal(error: EncodeError) -> Fault:
+    """What is wrong with a value that the codec refuses."""
+    # The error's own text says where in the value it was, and so it stays a message, which only some may see.
+    return Fault(Kind.UNSERIALIZABLE, error.type_name, detail=error.reason, message=str(error))

@@ -15,10 +15,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fed.core.failure import Fault, Kind
+from fed.core.failure import Fault
 from fed.object import ObjectId
 from fed.proxy.control import Snapshot
-from fed.proxy.deliveries import Delivery, DeliveryFuture, Pushed, Undelivered
+from fed.proxy.deliveries import Delivery, DeliveryFuture, Pushed, Undelivered, refusal
 from fed.proxy.events import EventQueue
 from fed.proxy.peer_session import JoinProblem, PeerSession, settled
 from fed.serde.contract import Codec, EncodeError
@@ -155,8 +155,7 @@ class Sender:
             else:
                 encoded = await asyncio.to_thread(self._codec.encode, value)
         except EncodeError as error:
-            # The text says what in the value it was, and so it stays a message, which only some may see.
-            return Fault(Kind.DELIVERY, error.type_name, message=str(error))
+            return refusal(error)
         return Parcel(object_id, encoded.header, encoded.buffers)
 
     async def tell(self, peer: str, notices: Sequence[Notice], timeout_s: float = math.inf) -> str:

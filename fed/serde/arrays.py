@@ -83,12 +83,14 @@ def _describe(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> Any:
         for field in dtype.names:
             kind, offset, *title = known[field]
             if title and type(title[0]) is not str:
-                raise Refused(np.ndarray, f"the title of its field {field!r} is not a str")
+                raise Refused(np.ndarray, "the title of a field of its dtype is not a str", repr(field))
             fields.append([field, _describe(kind, depth - 1), offset, *title])
         is_record = dtype.type is np.record
         description = ["fields", dtype.itemsize, dtype.isalignedstruct, is_record, *fields]
     elif dtype.hasobject:
-        raise Refused(np.ndarray, f"its dtype {dtype} holds Python objects; convert it with .tolist() or .astype(...)")
+        raise Refused(
+            np.ndarray, "its dtype holds Python objects; convert it with .tolist() or .astype(...)", str(dtype)
+        )
     elif dtype.str in _LONG_KINDS:
         description = f"{dtype.str}:{_LAYOUT}"
     else:
@@ -101,7 +103,7 @@ def _describe(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> Any:
     except DecodeError:
         faithful = False
     if not faithful:
-        raise Refused(np.ndarray, f"its dtype {dtype} is not one of numpy's own; convert it with .astype(...)")
+        raise Refused(np.ndarray, "its dtype is not one of numpy's own; convert it with .astype(...)", str(dtype))
     if type(description) is str and dtype.metadata is None and len(_simple_names) < 1024:
         _simple_names.setdefault(dtype, description)
     return description

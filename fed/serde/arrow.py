@@ -52,7 +52,7 @@ def _write(writer: Writer, value: Any, room: int) -> Any:
     for zone in _zones(table.schema):
         if not _is_zone(zone):
             raise Refused(
-                type(value), f"its time zone {zone!r} is not of the IANA database; cast it to 'UTC', or '+01:00'"
+                type(value), "its time zone is not of the IANA database; cast it to 'UTC', or '+01:00'", repr(zone)
             )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:

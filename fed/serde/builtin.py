@@ -368,7 +368,7 @@ def _read_timezone(reader: Reader, args: list[Any], room: int) -> datetime.timez
 
 def _write_zoneinfo(writer: Writer, value: zoneinfo.ZoneInfo, room: int) -> Any:
     if not zones.is_known(value.key):
-        raise Refused(type(value), f"its key {value.key!r} names no zone of the IANA database")
+        raise Refused(type(value), "its key names no zone of the IANA database", repr(value.key))
     return [_ZONEINFO, value.key]
 
 

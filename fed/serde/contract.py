@@ -21,13 +21,15 @@ class EncodeError(Exception):
 
     Attributes:
         type_name: Name of the class that no codec rule covers; safe to tell a peer.
+        reason: What is wrong with it and the way out. It says nothing of the value, so every party may read it.
         where: Path from the root of the value to the culprit, for example ``[3]['weights']``. It may hold the
             user's keys, so it stays in this party.
     """
 
-    def __init__(self, message: str, type_name: str, where: str) -> None:
-        super().__init__(message, type_name, where)
+    def __init__(self, message: str, type_name: str, where: str, reason: str) -> None:
+        super().__init__(message, type_name, where, reason)
         self.type_name = type_name
+        self.reason = reason
         self.where = where
 
     def __str__(self) -> str:

@@ -93,15 +93,15 @@ class DataCodec:
         except Refused as refused:
             raise refused.error() from refused.__cause__
         except RecursionError as error:
-            raise EncodeError(
-                "cannot encode: too little of the interpreter's recursion limit was left", type(value).__qualname__, ""
-            ) from error
+            reason = "too little of the interpreter's recursion limit was left"
+            raise EncodeError(f"cannot encode: {reason}", type(value).__qualname__, "", reason) from error
         except Exception as error:
             # A value may run code of its own when it is looked at, and may change under our hands.
             raise EncodeError(
                 f"cannot encode {type(value).__qualname__}: {type(error).__name__}: {error}",
                 type(value).__qualname__,
                 "",
+                f"reading it raised {type(error).__name__}",
             ) from error
         return Encoded(header, tuple(writer.buffers))
 

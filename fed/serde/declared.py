@@ -170,11 +170,11 @@ class _Dataclass(_Record):
         try:
             values = [getattr(value, field) for field in self._fields]
         except AttributeError as error:
-            raise Refused(self._cls, f"a field is not set: {error}") from error
+            raise Refused(self._cls, "a field is not set", str(error)) from error
         extra = [name for name in getattr(value, "__dict__", ()) if name not in self._known]
         extra += [name for name in self._hidden if hasattr(value, name)]
         if extra:
-            raise Refused(self._cls, f"its attribute {extra[0]!r} is not a field and would be lost; make it one")
+            raise Refused(self._cls, "an attribute of it is not a field and would be lost; make it one", repr(extra[0]))
         return [_DATACLASS, self._name, self._layout, *writer.items(value, values, room, self._place)]
 
     def read(self, reader: Reader, args: list[Any], room: int) -> Any:
@@ -195,7 +195,7 @@ class _NamedTuple(_Record):
     def write(self, writer: Writer, value: Any, room: int) -> Any:
         extra = getattr(value, "__dict__", None)
         if extra:
-            raise Refused(self._cls, f"its attribute {min(extra)!r} is not a field and would be lost")
+            raise Refused(self._cls, "an attribute of it is not a field and would be lost", repr(min(extra)))
         values = list(tuple.__iter__(value))
         if len(values) != len(self._fields):
             raise Refused(self._cls, "it has another number of items than its class has fields")

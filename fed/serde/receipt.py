@@ -87,6 +87,14 @@ class SmallCodec:
         """
         return _codec(self._types).decode(small.header, [memoryview(buffer) for buffer in small.buffers])
 
+    def check(self, value: Any) -> None:
+        """Find out whether a value of any size can be written.
+
+        Raises:
+            EncodeError: As `DataCodec.encode`.
+        """
+        _codec(self._types).encode(value)
+
     def _small(self, value: Any, room: int) -> SmallValue | None:
         try:
             if not is_small(value):

@@ -94,7 +94,7 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(dtype, pd.PeriodDtype):
         index: Any = pd.PeriodIndex(value)
         if pd.PeriodDtype(index.freqstr) != dtype:
-            raise Refused(cls, f"its frequency {index.freqstr!r} has parameters that its name does not tell")
+            raise Refused(cls, "its frequency has parameters that its name does not tell", index.freqstr)
         return ["period", index.freqstr, index.asi8]
     if isinstance(dtype, pd.IntervalDtype):
         return ["interval", value.left, value.right, dtype.closed]
@@ -104,7 +104,7 @@ def _parts(value: Any) -> list[Any]:
         return ["masked", known, np.asarray(value.isna())]
     if isinstance(dtype, pd.ArrowDtype):
         return ["arrow", value.__arrow_array__()]
-    raise Refused(cls, f"codec 'data' does not carry dtype {dtype}; convert it with .astype(...)")
+    raise Refused(cls, "codec 'data' does not carry its dtype; convert it with .astype(...)", str(dtype))
 
 
 _MASKED: Final[dict[Any, str]] = {
@@ -167,7 +167,7 @@ def _zone(zone: Any) -> Any:
         # pandas 2 makes these of names, and pandas 3 does not: the name is what means the same in both.
         name = str(zone)
         if not zones.is_known(name):
-            raise Refused(type(zone), f"{name!r} names no zone of the IANA database")
+            raise Refused(type(zone), "its name is of no zone of the IANA database", repr(name))
         return name
     return zone
 
@@ -192,13 +192,15 @@ def _name_of_freq(freq: Any, cls: type, count: int) -> str | None:
         return None
     name: str = freq.freqstr
     if not _is_constant(freq) and count > _MAX_STEPS:
-        raise Refused(cls, f"it has a frequency that takes too long to check for {count} times; set freq to None")
+        raise Refused(
+            cls, "its frequency takes too long to check for so many times; set freq to None", f"{count} times"
+        )
     try:
         faithful = pd.tseries.frequencies.to_offset(name) == freq
     except ValueError:
         faithful = False
     if not faithful:
-        raise Refused(cls, f"its frequency {name!r} has parameters that its name does not tell; set freq to None")
+        raise Refused(cls, "its frequency has parameters that its name does not tell; set freq to None", name)
     return name
 
 
@@ -229,7 +231,9 @@ def _check_labels(reader: Reader, labels: Any) -> None:
 def _refuse_unsorted(labels: Any, cls: type) -> None:
     """Refuse what `_check_labels` would."""
     if len(labels) > _MAX_UNSORTED and not _are_safe(labels):
-        raise Refused(cls, f"its {len(labels)} distinct labels are not sorted; more than {_MAX_UNSORTED} must be")
+        raise Refused(
+            cls, f"its distinct labels are not sorted; more than {_MAX_UNSORTED} must be", f"{len(labels)} labels"
+        )
 
 
 def _are_objects(labels: Any) -> bool:

@@ -45,9 +45,9 @@ def _write_tensor(writer: Writer, value: Any, room: int) -> Any:
         # Dropping the flag in silence would end a training that goes on over there.
         raise Refused(type(value), "it requires grad, and the graph behind it stays here; send value.detach()")
     if value.device.type != "cpu":
-        raise Refused(type(value), f"it is on {value.device}; send value.cpu()")
+        raise Refused(type(value), "it is not in main memory; send value.cpu()", str(value.device))
     if value.layout is not torch.strided or value.dtype not in _DTYPE_NAMES:
-        raise Refused(type(value), f"its layout {value.layout} or dtype {value.dtype} has no plain memory")
+        raise Refused(type(value), "its layout or dtype has no plain memory", f"{value.layout}, {value.dtype}")
     plain = value.resolve_conj().resolve_neg().contiguous().reshape(-1)
     # One that holds a single item counts as contiguous whatever its stride, and can then not be viewed as bytes.
     plain = plain if plain.numel() != 1 else plain.as_strided((1,), (1,))

@@ -171,13 +171,16 @@ class Refused(Exception):
 
     Args:
         kind: The class that no rule covers.
-        why: What is wrong and the way out; the end of a sentence that names type and place.
+        why: What is wrong and the way out; the end of a sentence that names type and place. Every party reads it, so it
+            is one of the texts in this package's code, and holds nothing of the value.
+        about: What of the value it is; for this party only.
     """
 
-    def __init__(self, kind: type, why: str) -> None:
-        super().__init__(kind, why)
+    def __init__(self, kind: type, why: str, about: str = "") -> None:
+        super().__init__(kind, why, about)
         self._kind = kind
         self._why = why
+        self._about = about
         self._steps: list[str] = []
         self._containers: list[int] = []
 
@@ -199,8 +202,9 @@ class Refused(Exception):
         kind = self._kind
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         why = "it contains itself; codec 'data' carries trees" if cyclic else self._why
-        message = f"cannot encode {name} at {where or 'the top of the value'}: {why}"
-        return EncodeError(message, kind.__qualname__, where)
+        about = "" if cyclic or self._about == "" else f" ({self._about})"
+        message = f"cannot encode {name} at {where or 'the top of the value'}: {why}{about}"
+        return EncodeError(message, kind.__qualname__, where, why)
 
 
 _repr: Final = reprlib.Repr()
@@ -299,7 +303,7 @@ class Writer:
         if len(trees) <= MAX_ARRAY:
             return trees
         if len(trees) > MAX_ARRAY * (MAX_ARRAY - 1):
-            raise Refused(list, f"a container of {len(trees)} objects is too long; use an array")
+            raise Refused(list, "it has too many items; use an array", f"{len(trees)} objects")
         return [_PIECES, *(trees[start : start + MAX_ARRAY] for start in range(0, len(trees), MAX_ARRAY))]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import fed
 from fed.engine.queue_thread import QueueThread
+from fed.proxy.sender import Sender
 from fed.testing import FaultPlan, Simulation, simulate
 
 PARTIES = ["alice", "bob", "carol"]
@@ -112,9 +113,14 @@ def test_an_isolated_failure_is_not_the_root_of_a_later_one_that_ends_the_job() 
     def program() -> Any:
         with pytest.raises(fed.TaskError):
             fed.get(fail.party("bob").remote())
-        return fed.get(identity.party("alice").remote(threading.Thread))
+        return fed.get(identity.party("alice").remote(bytes(2000)))
 
-    run(program, on_error="isolate", failure_handler=lambda report: roots.append(report.root.kind))
+    run(
+        program,
+        on_error="isolate",
+        max_object_bytes=1000,
+        failure_handler=lambda report: roots.append(report.root.kind),
+    )
     assert roots == [fed.Kind.DELIVERY] * 3
 
 
@@ -122,12 +128,10 @@ def test_an_isolated_failure_is_not_the_root_of_a_later_one_that_ends_the_job() 
 def test_a_proxy_that_fails_ends_the_job_also_when_failures_are_isolated(
     monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
-    from fed.serde.data import DataCodec
-
-    def exhausted(self: DataCodec, value: Any) -> Any:
+    async def exhausted(*_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(DataCodec, "encode", exhausted)
+    monkeypatch.setattr(Sender, "push", exhausted)
     plan = FaultPlan(seed=1)
     if late:
         # Bob still waits for carol when alice has begun, failed and left.

@@ -18,7 +18,9 @@ from tests.soak.programs import Create, Get, Job, Kill, Method, Ref, Stretch, Ta
 
 __all__ = ["Evaluated", "evaluate", "violations"]
 
-SYMMETRIC: Final = frozenset({"TASK", "CANCELLED", "WORKER_CRASHED", "OUT_OF_MEMORY", "ACTOR_DIED", "OBJECT_LOST"})
+SYMMETRIC: Final = frozenset(
+    {"TASK", "CANCELLED", "WORKER_CRASHED", "OUT_OF_MEMORY", "ACTOR_DIED", "OBJECT_LOST", "UNSERIALIZABLE"}
+)
 
 
 class _Doomed:
@@ -36,13 +38,13 @@ class Evaluated:
         values: Of each operation that makes or gets some, by its number; what cannot be is missing.
         troubled: Whether something in it may fail.
         fails: Whether something in it does, if all of it is run. An actor that is killed while it is made may not.
-        asymmetric: Whether something in it fails that parties see in different ways.
+        unserializable: Whether a value in it is needed by another party and may not cross.
     """
 
     values: dict[int, Any] = dataclasses.field(default_factory=dict)
     troubled: bool = False
     fails: bool = False
-    asymmetric: bool = False
+    unserializable: bool = False
 
 
 def evaluate(stretch: Stretch) -> Evaluated:
@@ -59,7 +61,7 @@ def evaluate(stretch: Stretch) -> Evaluated:
         if isinstance(what, Ref):
             value = made[what]
             if isinstance(value, Hidden) and owners[what] != party:
-                found.troubled = found.fails = found.asymmetric = True
+                found.troubled = found.fails = found.unserializable = True
                 return _DOOMED
             return value
         if isinstance(what, dict):
@@ -127,8 +129,8 @@ def violations(job: Job, accounts: Mapping[str, Account]) -> list[str]:
 def _values(job: Job, accounts: Mapping[str, Account]) -> Iterator[str]:
     """A `fed.get` returns what the program is worth, in every party; and it fails for the same reason in every party.
 
-    A party may get its own value of an object that cannot cross, for the others do not have it: what the evaluation
-    has no value for is therefore compared with nothing, but only where the job then ends.
+    Where the first failure ends the job, a party may get its own value of an object that cannot cross before it ends:
+    what the evaluation has no value for is then compared with nothing.
     """
     for epoch, stretch in enumerate(job.stretches):
         evaluated = evaluate(stretch)
@@ -140,7 +142,8 @@ def _values(job: Job, accounts: Mapping[str, Account]) -> Iterator[str]:
                 if known and value != evaluated.values[int(number)]:
                     yield f"epoch {epoch}: {party} got {value!r} of #{number}, not {evaluated.values[int(number)]!r}"
                 # Who goes another way may have its own value for what the others cannot have.
-                if not known and not evaluated.asymmetric and not slipped[party]:
+                own = evaluated.unserializable and job.options["on_error"] == "abort"
+                if not known and not own and not slipped[party]:
                     yield f"epoch {epoch}: {party} got {value!r} of #{number}, which cannot be"
             for number, error_id in leg.refused.items():
                 if int(number) in evaluated.values and not any(slipped.values()):
@@ -186,7 +189,11 @@ def _root_seen(job: Job, account: Account, epoch: int, root: str) -> Iterator[st
         own = account.end.type in ("SlipError", "SystemExit")
         told = account.end.error_id == root or root in seen or own
         # An isolated failure that the program dies of ends the job for itself.
-        died = job.options["on_error"] == "isolate" and account.end.type in ("TaskError", "RemoteError")
+        died = job.options["on_error"] == "isolate" and account.end.type in (
+            "TaskError",
+            "RemoteError",
+            "DeliveryError",
+        )
         if not told and not died:
             yield f"epoch {epoch}: {account.party} ended with {account.end}, but the root is {root}"
     elif root not in seen:
@@ -224,9 +231,7 @@ def _ends(job: Job, accounts: Mapping[str, Account]) -> Iterator[str]:
                 yield f"epoch {epoch}: that {party} {leg.slipped} went unnoticed"
     last = len(job.stretches) - 1
     everywhere = all(len(account.legs) == last + 1 for account in accounts.values())
-    # With isolate, a failed get may have ended the stretch before it came to what ends the job.
-    cut_short = isolate and any(leg.seen for _, leg in _legs(accounts, last))
-    due = (evaluated[last].fails and not isolate) or (evaluated[last].asymmetric and not cut_short)
+    due = evaluated[last].fails and not isolate
     if everywhere and due and not any(ran[party].get(last) for party in job.parties):
         yield "what failed in the last epoch went unnoticed"
 

@@ -379,10 +379,10 @@ class _Player:
         if isinstance(operation, Get):
             try:
                 leg.got[str(number)] = plain(fed.get(self._filled(operation.what)))
-            except fed.TaskError as error:
+            except (fed.TaskError, fed.DeliveryError) as error:
                 if not self._job.patient:
                     raise
-                leg.refused[str(number)] = error.error_id
+                leg.refused[str(number)] = error.failure.error_id
             return
         made = self._call(number, operation)
         if operation.__class__ is Method or (isinstance(operation, Task) and operation.returns == 1):

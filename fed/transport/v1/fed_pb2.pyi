@@ -25,6 +25,7 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_TIMEOUT: _ClassVar[Kind]
     KIND_INIT: _ClassVar[Kind]
     KIND_INTERNAL: _ClassVar[Kind]
+    KIND_UNSERIALIZABLE: _ClassVar[Kind]
 
 class NoticeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -71,6 +72,7 @@ KIND_DEADLOCK: Kind
 KIND_TIMEOUT: Kind
 KIND_INIT: Kind
 KIND_INTERNAL: Kind
+KIND_UNSERIALIZABLE: Kind
 NOTICE_KIND_UNSPECIFIED: NoticeKind
 NOTICE_KIND_READY: NoticeKind
 NOTICE_KIND_FAILURE: NoticeKind

@@ -249,4 +249,5 @@ def test_symmetric_kinds_are_those_that_every_party_sees_alike() -> None:
         "OUT_OF_MEMORY",
         "ACTOR_DIED",
         "OBJECT_LOST",
+        "UNSERIALIZABLE",
     }

@@ -69,10 +69,9 @@ SENTENCES = [
         "Ray lost a value of task #3 train at party 'alice': a node of its cluster died or did not answer",
     ),
     (
-        Kind.DELIVERY,
-        {"type_name": "Patient"},
-        "could not deliver the result of #3 train of party 'alice': a Patient may not cross, return plain data or "
-        "declare the class with fed.init(types=[...])",
+        Kind.UNSERIALIZABLE,
+        {"type_name": "Patient", "detail": "return plain data"},
+        "could not deliver the result of #3 train of party 'alice': a Patient may not cross: return plain data",
     ),
     (
         Kind.DELIVERY,
@@ -185,6 +184,13 @@ def test_a_message_that_is_known_is_told(kind: Kind) -> None:
     assert CANARY in str(error_of(failure(kind, message=CANARY), "alice"))
 
 
+@pytest.mark.parametrize("message", ["cannot encode a Patient at [0]: send a list", "cannot encode a Patient at ['k"])
+def test_the_place_of_what_cannot_cross_is_told_with_the_reason_also_where_the_place_is_long(message: str) -> None:
+    record = failure(Kind.UNSERIALIZABLE, detail="send a list", message=message)
+    text = f"could not deliver the result of #3 train: {message.removesuffix(': send a list')}: send a list"
+    assert sentence(record, "alice") == text
+
+
 def test_an_own_value_that_cannot_cross_is_not_said_to_be_of_a_party() -> None:
     assert sentence(failure(Kind.DELIVERY, message="no"), "alice") == "could not deliver the result of #3 train: no"
     assert sentence(failure(Kind.EGRESS_DENIED), "alice") == "the policy of this party keeps the result of #3 train in"
@@ -200,6 +206,8 @@ def test_an_own_value_that_cannot_cross_is_not_said_to_be_of_a_party() -> None:
         (Kind.WORKER_CRASHED, {}, "what Ray reported is"),
         (Kind.DELIVERY, {}, "the reason is"),
         (Kind.DELIVERY, {"detail": "too large"}, ""),
+        (Kind.UNSERIALIZABLE, {"detail": "send a list"}, "the place in the value is"),
+        (Kind.UNSERIALIZABLE, {"detail": "send a list", "message": "m"}, ""),
         (Kind.DRIVER, {"type_name": "OSError"}, "the message and traceback are"),
         (Kind.DRIVER, {"type_name": "SystemExit"}, ""),
         (Kind.INTERNAL, {}, "the rest is"),
@@ -219,6 +227,7 @@ def test_a_peer_is_told_where_the_rest_is(kind: Kind, fields: dict[str, Any], st
         (Kind.TASK, RemoteError),
         (Kind.ACTOR_DIED, RemoteError),
         (Kind.DELIVERY, DeliveryError),
+        (Kind.UNSERIALIZABLE, DeliveryError),
         (Kind.EGRESS_DENIED, EgressDenied),
         (Kind.PARTY_LOST, PartyLostError),
         (Kind.PARTY_LEFT, PartyLeftError),

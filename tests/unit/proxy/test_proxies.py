@@ -311,8 +311,10 @@ def test_what_cannot_be_encoded_is_undelivered_with_its_type_and_the_rest_goes()
             undelivered, pending = await pushing
             assert await fed.senders["alice"].push(pending, [1] * len(pending)) == DONE
             assert [(one.id.sequence, one.consumer) for one in undelivered] == [(0, "bob"), (0, "carol")]
-            assert {one.fault.kind for one in undelivered} == {Kind.DELIVERY}
+            assert {one.fault.kind for one in undelivered} == {Kind.UNSERIALIZABLE}
             assert {one.fault.type_name for one in undelivered} == {"object"}
+            for one in undelivered:
+                assert one.fault.message == f"cannot encode object at the top of the value: {one.fault.detail}"
 
     run(test)
 

@@ -253,7 +253,7 @@ def test_a_dtype_that_is_not_numpys_own_is_refused() -> None:
     strings = getattr(np.dtypes, "StringDType", None)
     if strings is None:
         pytest.skip("numpy before 2.0 has no dtype of its own for strings of any length")
-    with pytest.raises(EncodeError, match="dtype StringDType"):
+    with pytest.raises(EncodeError, match="StringDType"):
         CODEC.encode(np.array(["a"], strings()))
 
 

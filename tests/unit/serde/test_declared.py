@@ -95,22 +95,22 @@ def test_what_is_no_field_and_no_loss_does_not_matter(value: Any, types: list[ty
 def test_attributes_that_are_no_fields_are_refused_because_they_would_be_lost() -> None:
     plain = Plain(1)
     plain.more = 2
-    with pytest.raises(EncodeError, match=r"Plain at \[0\]: its attribute 'more' is not a field"):
+    with pytest.raises(EncodeError, match=r"Plain at \[0\]: an attribute of it is not a field.*'more'"):
         CODEC.encode([plain])
 
     slots = OnSlots(1)
     slots.open = 3
-    with pytest.raises(EncodeError, match="'open' is not a field"):
+    with pytest.raises(EncodeError, match=r"is not a field.*'open'"):
         DataCodec([OnSlots]).encode(slots)
 
     private = OnSlots(1)
     private._SecretSlot__hidden = 3
-    with pytest.raises(EncodeError, match="'_SecretSlot__hidden' is not a field"):
+    with pytest.raises(EncodeError, match=r"is not a field.*'_SecretSlot__hidden'"):
         DataCodec([OnSlots]).encode(private)
 
     pair = Extended(1)
     pair.more = 2
-    with pytest.raises(EncodeError, match="'more' is not a field"):
+    with pytest.raises(EncodeError, match=r"is not a field.*'more'"):
         DataCodec([Extended]).encode(pair)
 
 

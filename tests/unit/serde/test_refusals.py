@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import collections
 import datetime
 import threading
 import zoneinfo
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
 
+import fed.serde
 from fed.serde.contract import EncodeError
 from fed.serde.data import DataCodec
 from tests.support.values import CODEC, Pair, Plain
@@ -148,3 +151,30 @@ def test_refusing_leaves_the_codec_as_it_was() -> None:
     with pytest.raises(EncodeError):
         CODEC.encode([np.zeros(3), object()])
     assert len(CODEC.encode([np.zeros(3)]).buffers) == 1
+
+
+def _says_nothing_of_a_value(text: ast.expr) -> bool:
+    """Whether a text is a constant, or is made of constants and names of classes."""
+    if isinstance(text, ast.IfExp):
+        return _says_nothing_of_a_value(text.body) and _says_nothing_of_a_value(text.orelse)
+    if isinstance(text, ast.JoinedStr):
+        return all(map(_says_nothing_of_a_value, text.values))
+    if isinstance(text, ast.FormattedValue):
+        inner = text.value
+        if isinstance(inner, ast.Attribute):
+            return inner.attr == "__name__"
+        return isinstance(inner, ast.Name) and inner.id.isupper()
+    return isinstance(text, ast.Constant)
+
+
+def test_the_reasons_that_all_parties_read_are_texts_of_the_code() -> None:
+    reasons: list[ast.expr] = []
+    for path in Path(fed.serde.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refused":
+                reasons.append(node.args[1])
+            if isinstance(node, ast.FunctionDef) and node.name == "_way_out":
+                reasons += [part.value for part in ast.walk(node) if isinstance(part, ast.Return) and part.value]
+    assert len(reasons) > 20
+    odd = {ast.unparse(reason) for reason in reasons if not _says_nothing_of_a_value(reason)}
+    assert odd == {"_way_out(kind)"}
