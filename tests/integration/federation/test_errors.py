@@ -107,6 +107,17 @@ def test_e11_e16_a_failure_that_came_before_its_reader_is_kept(two: Host, gate: 
         assert {error["error"] for error in errors} == {"TaskError" if party == "alice" else "RemoteError"}
 
 
+def test_an_isolated_job_goes_on_without_a_result_that_cannot_cross(two: Host) -> None:
+    for party, (errors, value) in results(two.play("goes_on_without_what_cannot_cross")).items():
+        assert {error["error"] for error in errors} == {"DeliveryError"}, party
+        assert len({error["error_id"] for error in errors}) == 1
+        assert {error["type"] for error in errors} == {"Undeclared"}
+        for error in errors:
+            assert "codec 'data' carries plain data only" in error["text"], party
+            assert ("canary-4711" in error["text"]) == (party == "alice")
+        assert value == 4
+
+
 def test_e15_e17_no_later_evaluation_erases_the_failure_of_one_that_was_queued(
     two: Host, gate: Callable[..., Gate], tmp_path: Path
 ) -> None:

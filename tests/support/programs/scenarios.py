@@ -194,6 +194,13 @@ def consumer_is_told() -> Any:
     return outcome(lambda: fed.get(identity.party("bob").remote(fail.party("alice").remote("canary-4711"))))
 
 
+def goes_on_without_what_cannot_cross() -> Any:
+    value = leak.party("alice").remote("refused", "canary-4711")
+    errors = [outcome(lambda: fed.get(identity.party("bob").remote(value)))]
+    errors.append(outcome(lambda: fed.get(value)))
+    return errors, fed.get(identity.party("bob").remote(4))
+
+
 def later_failure(gate: str) -> Any:
     def calls() -> Any:
         identity.party("bob").remote(identity.party("alice").remote(1, gate))
