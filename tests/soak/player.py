@@ -367,7 +367,9 @@ class _Player:
                     other = parties[(parties.index(operation.party) + 1) % len(parties)]
                     operation = dataclasses.replace(operation, party=other)
                 else:
-                    tools(self._number).mix.party(party).remote("number", 0.0)
+                    # By keywords, as no other call is made: what comes after it of two equal calls would be the object
+                    # of a program that is still the same.
+                    tools(self._number).mix.party(party).remote(detail="number", pause_s=0.0)
                     leg.slipped = slip.kind
             if operation is not None:
                 self._operate(number, operation, leg)
