@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from fed.serde.builtin import expect
 from fed.serde.contract import DecodeError
-from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head, place_of_attribute
+from fed.serde.tags import Tag
+from fed.serde.tree import Reader, ReadRule, Refused, Writer, WriteRule, head, place_of_attribute
 
 __all__ = ["Declared", "declare", "is_declarable"]
 

@@ -81,7 +81,6 @@ def _frame_without_key() -> zoneinfo.ZoneInfo:
         (..., "ellipsis", "plain data only"),
         (iter([1]), "list_iterator", "plain data only"),
         (collections.defaultdict(lambda: 1), "defaultdict", "convert it with dict(...)"),
-        (np.array([1, None]), "ndarray", ".astype(...)"),
         (np.array([(1, None)], dtype="i4,O"), "ndarray", "Python objects"),
         (np.ma.masked_array([1], [True]), "MaskedArray", ".filled()"),
         (np.ones((1, 1)).view(np.matrix), "matrix", "numpy.asarray(...)"),
