@@ -10,7 +10,7 @@ What crosses, with its type, at every depth:
 - list, tuple, dict (in its order, with keys of any of these types that hash), set, frozenset, range, slice,
   OrderedDict, Counter, deque, and defaultdict if its factory is a builtin type or None
 - datetime, date, time, timedelta, timezone, ZoneInfo; UUID; pure paths and paths of the own platform
-- classes that were declared: dataclasses, Enum classes, namedtuples
+- classes that were declared: dataclasses, Enum classes, namedtuples, and any other with a codec of its own
 - numpy arrays and scalars, pandas Series, DataFrame and Index, pyarrow tables and arrays, polars frames and series,
   scipy's sparse arrays, torch tensors
 
@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import msgpack
 
+from fed.config import DeclaredType
 from fed.serde import builtin, declared, packages
 from fed.serde.contract import DecodeError, Encoded, EncodeError
 from fed.serde.tags import Tag
@@ -65,15 +66,15 @@ class DataCodec:
     size: numpy reads such arrays correctly but more slowly, so a transport does well to align what it receives.
 
     Args:
-        types: Dataclasses, Enum classes and namedtuples that may cross; see `fed.serde.declared.declare` for how
-            they are rebuilt.
+        types: Dataclasses, Enum classes, namedtuples and codecs of classes that may cross; see
+            `fed.serde.declared.declare` for how they are rebuilt.
 
     Raises:
         TypeError: One of ``types`` cannot be declared.
         ValueError: Two of ``types`` have the same qualified name.
     """
 
-    def __init__(self, types: Sequence[type] = ()) -> None:
+    def __init__(self, types: Sequence[DeclaredType] = ()) -> None:
         rules = declared.declare(types)
         self._rules: dict[type, WriteRule] = {**builtin.WRITE_RULES, **rules.write}
         self._declared = rules.read
@@ -191,7 +192,7 @@ def _way_out(kind: type) -> str:
             return f"a subclass would arrive as a plain {base.__name__}; convert it with {base.__name__}(...) first"
     return (
         "codec 'data' carries plain data only; send builtin types and arrays, "
-        "or make it a dataclass and declare it with fed.init(types=[...])"
+        "or declare it with fed.init(types=[...]): as a dataclass, or any class with fed.codec(...)"
     )
 
 
