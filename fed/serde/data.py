@@ -49,14 +49,12 @@ from fed.serde.tree import (
     read_pieces,
     told,
 )
+from fed.serde.ways_out import way_out
 
 __all__ = ["DataCodec"]
 
 UNCOUNTED_BYTES: Final = 1 << 18
 """Up to here a header is unpacked without a count of its containers."""
-
-
-_BUILTIN_BASES: Final = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
 class DataCodec:
@@ -152,7 +150,7 @@ class DataCodec:
         """
         rule = packages.find_rule(kind)
         if rule is None:
-            raise Refused(kind, _way_out(kind))
+            raise Refused(kind, way_out(kind))
         # Two threads may both get here, and write the same.
         self._rules[kind] = rule
         return rule
@@ -182,18 +180,6 @@ def _extension(code: int, data: bytes) -> Any:
     if mark is None or data:
         raise DecodeError(f"unknown extension {code} of {len(data)} bytes")
     return mark
-
-
-def _way_out(kind: type) -> str:
-    if declared.is_declarable(kind):
-        return f"declare the class in every party with fed.init(types=[{kind.__name__}])"
-    for base in _BUILTIN_BASES:
-        if issubclass(kind, base):
-            return f"a subclass would arrive as a plain {base.__name__}; convert it with {base.__name__}(...) first"
-    return (
-        "codec 'data' carries plain data only; send builtin types and arrays, "
-        "or declare it with fed.init(types=[...]): as a dataclass, or any class with fed.codec(...)"
-    )
 
 
 _MARKS: Final[dict[int, Mark]] = {

@@ -205,19 +205,27 @@ class _NamedTuple(_Record):
     tag = Tag.NAMED_TUPLE
 
     def __init__(self, cls: Any) -> None:
-        super().__init__(cls, cls._fields)
+        # scipy's results name what they hold beside their items.
+        self._count = len(cls._fields)
+        super().__init__(cls, (*cls._fields, *getattr(cls, "_extra_fields", ())))
 
     def write(self, writer: Writer, value: Any, room: int) -> Any:
-        extra = getattr(value, "__dict__", None)
+        more = getattr(value, "__dict__", {})
+        extra = [name for name in more if name not in self._fields]
         if extra:
-            raise Refused(self._cls, f"its attribute {min(extra)!r} is not a field and would be lost")
+            raise Refused(self._cls, f"its attribute {extra[0]!r} is not a field and would be lost; send tuple(value)")
         values = list(tuple.__iter__(value))
-        if len(values) != len(self._fields):
+        if len(values) != self._count or len(more) != len(self._fields) - self._count:
             raise Refused(self._cls, "it has another number of items than its class has fields")
+        values += [more[name] for name in self._fields[self._count :]]
         return [_NAMED_TUPLE, self._name, self._layout, *writer.items(value, values, room, self._place)]
 
     def read(self, reader: Reader, args: list[Any], room: int) -> Any:
-        return tuple.__new__(self._cls, self._read_fields(reader, args, room))
+        values = self._read_fields(reader, args, room)
+        instance = tuple.__new__(self._cls, values[: self._count])
+        if len(values) > self._count:
+            instance.__dict__.update(zip(self._fields[self._count :], values[self._count :], strict=True))
+        return instance
 
 
 class _Coded:
