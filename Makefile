@@ -22,7 +22,7 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE FED_TEST_PROFILE=$(1) $(BIN)/python -m p
 	$(SHUFFLE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-deep test-torch soak bench bench-quick check format clean
+.PHONY: help demo test test-full test-deep test-torch test-matrix soak bench bench-quick check format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-torch: | $(VENV)-torch/bin/python ## Run the tests of tensors, in an enviro
 	@echo "installing $(TORCH) into $(VENV)-torch; the first time takes a few minutes"
 	@$(VENV)-torch/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' '$(TORCH)'
 	$(VENV)-torch/bin/python -m pytest tests/unit/serde/test_tensors.py $(ARGS)
+
+test-matrix: $(VENV)/.dev ## Try values between releases of pandas, numpy and pyarrow, in environments of their own
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 soak: $(VENV)/.dev ## Play random jobs under random faults: make soak SECONDS=600 SEED=1
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
@@ -65,7 +68,7 @@ format: $(VENV)/.dev ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff format
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) $(VENV)-torch build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-torch $(VENV)-matrix build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A venv that could not be finished (no ensurepip, for one) must not be taken for one the next time. The one with PyTorch is

@@ -1,6 +1,7 @@
 """Federated cross-party tasks on Ray: parties compute together, and hand over results instead of data."""
 
 from fed.api import errors, get, init, job, parties, party, reset, shutdown, statistics
+from fed.config import codec
 from fed.core.failure import Failure, Kind
 from fed.engine.cleanup import FailureReport
 from fed.engine.job import JobStatistics
@@ -51,6 +52,7 @@ __all__ = [
     "RemoteError",
     "TaskError",
     "UsageError",
+    "codec",
     "errors",
     "get",
     "init",

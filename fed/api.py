@@ -47,7 +47,7 @@ def init(
     on_error: Literal["abort", "isolate"] | None = None,
     expose_errors: str | Mapping[str, str] | None = None,
     exceptions: Sequence[type[Exception]] | None = None,
-    types: Sequence[type] | None = None,
+    types: Sequence[options.DeclaredType] | None = None,
     failure_handler: Callable[[FailureReport], object] | None = None,
     config: str | Path | None = None,
     **more: Any,
@@ -71,7 +71,7 @@ def init(
             depends on it, and catching the error is legal.
         expose_errors: ``type``, ``message`` or ``trace``: how much of an error the others see; or one per party.
         exceptions: Exception classes that an error of that name is an instance of too, in every party.
-        types: Dataclasses, enums and namedtuples that may cross.
+        types: Dataclasses, enums and namedtuples that may cross, and a `fed.codec` for any other class that may.
         failure_handler: Called once, with a `fed.FailureReport`, when the job fails; once more for each `reset`.
             With ``sys.exit(n)`` it decides what the program ends with.
         config: Path of the configuration file. Default: ``FED_CONFIG``, else ``fed.toml`` here.

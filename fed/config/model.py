@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
+from fed.config.codecs import DeclaredType, TypeCodec
 from fed.errors import ConfigError
 
 __all__ = ["COMMON_RESOURCES", "PARTY_NAME", "Address", "Config", "TLSConfig", "check_party_name"]
@@ -162,6 +163,8 @@ def _is_resources(value: object) -> bool:
 
 
 def _is_declared_type(value: object) -> bool:
+    if isinstance(value, TypeCodec):
+        return True
     if not isinstance(value, type):
         return False
     is_namedtuple = issubclass(value, tuple) and hasattr(value, "_fields")
@@ -294,7 +297,7 @@ _EXCEPTIONS: Final = Rule(
     convert=_to_frozen,
 )
 _TYPES: Final = Rule(
-    "a list of dataclasses, enums and namedtuples",
+    "a list of dataclasses, enums, namedtuples and fed.codec(...)",
     lambda value: isinstance(value, tuple) and all(_is_declared_type(item) for item in value),
     convert=_to_frozen,
 )
@@ -337,7 +340,7 @@ class Config:
         expose_errors: How much of an error others may see: ``type``, ``message`` or ``trace``; or a mapping from
             party to one of these.
         exceptions: Exception classes that a raised error is an instance of too. Equal in every party.
-        types: Dataclasses, enums and namedtuples that may cross. Equal in every party.
+        types: Dataclasses, enums, namedtuples and codecs (`fed.codec`) of what may cross. Equal in every party.
         failure_handler: Called once, with a report, when the job fails.
         handler_timeout_s: Seconds that leaving waits for a failure handler that is running.
         interrupt_driver: Whether a driver that is outside fed when the job fails is interrupted there. Only the main
@@ -366,7 +369,7 @@ class Config:
     on_error: Annotated[Literal["abort", "isolate"], _ON_ERROR] = "abort"
     expose_errors: Annotated[str | Mapping[str, str], _EXPOSURE] = "type"
     exceptions: Annotated[tuple[type[Exception], ...], _EXCEPTIONS] = ()
-    types: Annotated[tuple[type, ...], _TYPES] = ()
+    types: Annotated[tuple[DeclaredType, ...], _TYPES] = ()
     failure_handler: Annotated[Callable[[Any], object] | None, _FUNCTION] = None
     handler_timeout_s: Annotated[float, _SECONDS] = 30.0
     interrupt_driver: Annotated[bool, _FLAG] = True

@@ -6,8 +6,9 @@ import importlib.metadata
 from collections.abc import Sequence
 from typing import Final
 
-from fed.config import Config
+from fed.config import Config, declared_name
 from fed.errors import ConfigError
+from fed.serde.declared import declare
 from fed.transport.contract import MAX_GREETING_BYTES, PROTOCOL_VERSION, Hello
 
 __all__ = ["disagreement", "hello_of"]
@@ -19,9 +20,13 @@ def hello_of(config: Config, incarnation: str) -> Hello:
     """How a party greets the others.
 
     Raises:
-        ConfigError: It declares more than fits into a greeting.
+        ConfigError: It declares more than fits into a greeting, or what cannot be declared.
     """
-    types = tuple(sorted(f"{declared.__module__}.{declared.__qualname__}" for declared in config.types))
+    try:
+        declare(config.types)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    types = tuple(sorted(map(declared_name, config.types)))
     exceptions = tuple(sorted(declared.__name__ for declared in config.exceptions))
     # Each name takes up to three bytes more, and what else is in a greeting less than a kilobyte.
     names = (*types, *exceptions, *config.parties)

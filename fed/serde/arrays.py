@@ -1,6 +1,7 @@
 """How codec ``data`` carries numpy arrays and scalars. Importing this module imports numpy.
 
-An array is its dtype, its order and its shape in the header, and its memory as a buffer.
+An array is its dtype, its order and its shape in the header, and its memory as a buffer. One whose memory refers to its
+items, of Python objects or of texts of any length, is a list of them.
 
 Bytes that mean nothing never cross: the padding of a structured dtype, and of an extended-precision float, holds
 whatever was in that memory before, which may be anything of this party's. An array of such a dtype is copied once
@@ -16,13 +17,15 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
 from fed.serde.builtin import expect
 from fed.serde.contract import DecodeError
-from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head
+from fed.serde.tags import Tag
+from fed.serde.tree import Reader, ReadRule, Refused, Writer, WriteRule, head
 
 __all__ = ["READ_RULES", "rule_for", "sends_own_memory"]
 
@@ -125,7 +128,9 @@ def _restore_simple(name: str) -> np.dtype[Any]:
     if long is None:
         raise DecodeError("an array has a malformed dtype")
     if long[1] not in _LONG_KINDS or f"{long[2]}:{long[3]}" != _LAYOUT:
-        raise DecodeError("an array is of an extended-precision float that this machine does not have")
+        raise DecodeError(
+            "an array is of an extended-precision float that this machine does not have; send value.astype('float64')"
+        )
     return np.dtype(long[1])
 
 
@@ -216,6 +221,8 @@ def _write_array(writer: Writer, value: Any, room: int) -> Any:
     if is_recarray:
         value = value.view(np.ndarray)
     dtype = value.dtype
+    if dtype.char in _OF_ITEMS and not is_recarray:
+        return _write_items(writer, value, room)
     description = _describe(dtype)
     flags = value.flags
     order = "C" if flags.c_contiguous or not flags.f_contiguous else "F"
@@ -266,6 +273,61 @@ def _view(buffer: Any, dtype: np.dtype[Any], shape: list[Any], order: Any = "C")
     return value
 
 
+_OF_ITEMS: Final = "OT"
+"""The codes of dtypes whose arrays refer to their items: Python objects, and numpy's own texts of any length."""
+
+
+def _write_items(writer: Writer, value: Any, room: int) -> Any:
+    dtype = value.dtype
+    strings = None
+    if dtype.char == "T":
+        strings = [dtype.coerce]
+        if hasattr(dtype, "na_object"):
+            strings.append(dtype.na_object)
+            if not _is_missing(dtype.na_object):
+                raise Refused(type(value), "its dtype has an na_object of its own; use None or numpy.nan", str(dtype))
+    shape = value.shape
+    description = writer.items(value, [strings, list(shape)], room, lambda index: ".dtype")
+    # The items are in a list, which is one level more.
+    trees = writer.items(value, value.reshape(-1).tolist(), room - 1, _place_in(shape))
+    return [_ITEMS, *description, writer.array(trees)]
+
+
+def _place_in(shape: tuple[int, ...]) -> Callable[[int], str]:
+    return lambda index: f"[{', '.join(str(part) for part in np.unravel_index(index, shape))}]"
+
+
+def _is_missing(value: object) -> bool:
+    """Whether this stands for a missing text."""
+    if type(value) is float:
+        return math.isnan(value)
+    return value is None or type(value) is str or type(value).__name__ == "NAType"
+
+
+def _read_items(reader: Reader, args: list[Any], room: int) -> Any:
+    strings, shape, items = reader.items(args, room)
+    if type(shape) is not list or type(items) is not list or _span(shape, 8) != 8 * len(items):
+        raise DecodeError("an array of objects has a shape of another size")
+    value = np.fromiter(items, dtype=object, count=len(items)).reshape(shape)
+    if strings is not None:
+        value = _as_strings(value, items, strings)
+    value.flags.writeable = False
+    return value
+
+
+def _as_strings(value: Any, items: list[Any], strings: Any) -> Any:
+    """The same in numpy's own dtype of texts, where it has one."""
+    if type(strings) is not list or len(strings) not in (1, 2) or type(strings[0]) is not bool:
+        raise DecodeError("an array of texts has a malformed dtype")
+    coerce, *missing = strings
+    if not all(map(_is_missing, missing)) or not set(map(type, items)) <= {str, *map(type, missing)}:
+        raise DecodeError("an array of texts holds something else")
+    dtype = getattr(np.dtypes, "StringDType", None)
+    if dtype is None:
+        return value
+    return value.astype(dtype(coerce=coerce, **({"na_object": missing[0]} if missing else {})))
+
+
 def _write_text(writer: Writer, value: Any, room: int) -> Any:
     # By the base class: numpy's own functions take the zeros at the end of a text for padding.
     base: Any = str if type(value) is np.str_ else bytes
@@ -291,10 +353,15 @@ def _read_scalar(reader: Reader, args: list[Any], room: int) -> Any:
 
 _ARRAY: Final = head(Tag.NUMPY_ARRAY)
 _SCALAR: Final = head(Tag.NUMPY_SCALAR)
+_ITEMS: Final = head(Tag.NUMPY_ITEMS)
 
 _SCALARS: Final = frozenset({*np.sctypeDict.values(), np.void, np.record}) - {np.object_}
 
-READ_RULES: Final[dict[Tag, ReadRule]] = {Tag.NUMPY_ARRAY: _read_array, Tag.NUMPY_SCALAR: _read_scalar}
+READ_RULES: Final[dict[Tag, ReadRule]] = {
+    Tag.NUMPY_ARRAY: _read_array,
+    Tag.NUMPY_SCALAR: _read_scalar,
+    Tag.NUMPY_ITEMS: _read_items,
+}
 """What follows the marks of numpy."""
 
 

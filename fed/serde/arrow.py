@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from fed.serde import zones
 from fed.serde.contract import DecodeError
-from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head
+from fed.serde.tags import Tag
+from fed.serde.tree import Reader, ReadRule, Refused, Writer, WriteRule, head
 
 __all__ = ["READ_RULES", "rule_for"]
 
@@ -131,7 +132,7 @@ def _read(reader: Reader, args: list[Any], room: int) -> Any:
     with pa.ipc.open_stream(pa.py_buffer(buffer)) as stream:
         # What makes Python's times of a column looks its zone up.
         if not all(map(_is_zone, _zones(stream.schema))):
-            raise DecodeError("a time zone is not known here")
+            raise DecodeError("a time zone is not known here: install or update tzdata")
         table = stream.read_all()
     # Offsets and lengths inside the buffers come from the peer, and Arrow's own functions trust them.
     table.validate(full=True)

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from fed.serde import zones
 from fed.serde.contract import DecodeError
+from fed.serde.tags import Tag
 from fed.serde.tree import (
     KEYS,
     PLAIN,
@@ -25,7 +26,6 @@ from fed.serde.tree import (
     Reader,
     ReadRule,
     Refused,
-    Tag,
     Writer,
     WriteRule,
     head,
@@ -375,7 +375,7 @@ def _write_zoneinfo(writer: Writer, value: zoneinfo.ZoneInfo, room: int) -> Any:
 def _read_zoneinfo(reader: Reader, args: list[Any], room: int) -> zoneinfo.ZoneInfo:
     key = expect(args, str)[0]
     if not zones.is_known(key):
-        raise DecodeError("a time zone is not known here")
+        raise DecodeError("a time zone is not known here: install or update tzdata")
     return zoneinfo.ZoneInfo(key)
 
 

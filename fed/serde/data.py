@@ -10,8 +10,9 @@ What crosses, with its type, at every depth:
 - list, tuple, dict (in its order, with keys of any of these types that hash), set, frozenset, range, slice,
   OrderedDict, Counter, deque, and defaultdict if its factory is a builtin type or None
 - datetime, date, time, timedelta, timezone, ZoneInfo; UUID; pure paths and paths of the own platform
-- classes that were declared: dataclasses, Enum classes, namedtuples
-- numpy arrays and scalars, pandas Series, DataFrame and Index, pyarrow tables and arrays, torch tensors
+- classes that were declared: dataclasses, Enum classes, namedtuples, and any other with a codec of its own
+- numpy arrays and scalars, pandas Series, DataFrame and Index, pyarrow tables and arrays, polars frames and series,
+  scipy's sparse arrays, torch tensors
 
 What does not:
 
@@ -23,16 +24,15 @@ What does not:
 
 from __future__ import annotations
 
-import functools
-import importlib
-import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgpack
 
-from fed.serde import builtin, declared
+from fed.config import DeclaredType
+from fed.serde import builtin, declared, packages
 from fed.serde.contract import DecodeError, Encoded, EncodeError
+from fed.serde.tags import Tag
 from fed.serde.tree import (
     BYTES_PER_WORK,
     MAX_ARRAY,
@@ -42,20 +42,19 @@ from fed.serde.tree import (
     BigInt,
     Mark,
     Reader,
-    ReadRule,
     Refused,
-    Tag,
     Writer,
     WriteRule,
+    malformed,
     read_pieces,
+    told,
 )
+from fed.serde.ways_out import way_out
 
 __all__ = ["DataCodec"]
 
 UNCOUNTED_BYTES: Final = 1 << 18
 """Up to here a header is unpacked without a count of its containers."""
-
-_BUILTIN_BASES: Final = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
 class DataCodec:
@@ -65,15 +64,15 @@ class DataCodec:
     size: numpy reads such arrays correctly but more slowly, so a transport does well to align what it receives.
 
     Args:
-        types: Dataclasses, Enum classes and namedtuples that may cross; see `fed.serde.declared.declare` for how
-            they are rebuilt.
+        types: Dataclasses, Enum classes, namedtuples and codecs of classes that may cross; see
+            `fed.serde.declared.declare` for how they are rebuilt.
 
     Raises:
         TypeError: One of ``types`` cannot be declared.
         ValueError: Two of ``types`` have the same qualified name.
     """
 
-    def __init__(self, types: Sequence[type] = ()) -> None:
+    def __init__(self, types: Sequence[DeclaredType] = ()) -> None:
         rules = declared.declare(types)
         self._rules: dict[type, WriteRule] = {**builtin.WRITE_RULES, **rules.write}
         self._declared = rules.read
@@ -98,7 +97,7 @@ class DataCodec:
         except Exception as error:
             # A value may run code of its own when it is looked at, and may change under our hands.
             raise EncodeError(
-                f"cannot encode {type(value).__qualname__}: {type(error).__name__}: {error}",
+                f"cannot encode {type(value).__qualname__}: {told(error)}{packages.outdated()}",
                 type(value).__qualname__,
                 "",
                 f"reading it raised {type(error).__name__}",
@@ -140,7 +139,7 @@ class DataCodec:
             raise
         except Exception as error:
             # The bytes choose what is called with what, so anything that the calls below raise is about the bytes.
-            raise DecodeError(f"malformed bytes: {type(error).__name__}: {error}") from error
+            raise malformed(error) from error
         return value
 
     def _find(self, kind: type) -> WriteRule:
@@ -149,15 +148,12 @@ class DataCodec:
         Raises:
             Refused: There is none.
         """
-        for package in _PACKAGES:
-            # An instance of a package's class can only exist once the package is imported, so encoding imports none.
-            if sys.modules.get(package) is not None:
-                rule: WriteRule | None = _rules_of(package).rule_for(kind)
-                if rule is not None:
-                    # Two threads may both get here, and write the same.
-                    self._rules[kind] = rule
-                    return rule
-        raise Refused(kind, _way_out(kind))
+        rule = packages.find_rule(kind)
+        if rule is None:
+            raise Refused(kind, way_out(kind))
+        # Two threads may both get here, and write the same.
+        self._rules[kind] = rule
+        return rule
 
 
 def _pack(tree: Any) -> bytes:
@@ -186,61 +182,12 @@ def _extension(code: int, data: bytes) -> Any:
     return mark
 
 
-def _way_out(kind: type) -> str:
-    if declared.is_declarable(kind):
-        return f"declare the class in every party with fed.init(types=[{kind.__name__}])"
-    for base in _BUILTIN_BASES:
-        if issubclass(kind, base):
-            return f"a subclass would arrive as a plain {base.__name__}; convert it with {base.__name__}(...) first"
-    return (
-        "codec 'data' carries plain data only; send builtin types and arrays, "
-        "or make it a dataclass and declare it with fed.init(types=[...])"
-    )
-
-
-_PACKAGES: Final[dict[str, tuple[str, tuple[Tag, ...]]]] = {
-    "numpy": ("arrays", (Tag.NUMPY_ARRAY, Tag.NUMPY_SCALAR)),
-    "pandas": (
-        "tables",
-        (
-            Tag.PANDAS_SERIES,
-            Tag.PANDAS_FRAME,
-            Tag.PANDAS_INDEX,
-            Tag.PANDAS_ARRAY,
-            Tag.PANDAS_TIMESTAMP,
-            Tag.PANDAS_TIMEDELTA,
-            Tag.PANDAS_MISSING,
-        ),
-    ),
-    "pyarrow": ("arrow", (Tag.ARROW,)),
-    "torch": ("tensors", (Tag.TORCH_TENSOR,)),
-}
-"""Packages that may be missing, each with the module here that imports it and the tags that it reads."""
-
-
-@functools.cache
-def _rules_of(package: str) -> Any:
-    """The module for a package of the table: what bytes can choose is a tag, and so one of these."""
-    return importlib.import_module(f"fed.serde.{_PACKAGES[package][0]}")
-
-
-def _read_by(package: str, tag: Tag) -> ReadRule:
-    def read(reader: Reader, args: list[Any], room: int) -> Any:
-        try:
-            rules = _rules_of(package).READ_RULES
-        except ImportError as error:
-            raise DecodeError(f"the value holds a {package} object, and {package} is not installed here") from error
-        return rules[tag](reader, args, room)
-
-    return read
-
-
 _MARKS: Final[dict[int, Mark]] = {
     tag: Mark(tag, tag.work, rule)
     for tag, rule in {
         Tag.PIECES: read_pieces,
         **builtin.READ_RULES,
         **declared.READ_RULES,
-        **{tag: _read_by(package, tag) for package, (_, tags) in _PACKAGES.items() for tag in tags},
+        **packages.READ_RULES,
     }.items()
 }

@@ -1,4 +1,6 @@
-"""How codec ``data`` carries the classes that the user declared: dataclasses, enumerations and namedtuples.
+"""How codec ``data`` carries the classes that the user declared.
+
+Dataclasses, enumerations and namedtuples go by what they are made of, others by functions of the user's.
 
 They cross by qualified name and are rebuilt only from the list that this party declared, so a name in hostile bytes
 chooses among these classes and reaches nothing else.
@@ -12,9 +14,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from fed.serde.builtin import expect
+from fed.config import DeclaredType, TypeCodec
+from fed.serde.builtin import WRITE_RULES, expect
 from fed.serde.contract import DecodeError
-from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head, place_of_attribute
+from fed.serde.tags import Tag
+from fed.serde.tree import PLAIN, Reader, ReadRule, Refused, Writer, WriteRule, head, place_of_attribute, told
 
 __all__ = ["Declared", "declare", "is_declarable"]
 
@@ -40,7 +44,7 @@ def is_declarable(cls: type) -> bool:
     return _kind_of(cls) is not None
 
 
-def declare(types: Sequence[type]) -> Declared:
+def declare(types: Sequence[DeclaredType]) -> Declared:
     """Make the rules for a list of classes.
 
     A dataclass is rebuilt from its fields without a call of ``__init__`` or ``__post_init__``, as ``copy`` and
@@ -49,16 +53,18 @@ def declare(types: Sequence[type]) -> Declared:
     peer sent, unchecked against their annotations and against the class's own checks.
 
     Args:
-        types: Dataclasses, Enum classes and namedtuples.
+        types: Dataclasses, Enum classes, namedtuples, and codecs of any classes.
 
     Raises:
-        TypeError: One is something else, or holds state that its fields do not name.
+        TypeError: One is something else, holds state that its fields do not name, or is a codec of what crosses as
+            it is.
         ValueError: Two have the same qualified name.
     """
     write: dict[type, WriteRule] = {}
     read: dict[tuple[Tag, str], ReadRule] = {}
     names: set[str] = set()
-    for index, cls in enumerate(types):
+    for index, declared in enumerate(types):
+        cls = declared.cls if isinstance(declared, TypeCodec) else declared
         if not isinstance(cls, type):
             raise TypeError(f"types[{index}] is not a class but {type(cls).__qualname__}: {cls!r}")
         name = _name_of(cls)
@@ -66,9 +72,18 @@ def declare(types: Sequence[type]) -> Declared:
             raise ValueError(f"types[{index}]: another class in types is also named {name}")
         names.add(name)
         kind = _kind_of(cls)
-        if kind is None:
-            raise TypeError(f"types[{index}]: {name} is not a dataclass, an Enum class or a namedtuple")
-        rule = kind(cls)
+        rule: _Enum | _Record | _Coded
+        if isinstance(declared, TypeCodec):
+            if cls in PLAIN or cls in WRITE_RULES:
+                raise TypeError(f"types[{index}]: a {cls.__qualname__} crosses as it is, and takes no codec")
+            rule = _Coded(declared)
+        elif kind is None:
+            raise TypeError(
+                f"types[{index}]: {name} is not a dataclass, an Enum class or a namedtuple; "
+                f"declare fed.codec({cls.__qualname__}, to_bytes=..., from_bytes=...)"
+            )
+        else:
+            rule = kind(cls)
         write[cls] = rule.write
         read[rule.tag, name] = rule.read
     return Declared(write, read)
@@ -190,19 +205,60 @@ class _NamedTuple(_Record):
     tag = Tag.NAMED_TUPLE
 
     def __init__(self, cls: Any) -> None:
-        super().__init__(cls, cls._fields)
+        # scipy's results name what they hold beside their items.
+        self._count = len(cls._fields)
+        super().__init__(cls, (*cls._fields, *getattr(cls, "_extra_fields", ())))
 
     def write(self, writer: Writer, value: Any, room: int) -> Any:
-        extra = getattr(value, "__dict__", None)
+        more = getattr(value, "__dict__", {})
+        extra = [name for name in more if name not in self._fields]
         if extra:
-            raise Refused(self._cls, "an attribute of it is not a field and would be lost", repr(min(extra)))
+            raise Refused(
+                self._cls, "an attribute of it is not a field and would be lost; send tuple(value)", repr(extra[0])
+            )
         values = list(tuple.__iter__(value))
-        if len(values) != len(self._fields):
+        if len(values) != self._count or len(more) != len(self._fields) - self._count:
             raise Refused(self._cls, "it has another number of items than its class has fields")
+        values += [more[name] for name in self._fields[self._count :]]
         return [_NAMED_TUPLE, self._name, self._layout, *writer.items(value, values, room, self._place)]
 
     def read(self, reader: Reader, args: list[Any], room: int) -> Any:
-        return tuple.__new__(self._cls, self._read_fields(reader, args, room))
+        values = self._read_fields(reader, args, room)
+        instance = tuple.__new__(self._cls, values[: self._count])
+        if len(values) > self._count:
+            instance.__dict__.update(zip(self._fields[self._count :], values[self._count :], strict=True))
+        return instance
+
+
+class _Coded:
+    """What crosses by two functions of the user's, which may raise and return anything."""
+
+    tag = Tag.CODED
+
+    def __init__(self, codec: TypeCodec[Any]) -> None:
+        self._codec = codec
+        self._name = _name_of(codec.cls)
+
+    def write(self, writer: Writer, value: Any, room: int) -> Any:
+        try:
+            data: Any = self._codec.to_bytes(value)
+            if isinstance(data, (bytes, bytearray, memoryview)):
+                data = bytes(data)
+        except (Exception, SystemExit) as error:
+            raise Refused(self._codec.cls, "to_bytes of its codec raised an exception", told(error)) from error
+        if type(data) is not bytes:
+            raise Refused(self._codec.cls, "to_bytes of its codec returned no bytes", f"a {type(data).__name__}")
+        return [_CODED, self._name, writer.write(data, room)]
+
+    def read(self, reader: Reader, args: list[Any], room: int) -> Any:
+        (data,) = expect([reader.read(tree, room) for tree in args], bytes)
+        try:
+            value: Any = self._codec.from_bytes(data)
+        except (Exception, SystemExit) as error:
+            raise DecodeError(f"from_bytes of the codec of {self._name} raised {told(error)}") from error
+        if not isinstance(value, self._codec.cls):
+            raise DecodeError(f"from_bytes of the codec of {self._name} returned a {type(value).__name__} instead")
+        return value
 
 
 def _read(tag: Tag) -> ReadRule:
@@ -220,6 +276,9 @@ def _read(tag: Tag) -> ReadRule:
 _ENUM: Final = head(Tag.ENUM)
 _DATACLASS: Final = head(Tag.DATACLASS)
 _NAMED_TUPLE: Final = head(Tag.NAMED_TUPLE)
+_CODED: Final = head(Tag.CODED)
 
-READ_RULES: Final[dict[Tag, ReadRule]] = {tag: _read(tag) for tag in (Tag.ENUM, Tag.DATACLASS, Tag.NAMED_TUPLE)}
+READ_RULES: Final[dict[Tag, ReadRule]] = {
+    tag: _read(tag) for tag in (Tag.ENUM, Tag.DATACLASS, Tag.NAMED_TUPLE, Tag.CODED)
+}
 """What follows the mark of a declared type."""

@@ -87,6 +87,9 @@ def _array_bytes_copied(value: Any) -> int | None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if type(value) is numpy.ndarray:
+            if value.dtype.char in "OT":
+                # Of items, about which only a walk would tell.
+                return None
             from fed.serde.arrays import sends_own_memory
 
             return 0 if sends_own_memory(value) else int(value.nbytes)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
 
+from fed.config import DeclaredType
 from fed.serde.data import DataCodec
 from fed.serde.encode_cost import is_small
 
@@ -56,7 +57,7 @@ class SmallCodec:
             with 0 of nothing.
     """
 
-    def __init__(self, types: Sequence[type] = (), max_bytes: int = 0) -> None:
+    def __init__(self, types: Sequence[DeclaredType] = (), max_bytes: int = 0) -> None:
         self._types = tuple(types)
         self._max_bytes = max_bytes
 
@@ -116,6 +117,6 @@ def read_receipt(data: bytes) -> Receipt:
 
 
 @functools.lru_cache(maxsize=8)
-def _codec(types: tuple[type, ...]) -> DataCodec:
+def _codec(types: tuple[DeclaredType, ...]) -> DataCodec:
     """One for each process and job."""
     return DataCodec(types)

@@ -12,7 +12,8 @@ from typing import Any, Final
 import torch
 
 from fed.serde.contract import DecodeError
-from fed.serde.tree import Reader, ReadRule, Refused, Tag, Writer, WriteRule, head
+from fed.serde.tags import Tag
+from fed.serde.tree import Reader, ReadRule, Refused, Writer, WriteRule, head
 
 __all__ = ["READ_RULES", "rule_for"]
 
@@ -59,7 +60,7 @@ def _write_tensor(writer: Writer, value: Any, room: int) -> Any:
 def _read_tensor(reader: Reader, args: list[Any], room: int) -> Any:
     name, *shape = args or [None]
     if type(name) is not str or name not in _DTYPES:
-        raise DecodeError("a tensor has a dtype that the torch installed here does not know")
+        raise DecodeError(f"a tensor has a dtype that torch {torch.__version__}, installed here, does not know")
     if len(shape) > 64 or any(type(size) is not int or not 0 <= size < 1 << 62 for size in shape):
         raise DecodeError("a tensor has a malformed shape")
     dtype = _DTYPES[name]

@@ -30,7 +30,6 @@ one C-level pass over the types of a container's items decides that it is plain,
 from __future__ import annotations
 
 import decimal
-import enum
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
@@ -38,6 +37,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgpack
 
 from fed.serde.contract import DecodeError, EncodeError
+from fed.serde.tags import Tag
 
 __all__ = [
     "BYTES_PER_WORK",
@@ -52,13 +52,14 @@ __all__ = [
     "ReadRule",
     "Reader",
     "Refused",
-    "Tag",
     "WriteRule",
     "Writer",
     "head",
+    "malformed",
     "place_of_attribute",
     "place_of_key",
     "read_pieces",
+    "told",
 ]
 
 MAX_DEPTH: Final = 128
@@ -91,67 +92,11 @@ BYTES_PER_WORK: Final = 32
 MAP_WORK: Final = 3
 """What a map of msgpack takes: by its memory, of 232 bytes for the first key."""
 
+MAX_TEXT: Final = 1 << 12
+"""Characters that are kept of the text of somebody else's exception."""
+
 MAX_STEPS: Final = 12
 """Steps of a path that an error shows from either end."""
-
-
-class Tag(enum.IntEnum):
-    """What follows a mark. The numbers are the wire format: never reuse one.
-
-    Attributes:
-        work: What it takes to rebuild one, beside what is in it: in time, or in memory where that counts for more.
-    """
-
-    work: int
-
-    def __new__(cls, number: int, work: int = 4) -> Tag:
-        """Make a member of its number and what it takes."""
-        tag = int.__new__(cls, number)
-        tag._value_ = number
-        tag.work = work
-        return tag
-
-    BIG_INT = 0
-    PIECES = 1, 0
-    TUPLE = 2, 1
-    DICT = 3, 1
-    SET = 4
-    FROZENSET = 5
-    BYTES = 6
-    BYTEARRAY = 7
-    FLOATS = 8
-    COMPLEX = 9
-    RANGE = 10
-    SLICE = 11
-    DECIMAL = 12
-    FRACTION = 13
-    UUID = 14
-    DATETIME = 15
-    DATE = 16
-    TIME = 17
-    TIMEDELTA = 18
-    TIMEZONE = 19
-    ZONEINFO = 20
-    PATH = 21
-    ORDERED_DICT = 22, 8
-    DEFAULT_DICT = 23
-    COUNTER = 24
-    # 760 bytes, even if it is empty.
-    DEQUE = 25, 16
-    ENUM = 32
-    DATACLASS = 33
-    NAMED_TUPLE = 34
-    NUMPY_ARRAY = 48, 10
-    NUMPY_SCALAR = 49, 10
-    TORCH_TENSOR = 56, 10
-    PANDAS_SERIES = 64, 100
-    PANDAS_FRAME = 65, 300
-    PANDAS_INDEX = 66, 100
-    PANDAS_ARRAY = 67, 100
-    PANDAS_TIMESTAMP = 68, 20
-    PANDAS_TIMEDELTA = 69, 10
-    PANDAS_MISSING = 70
-    ARROW = 80, 100
 
 
 WriteRule = Callable[["Writer", Any, int], Any]
@@ -332,6 +277,20 @@ class Mark(NamedTuple):
     read: ReadRule
 
 
+def told(error: BaseException) -> str:
+    """The class and the text of an exception, whatever its own ``__str__`` does."""
+    try:
+        text = str.__getitem__(str(error), slice(MAX_TEXT))
+    except Exception as failed:  # noqa: BLE001 - its code may be anybody's
+        text = f"<its __str__ raised {type(failed).__name__}>"
+    return f"{type(error).__name__}: {text}"
+
+
+def malformed(error: Exception) -> DecodeError:
+    """What is said of bytes that led to an exception of somebody else's."""
+    return DecodeError(f"malformed bytes: {told(error)}")
+
+
 class BigInt:
     """An int beyond 64 bits as read. It is of a class of its own until msgpack has made its maps.
 
@@ -434,7 +393,13 @@ class Reader:
             return self.items(trees, room)
         mark = trees[0]
         self.spend(mark.work)
-        return mark.read(self, trees[1:], room)
+        try:
+            return mark.read(self, trees[1:], room)
+        except DecodeError:
+            raise
+        except Exception as error:
+            # The bytes choose what is called with what, so anything that the calls raise is about the bytes.
+            raise malformed(error) from error
 
     def _read_map(self, trees: dict[Any, Any], room: int) -> dict[Any, Any]:
         if not room:

@@ -72,6 +72,9 @@ def assert_same_array(actual: Any, expected: Any, where: str = "array") -> None:
     if expected.flags.c_contiguous or expected.flags.f_contiguous:
         assert actual.flags.c_contiguous == expected.flags.c_contiguous, where
         assert actual.flags.f_contiguous == expected.flags.f_contiguous, where
+    if expected.dtype == object:
+        assert_same(actual.tolist(), expected.tolist(), where)
+        return
     if expected.dtype.names is None:
         if not np.issubdtype(expected.dtype, np.longdouble) and not np.issubdtype(expected.dtype, np.clongdouble):
             assert actual.tobytes() == expected.tobytes(), where

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import cloudpickle
 import pytest
 
-from fed.config import Address, Config, TLSConfig, check_party_name, gather, load, sources
+from fed.config import Address, Config, TLSConfig, check_party_name, codec, gather, load, sources
 from fed.errors import ConfigError, FedError
 
 TWO = {"alice": "127.0.0.1:9001", "bob": "127.0.0.1:9002"}
 GIVEN: Mapping[str, Any] = {"job": "train", "party": "alice", "addresses": TWO}
+DECLARED = r"expected a list of dataclasses, enums, namedtuples and fed\.codec\(\.\.\.\), found"
 ARGUMENTS_ONLY = ("exceptions", "types", "failure_handler")
 SCALARS = [
     field.name for field in dataclasses.fields(Config) if field.name not in ("addresses", "tls", *ARGUMENTS_ONLY)
@@ -186,8 +187,8 @@ NAME = r"expected a party's name \(1 to 63 letters, digits, '_', '.' or '-', a l
         ({"exceptions": [int]}, "exceptions: expected a list of subclasses of Exception, found "),
         ({"exceptions": ValueError}, "exceptions: expected a list of subclasses of Exception, found "),
         ({"exceptions": [KeyboardInterrupt]}, "exceptions: expected a list of subclasses of Exception, found "),
-        ({"types": [int]}, "types: expected a list of dataclasses, enums and namedtuples, found "),
-        ({"types": [Sample()]}, "types: expected a list of dataclasses, enums and namedtuples, found "),
+        ({"types": [int]}, f"types: {DECLARED} "),
+        ({"types": [Sample()]}, f"types: {DECLARED} "),
         ({"failure_handler": 3}, "failure_handler: expected a function, found 3"),
         ({"init_timeout_s": 0}, f"init_timeout_s: {SECONDS} 0"),
         ({"init_timeout_s": -1.5}, f"init_timeout_s: {SECONDS} -1.5"),
@@ -225,7 +226,7 @@ def test_each_wrong_value_is_refused_in_one_sentence(options: dict[str, Any], se
     "options",
     [
         {"exceptions": [ValueError]},
-        {"types": [Sample, Colour, Point]},
+        {"types": [Sample, Colour, Point, codec(Path, to_bytes=bytes, from_bytes=lambda data: Path(data.decode()))]},
         {"small_object_bytes": 0},
         {"drain_timeout_s": 20},
         {"init_timeout_s": 15, "drain_timeout_s": 15, "lease_s": 15},

@@ -394,7 +394,8 @@ def test_e09_there_is_one_public_way_out() -> None:
     """What leaves because of a failure is private: no name of the package does it but `fed.shutdown`."""
     functions = {name for name in fed.__all__ if inspect.isfunction(getattr(fed, name))}
     assert functions == {
-        "errors", "get", "init", "job", "kill", "parties", "party", "remote", "reset", "shutdown", "statistics",
+        "codec", "errors", "get", "init", "job", "kill",
+        "parties", "party", "remote", "reset", "shutdown", "statistics",
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fed.serde.contract import DecodeError
-from fed.serde.tree import Tag
+from fed.serde.tags import Tag
 from tests.support.profile import SEED, times
 from tests.support.values import CODEC
 

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 
 from fed.serde.contract import DecodeError, Encoded, EncodeError
+from fed.serde.tags import Tag
+from fed.serde.tree import MAX_DEPTH
 from tests.support.sameness import assert_same, assert_same_array
-from tests.support.values import CODEC, arrays, roundtrip
+from tests.support.values import CODEC, Plain, arrays, roundtrip
 
 
 @settings(max_examples=200)
@@ -249,12 +251,98 @@ def test_dtypes_may_not_nest_without_end() -> None:
         CODEC.decode(*_header(description, "C", False, 4))
 
 
-def test_a_dtype_that_is_not_numpys_own_is_refused() -> None:
-    strings = getattr(np.dtypes, "StringDType", None)
+OBJECTS: Any = np.empty((2, 2), object)
+OBJECTS[:] = [["a", None], [(1, [2]), Plain(3)]]
+INSIDE: Any = np.empty(2, object)
+INSIDE[:] = [np.arange(3), np.array(["x", 1], object)]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        OBJECTS,
+        OBJECTS.T,
+        OBJECTS[:, 1],
+        INSIDE,
+        np.array(None, object),
+        np.zeros((0, 3), object),
+        np.array([[1], [1, 2]] * 10_000, object),
+    ],
+    ids=lambda array: f"{array.shape}",
+)
+def test_an_array_of_plain_objects_arrives_as_it_was(array: Any) -> None:
+    arrived = roundtrip([array])[0]
+    assert type(arrived) is np.ndarray
+    assert (arrived.dtype, arrived.shape) == (array.dtype, array.shape)
+    assert_same(arrived.reshape(-1).tolist(), array.reshape(-1).tolist())
+    assert not arrived.flags.writeable
+
+
+def test_an_object_in_an_array_that_cannot_cross_has_a_place() -> None:
+    array = OBJECTS.copy()
+    array[1, 0] = [object()]
+    with pytest.raises(EncodeError) as caught:
+        CODEC.encode({"k": array})
+    assert caught.value.where == "['k'][1, 0][0]"
+    array[1, 0] = array
+    with pytest.raises(EncodeError, match="it contains itself"):
+        CODEC.encode(array)
+
+
+def test_an_array_of_objects_that_is_deep_enough_to_be_sent_is_not_too_deep_to_be_received() -> None:
+    value: Any = 1
+    refused = 0
+    for _ in range(MAX_DEPTH):
+        array = np.empty(1, object)
+        array[0] = value
+        value = array
+        try:
+            encoded = CODEC.encode(value)
+        except EncodeError:
+            refused += 1
+        else:
+            CODEC.decode(*encoded)
+    assert 0 < refused < MAX_DEPTH
+
+
+@pytest.mark.parametrize("options", [{}, {"coerce": False}, {"na_object": None}, {"na_object": float("nan")}], ids=repr)
+def test_an_array_of_texts_of_any_length_arrives_as_it_was(options: dict[str, Any]) -> None:
+    strings: Any = getattr(np.dtypes, "StringDType", None)
     if strings is None:
         pytest.skip("numpy before 2.0 has no dtype of its own for strings of any length")
-    with pytest.raises(EncodeError, match="StringDType"):
-        CODEC.encode(np.array(["a"], strings()))
+    missing = [options["na_object"]] if "na_object" in options else []
+    array = np.array([["a", "b" * 100, *missing]], strings(**options))
+    arrived = roundtrip(array)
+    assert (arrived.dtype, arrived.shape) == (array.dtype, array.shape)
+    assert arrived.dtype.coerce == array.dtype.coerce
+    assert repr(arrived.tolist()) == repr(array.tolist())
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        [None, [2], [1]],
+        [None, [-1], [1]],
+        [None, 1, [1]],
+        [None, [1], 1],
+        [None, [1]],
+        [[], [1], ["a"]],
+        [[1], [1], ["a"]],
+        [[True], [1], [1]],
+        [[True, [1]], [1], ["a"]],
+        [[True, None], [2], ["a", 1]],
+        [[True, None, None], [1], ["a"]],
+    ],
+    ids=repr,
+)
+def test_a_false_array_of_items_is_refused(tree: list[Any]) -> None:
+    with pytest.raises(DecodeError, match=r"an array|numpy"):
+        CODEC.decode(msgpack.packb([msgpack.ExtType(Tag.NUMPY_ITEMS, b""), *tree]), [])
+
+
+def test_a_dtype_that_is_not_numpys_own_is_refused() -> None:
+    with pytest.raises(EncodeError, match="holds Python objects"):
+        CODEC.encode(np.zeros(1, [("a", object)]))
 
 
 WITHOUT = """
@@ -278,4 +366,4 @@ def test_a_missing_package_is_named() -> None:
     header = CODEC.encode(np.zeros(2)).header.hex()
     command = [sys.executable, "-c", WITHOUT, str(package), header]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "the value holds a numpy object, and numpy is not installed here\n"
+    assert done.stdout == "the value holds a numpy object: it needs numpy 1.26 or later, not installed here\n"

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from fed.serde.contract import DecodeError, Encoded, EncodeError
 from fed.serde.data import _MARKS, DataCodec
-from fed.serde.tree import MAX_ARRAY, MAX_DEPTH, MAX_INT_BITS, WORK, Tag
+from fed.serde.tags import Tag
+from fed.serde.tree import MAX_ARRAY, MAX_DEPTH, MAX_INT_BITS, WORK
 from tests.support.values import CODEC, hashables, values
 
 

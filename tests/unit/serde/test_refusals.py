@@ -84,7 +84,6 @@ def _frame_without_key() -> zoneinfo.ZoneInfo:
         (..., "ellipsis", "plain data only"),
         (iter([1]), "list_iterator", "plain data only"),
         (collections.defaultdict(lambda: 1), "defaultdict", "convert it with dict(...)"),
-        (np.array([1, None]), "ndarray", ".astype(...)"),
         (np.array([(1, None)], dtype="i4,O"), "ndarray", "Python objects"),
         (np.ma.masked_array([1], [True]), "MaskedArray", ".filled()"),
         (np.ones((1, 1)).view(np.matrix), "matrix", "numpy.asarray(...)"),
@@ -163,7 +162,8 @@ def _says_nothing_of_a_value(text: ast.expr) -> bool:
         inner = text.value
         if isinstance(inner, ast.Attribute):
             return inner.attr == "__name__"
-        return isinstance(inner, ast.Name) and inner.id.isupper()
+        # The two are what `way_out` has made of its own texts.
+        return isinstance(inner, ast.Name) and (inner.id.isupper() or inner.id in {"told", "declare"})
     return isinstance(text, ast.Constant)
 
 
@@ -173,8 +173,8 @@ def test_the_reasons_that_all_parties_read_are_texts_of_the_code() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refused":
                 reasons.append(node.args[1])
-            if isinstance(node, ast.FunctionDef) and node.name == "_way_out":
+            if isinstance(node, ast.FunctionDef) and node.name == "way_out":
                 reasons += [part.value for part in ast.walk(node) if isinstance(part, ast.Return) and part.value]
     assert len(reasons) > 20
     odd = {ast.unparse(reason) for reason in reasons if not _says_nothing_of_a_value(reason)}
-    assert odd == {"_way_out(kind)"}
+    assert odd == {"declare", "way_out(kind)"}

@@ -99,6 +99,13 @@ def test_a_series_arrives_as_it_was(series: Any) -> None:
     assert list(map(type, arrived)) == list(map(type, series))
 
 
+def test_nothing_and_no_number_stay_apart_in_arrows_memory() -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    chunks = pa.chunked_array([pa.array([1.5, float("nan"), None]), pa.array([2.5])])
+    arrived = roundtrip(pd.Series(pd.arrays.ArrowExtensionArray(chunks)))
+    assert repr(arrived.array.__arrow_array__().to_pylist()) == "[1.5, nan, None, 2.5]"
+
+
 def test_arrow_backed_columns_arrive_as_they_were() -> None:
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     for dtype in ("string[pyarrow]", "int64[pyarrow]", pd.ArrowDtype(pa.list_(pa.int8()))):
@@ -201,7 +208,7 @@ Table = type("Table", (pd.DataFrame,), {})
         (pd.Series([1], name=Label.A), ".name", "fed.init(types=[Label])"),
         (pd.DataFrame([[1]], columns=[Label.A]), ".columns[0]", "fed.init(types=[Label])"),
         (pd.MultiIndex.from_arrays([[1], [Label.A]]), ".levels[0]", "fed.init(types=[Label])"),
-        (pd.Series(pd.arrays.SparseArray([0, 1])), "", "convert it with .astype(...)"),
+        (pd.Series(pd.arrays.SparseArray([0, 1])), "", "send value.sparse.to_dense()"),
         (pd.Series([1]).array, "", "send value.to_numpy()"),
         (Table({"a": [1]}), "", "convert it with pandas.DataFrame(...)"),
         (
