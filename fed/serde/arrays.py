@@ -106,7 +106,8 @@ def _describe(dtype: np.dtype[Any], depth: int = _MAX_DTYPE_DEPTH) -> Any:
     except DecodeError:
         faithful = False
     if not faithful:
-        raise Refused(np.ndarray, "its dtype is not one of numpy's own; convert it with .astype(...)", str(dtype))
+        # Among them the short floats of ml_dtypes, such as bfloat16.
+        raise Refused(np.ndarray, "its dtype is not one of numpy's own; convert it with .astype('float32')", str(dtype))
     if type(description) is str and dtype.metadata is None and len(_simple_names) < 1024:
         _simple_names.setdefault(dtype, description)
     return description

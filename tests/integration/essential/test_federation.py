@@ -28,6 +28,7 @@ def test_every_kind_of_call_gives_the_same_in_every_party(federation: Start) -> 
             "text": "Update float32 12497500 Colour.RED",
             "numbers": list(range(count)),
             "big": [3_000_000] * count,
+            "models": [5, 500_000, 5, 500_000],
             "again": total,
             "empty": [],
         }

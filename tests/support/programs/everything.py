@@ -20,6 +20,14 @@ class Update:
     colour: Colour
 
 
+class Model:
+    def __init__(self, state: bytes) -> None:
+        self.state = state
+
+
+MODEL = fed.codec(Model, to_bytes=lambda model: model.state, from_bytes=lambda data: Model(data))
+
+
 @fed.remote
 def identity(value: Any) -> Any:
     return value
@@ -33,6 +41,16 @@ def add(*values: Any) -> Any:
 @fed.remote
 def make_update(size: int) -> Update:
     return Update(np.arange(size, dtype=np.float32), Colour.RED)
+
+
+@fed.remote
+def make_model(size: int) -> Model:
+    return Model(bytes(size))
+
+
+@fed.remote
+def size_of(model: Model) -> int:
+    return len(model.state)
 
 
 @fed.remote
@@ -52,7 +70,7 @@ class Counter:
 
 
 def main() -> None:
-    with fed.job(types=[Update, Colour]):
+    with fed.job(types=[Update, Colour, MODEL]):
         parties = fed.parties()
         first, second, last = parties[0], parties[1], parties[-1]
         numbers = [identity.party(party).remote(place) for place, party in enumerate(parties)]
@@ -65,6 +83,9 @@ def main() -> None:
         got = fed.get({"total": total, "counts": counts, "pair": (low, high), "text": text, "numbers": numbers})
         big_sums = [add.party(party).remote(identity.party(party).remote(big)) for party in parties]
         got["big"] = [int(array.sum()) for array in fed.get(big_sums)]
+        models = [make_model.party(first).remote(size) for size in (5, 500_000)]
+        sizes = fed.get([size_of.party(last).remote(model) for model in models])
+        got["models"] = [*sizes, *(len(model.state) for model in fed.get(models))]
         got["again"] = fed.get(total)
         got["empty"] = fed.get([])
         print(json.dumps(got), flush=True)

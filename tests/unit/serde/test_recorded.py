@@ -134,6 +134,20 @@ def test_the_oldest_releases_are_those_that_the_tests_ask_for() -> None:
         assert f'"{name}>={OLDEST[name]}"' in text
 
 
+def test_a_failure_beside_a_package_that_is_too_old_tells_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(values: Any) -> Any:
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr("fed.serde.tables.column", fail)
+    with pytest.raises(EncodeError, match=r"^cannot encode Series: AttributeError: no such thing$"):
+        CODEC.encode(pd.Series([1]))
+    monkeypatch.setattr("fed.serde.packages._version_of", lambda name: "2.0.3")
+    with pytest.raises(
+        EncodeError, match=r"no such thing \(pandas 2.0.3 is installed here, and the oldest that is tried"
+    ):
+        CODEC.encode(pd.Series([1]))
+
+
 def test_an_unencodable_value_of_an_old_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(package: Any) -> Any:
         raise AttributeError("module 'pandas.arrays' has no attribute 'NumpyExtensionArray'")
