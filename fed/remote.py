@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from fed.context import current_job
 from fed.engine.job import Job
@@ -18,48 +18,12 @@ from fed.errors import UsageError
 from fed.object import FedObject
 from fed.runtime.arguments import pack
 from fed.runtime.contract import ActorBody, TaskBody
+from fed.runtime.options import ACTOR, METHOD, TASK
 
 __all__ = ["FedActor", "FedClass", "FedFunction", "FedMethod", "kill", "remote"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-TASK_OPTIONS: Final = frozenset(
-    {
-        "accelerator_type",
-        "label_selector",
-        "max_calls",
-        "max_retries",
-        "memory",
-        "name",
-        "num_cpus",
-        "num_gpus",
-        "num_returns",
-        "resources",
-        "retry_exceptions",
-        "runtime_env",
-        "scheduling_strategy",
-    }
-)
-ACTOR_OPTIONS: Final = frozenset(
-    {
-        "accelerator_type",
-        "concurrency_groups",
-        "label_selector",
-        "max_concurrency",
-        "max_pending_calls",
-        "max_restarts",
-        "max_task_retries",
-        "memory",
-        "name",
-        "num_cpus",
-        "num_gpus",
-        "resources",
-        "runtime_env",
-        "scheduling_strategy",
-    }
-)
-METHOD_OPTIONS: Final = frozenset({"concurrency_group", "max_task_retries", "name", "num_returns", "retry_exceptions"})
 
 
 class _Handle:
@@ -141,9 +105,10 @@ class FedFunction(_Handle, Generic[P, T]):
                 ``name``; and ``num_returns``, the number of objects that one call makes (0 or more).
 
         Raises:
-            UsageError: An option does not exist.
+            UsageError: An option does not exist, or may not be what it is.
         """
-        returns = _check_options(options, TASK_OPTIONS, "a function", self._returns)
+        TASK.check(options)
+        returns, options = _taken_returns(options, self._returns)
         body = (
             self._body if not options else TaskBody(self._body.code, self._body.name, {**self._body.options, **options})
         )
@@ -209,9 +174,9 @@ class FedClass(_Handle):
             **options: Those of `ray.remote` for actors, for example ``num_cpus``, ``max_concurrency``, ``name``.
 
         Raises:
-            UsageError: An option does not exist.
+            UsageError: An option does not exist, or may not be what it is.
         """
-        _check_options(options, ACTOR_OPTIONS, "a class", 1)
+        ACTOR.check(options)
         body = ActorBody(self._body.code, self._body.name, {**self._body.options, **options})
         return FedClass(body, self._party, self._parameters)
 
@@ -244,6 +209,18 @@ class FedClass(_Handle):
         return FedClass, (self._body, self._party, self._parameters)
 
 
+class _Method(NamedTuple):
+    """What a class says of one of its methods.
+
+    Attributes:
+        parameters: What it takes; None if it does not tell.
+        options: What ``@ray.method`` says of it.
+    """
+
+    parameters: _Parameters | None
+    options: Mapping[str, Any]
+
+
 class FedActor(_Handle):
     """An actor in one party, held as a handle in all of them. Its methods are attributes with a ``remote``."""
 
@@ -253,23 +230,26 @@ class FedActor(_Handle):
     _body: ActorBody
     _party: str
     _actor: Actor
-    _methods: dict[str, _Parameters | None]
+    _methods: dict[str, _Method]
 
     def __init__(self, job: Job, body: ActorBody, party: str, actor: Actor) -> None:
-        # What each method that was called takes, None for one that does not tell: to find out takes longer than a call.
+        # Of each method that was called: to find out takes longer than a call.
         self._set(_job=job, _body=body, _party=party, _actor=actor, _methods={})
 
     def __getattr__(self, name: str) -> FedMethod:
         body = object.__getattribute__(self, "_body")
         methods = object.__getattribute__(self, "_methods")
-        if name not in methods and _is_method(body.code, name):
-            methods[name] = _method_parameters(body.code, name)
-        if name not in methods:
+        method = methods.get(name)
+        if method is None and _is_method(body.code, name):
+            noted = _noted_by_ray(getattr(body.code, name))
+            method = methods[name] = _Method(_method_parameters(body.code, name), noted)
+        if method is None:
             public = [each for each in dir(body.code) if not each.startswith("_") and _is_method(body.code, each)]
             near = difflib.get_close_matches(name, public, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(public) or 'none'}"
             raise AttributeError(f"actor class {body.name} has no method {name!r}: {hint}")
-        return FedMethod(self, name, 1, {})
+        returns, options = _taken_returns(method.options, 1)
+        return FedMethod(self, name, returns, options)
 
     def __repr__(self) -> str:
         return f"<FedActor {self._body.name} at party {self._party!r}>"
@@ -295,12 +275,14 @@ class FedMethod(_Handle):
         """The same method, called with Ray options.
 
         Args:
-            **options: ``num_returns``, ``max_task_retries``, ``retry_exceptions``, ``concurrency_group``, ``name``.
+            **options: ``num_returns``, ``max_task_retries``, ``retry_exceptions``, ``name``; they go before what
+                ``@ray.method`` says of the method.
 
         Raises:
-            UsageError: An option does not exist.
+            UsageError: An option does not exist, or may not be what it is.
         """
-        returns = _check_options(options, METHOD_OPTIONS, "a method", self._returns)
+        METHOD.check(options)
+        returns, options = _taken_returns(options, self._returns)
         return FedMethod(self._actor, self._name, returns, {**self._options, **options})
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -323,7 +305,7 @@ class FedMethod(_Handle):
             raise UsageError(f"{actor!r} belongs to an earlier job")
         job.check_party(actor._party)
         label = f"{actor._body.name}.{self._name}"
-        parameters = actor._methods[self._name]
+        parameters = actor._methods[self._name].parameters
         if parameters is not None:
             parameters.check(label, args, kwargs)
         packed = pack(args, kwargs)
@@ -338,9 +320,9 @@ class FedMethod(_Handle):
 
 
 @overload
-def remote(target: type) -> FedClass: ...  # type: ignore[overload-overlap]
+def remote(target: type, **options: Any) -> FedClass: ...
 @overload
-def remote(target: Callable[P, T]) -> FedFunction[P, T]: ...
+def remote(target: Callable[P, T], **options: Any) -> FedFunction[P, T]: ...
 @overload
 def remote(**options: Any) -> Callable[[Callable[..., Any]], Any]: ...
 def remote(target: Any = None, **options: Any) -> Any:
@@ -356,15 +338,25 @@ def remote(target: Any = None, **options: Any) -> Any:
         A `FedFunction` or a `FedClass`.
 
     Raises:
-        UsageError: The target is neither, or is a generator, or an option does not exist.
+        UsageError: The target is neither, or is a generator, or an option does not exist, or may not be what it is.
     """
     if target is None:
-        return lambda later: remote(later).options(**options)
+        return lambda later: _federated(later).options(**options)
+    return _federated(target).options(**options)
+
+
+def _federated(target: Any) -> FedFunction[Any, Any] | FedClass:
     if isinstance(target, (FedFunction, FedClass)):
         raise UsageError(f"{target!r} is federated already")
     name = getattr(target, "__name__", type(target).__name__)
     if inspect.isclass(target):
-        return FedClass(ActorBody(target, name, {}), None, _constructor_parameters(target))
+        body = ActorBody(target, name, {})
+        for method, member in body.methods().items():
+            try:
+                METHOD.check(_noted_by_ray(member))
+            except UsageError as error:
+                raise UsageError(f"@ray.method of {name}.{method}: {error}") from None
+        return FedClass(body, None, _constructor_parameters(target))
     if not inspect.isroutine(target):
         raise UsageError(f"@fed.remote takes a function or a class, not {type(target).__name__}")
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
@@ -410,17 +402,11 @@ def _require_party(job: Job, party: str | None, name: str) -> str:
     return party
 
 
-def _check_options(options: dict[str, Any], known: frozenset[str], what: str, returns: int) -> int:
-    """Check options and take ``num_returns`` out of them, which is ours and not Ray's."""
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise UsageError(f"no option {name!r} for {what}: {hint}")
-    returns = options.pop("num_returns", returns)
-    if not isinstance(returns, int) or isinstance(returns, bool) or returns < 0:
-        raise UsageError(f"num_returns is a whole number from 0, not {returns!r}")
-    return returns
+def _taken_returns(options: Mapping[str, Any], returns: int) -> tuple[int, dict[str, Any]]:
+    """``num_returns``, which is ours and not Ray's, and the other options."""
+    rest = dict(options)
+    given = rest.pop("num_returns", returns)
+    return 1 if given is None else given, rest
 
 
 def _constructor_parameters(target: type) -> _Parameters | None:
@@ -436,6 +422,17 @@ def _is_method(code: type, name: str) -> bool:
     if name.startswith("__") or inspect.getattr_static(code, name, None) is None:
         return False
     return callable(getattr(code, name, None))
+
+
+def _noted_by_ray(method: Callable[..., Any]) -> dict[str, Any]:
+    """The options that ``@ray.method`` gives to a method, which it notes on the function."""
+    if not inspect.isroutine(method):
+        return {}
+    noted: Mapping[str, Any] = getattr(inspect.unwrap(method), "__dict__", {})
+    first, last = "__ray_", "__"
+    return {
+        name.removeprefix(first).removesuffix(last): value for name, value in noted.items() if name.startswith(first)
+    }
 
 
 def _method_parameters(code: type, name: str) -> _Parameters | None:

@@ -72,7 +72,7 @@ class ActorBody(Body):
     @property
     def is_concurrent(self) -> bool:
         """Whether several calls of an actor of this class may run at once, in any order."""
-        if (self.options.get("max_concurrency") or 1) != 1 or self.options.get("concurrency_groups"):
+        if (self.options.get("max_concurrency") or 1) != 1:
             return True
         return any(inspect.iscoroutinefunction(member) for member in self.methods().values())
 

@@ -158,7 +158,7 @@ class LocalRuntime(Runtime):
         for actor in self._actors:
             actor.kill()
         with self._starting:
-            threads = [*self._tasks, *(actor.thread for actor in self._actors)]
+            threads = [*self._tasks, *(thread for actor in self._actors for thread in actor.threads)]
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         running = sorted(thread.name for thread in threads if thread.is_alive())

@@ -53,6 +53,10 @@ _OWN: Final[Mapping[type[BaseException], tuple[Kind, str]]] = {
 """What this runtime and its proxies raise themselves, by the names that Ray has for it."""
 
 
+MAX_COROUTINES: Final = 1000
+"""Methods of one actor that run at once, as in Ray."""
+
+
 class Blob(NamedTuple):
     """A value out of reach of everybody who might change it."""
 
@@ -201,7 +205,7 @@ def make_actor(thread_name: str, body: ActorBody, call: Call, codec: SmallCodec)
 
 
 class Actor(abc.ABC):
-    """An instance, and the thread that runs its methods."""
+    """An instance, and the threads that run its methods."""
 
     def __init__(self, thread_name: str, body: ActorBody, codec: SmallCodec) -> None:
         self._name = body.name
@@ -214,8 +218,14 @@ class Actor(abc.ABC):
         self._lock = threading.Lock()
         self._killed = threading.Event()
         self.created = Promise(0)
-        self.thread = threading.Thread(target=self._serve, name=thread_name, daemon=True)
-        self.thread.start()
+        self._thread_name = thread_name
+        self.threads: list[threading.Thread] = []
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=self._thread_name, daemon=True)
+        self.threads.append(thread)
+        thread.start()
 
     @abc.abstractmethod
     def call(self, method: str, call: Call, promise: Promise) -> None:
@@ -248,11 +258,12 @@ class Actor(abc.ABC):
 
 
 class _ThreadActor(Actor):
-    """Runs one method at a time, in the order of the calls."""
+    """Begins methods in the order of the calls, each as soon as a thread is free."""
 
     def __init__(self, thread_name: str, body: ActorBody, call: Call, codec: SmallCodec) -> None:
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._steps.put(lambda: self._construct(call))
+        self._max_threads: int = body.options.get("max_concurrency") or 1
         super().__init__(thread_name, body, codec)
 
     @override
@@ -264,6 +275,8 @@ class _ThreadActor(Actor):
         with self._lock:
             if not self._killed.is_set():
                 self._steps.put(lambda: promise.settle(run))
+                if len(self.threads) < self._max_threads:
+                    self._start_thread()
                 return
         promise.settle(run)
 
@@ -271,7 +284,8 @@ class _ThreadActor(Actor):
     def kill(self) -> None:
         with self._lock:
             self._killed.set()
-            self._steps.put(None)
+            for _ in self.threads:
+                self._steps.put(None)
 
     @override
     def _serve(self) -> None:
@@ -287,6 +301,7 @@ class _LoopActor(Actor):
         self._loop = asyncio.new_event_loop()
         self._loop.call_soon(self._construct, call)
         self._over = False
+        self._slots = asyncio.Semaphore(body.options.get("max_concurrency") or MAX_COROUTINES)
         super().__init__(thread_name, body, codec)
 
     @override
@@ -319,11 +334,12 @@ class _LoopActor(Actor):
             self._check()
             code = getattr(self._instance, method)
             arguments = await asyncio.to_thread(unpacked, call)
-            # A method that is no coroutine runs on the event loop, as it does in Ray.
-            if inspect.iscoroutinefunction(code):
-                value = await worker.run_async(code, *arguments, self._codec)
-            else:
-                value = worker.run(code, *arguments, self._codec)
+            async with self._slots:
+                # A method that is no coroutine runs on the event loop, as it does in Ray.
+                if inspect.iscoroutinefunction(code):
+                    value = await worker.run_async(code, *arguments, self._codec)
+                else:
+                    value = worker.run(code, *arguments, self._codec)
         except asyncio.CancelledError:
             if not self._killed.is_set():
                 promise.fail(TaskCancelledError(f"a call of actor {self._name} was cancelled"))

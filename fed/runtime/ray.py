@@ -92,7 +92,8 @@ class RayRuntime(Runtime):
         # Guards the next two: whatever thread finds that a task is ready submits it.
         self._binding = threading.Lock()
         # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
-        self._exports: dict[Any, Any] = {}
+        # By code, and by how often a worker may run it, which Ray is told with the code.
+        self._exports: dict[tuple[Any, int], Any] = {}
         # With the options of a handle, by number of results; forgotten with the handle.
         self._bound: weakref.WeakKeyDictionary[TaskBody, dict[int, Any]] = weakref.WeakKeyDictionary()
 
@@ -122,8 +123,7 @@ class RayRuntime(Runtime):
     def hold_code(self, body: Body) -> None:
         """Pickle it. Ray itself does that with the first call."""
         with self._binding:
-            if body.code not in self._exports:
-                self._export(body, _Frozen(body.code))
+            self._export(body, frozen=True)
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""
@@ -131,7 +131,8 @@ class RayRuntime(Runtime):
             bound = self._bound.setdefault(body, {})
             remote = bound.get(call.shape.returns)
             if remote is None:
-                options = {**body.options, "num_returns": call.shape.returns + 1}
+                options = {**_options(body), "num_returns": call.shape.returns + 1}
+                options.pop("max_calls", None)
                 remote = bound[call.shape.returns] = self._export(body).options(**options)
         return _submission(remote.remote(call.shape.to_bytes(), *call.values))
 
@@ -139,21 +140,26 @@ class RayRuntime(Runtime):
         """Make a Ray actor."""
         with self._binding:
             exported = self._export(body)
-        if body.options:
-            exported = exported.options(**body.options)
+        options = _options(body)
+        if options:
+            exported = exported.options(**options)
         handle = exported.remote(call.shape.to_bytes(), *call.values)
         return handle, handle.fed_created.remote()
 
-    def _export(self, body: Body, code: Any = None) -> Any:
-        exported = self._exports.get(body.code)
+    def _export(self, body: Body, *, frozen: bool = False) -> Any:
+        max_calls = _max_calls(body)
+        exported = self._exports.get((body.code, max_calls))
         if exported is None:
             wrap: Any = _actor_class if isinstance(body, ActorBody) else _task
-            exported = self._exports[body.code] = ray.remote(wrap(body, code or body.code, self._codec))
+            wrapped = wrap(body, _Frozen(body.code) if frozen else body.code, self._codec)
+            exported = ray.remote(max_calls=max_calls)(wrapped) if max_calls else ray.remote(wrapped)
+            self._exports[body.code, max_calls] = exported
         return exported
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         """Call a method of a Ray actor."""
-        bound = getattr(actor, method).options(num_returns=call.shape.returns + 1, **options)
+        given = {name: value for name, value in options.items() if value is not None}
+        bound = getattr(actor, method).options(num_returns=call.shape.returns + 1, **given)
         return _submission(bound.remote(call.shape.to_bytes(), *call.values))
 
     def kill(self, actor: Any) -> None:
@@ -392,6 +398,23 @@ class _RayProxies(Proxies):
         """End both actors."""
         ray.kill(self._sender)
         ray.kill(self._receiver)
+
+
+def _options(body: Body) -> dict[str, Any]:
+    """The options that Ray is given; None stands for its own choice, but not with all of them for Ray itself."""
+    return {name: value for name, value in body.options.items() if value is not None}
+
+
+def _max_calls(body: Body) -> int:
+    """After how many runs of a function Ray ends the worker; 0 for none.
+
+    As Ray does it for a function that it is given with its options: what a library has taken of a GPU, it gives back
+    with the end of its process only.
+    """
+    if isinstance(body, ActorBody):
+        return 0
+    given = body.options.get("max_calls")
+    return int(given if given is not None else (body.options.get("num_gpus") or 0) > 0)
 
 
 class _Frozen:

@@ -435,6 +435,45 @@ def test_coroutine_methods_run_concurrently(runtime: Runtime) -> None:
     runtime.kill(actor)
 
 
+def test_methods_run_on_as_many_threads_as_the_class_says(runtime: Runtime) -> None:
+    class Meeting:
+        def __init__(self) -> None:
+            self.running = threading.Semaphore(2)
+            self.two = threading.Barrier(2)
+
+        def meet(self) -> bool:
+            """Whether two, and no more, are here at once."""
+            if not self.running.acquire(blocking=False):
+                return False
+            self.two.wait(60)
+            self.running.release()
+            return True
+
+    actor, _ = runtime.create(ActorBody(Meeting, "Meeting", {"max_concurrency": 2}), call())
+    calls = [runtime.call(actor, "meet", call(), {}) for _ in range(6)]
+    assert [value_of(runtime, submitted) for submitted in calls] == [True] * 6
+    runtime.kill(actor)
+
+
+def test_coroutine_methods_run_one_at_a_time_where_the_class_says_so(runtime: Runtime) -> None:
+    class Alone:
+        running = 0
+
+        async def most(self) -> int:
+            import asyncio
+
+            self.running += 1
+            for _ in range(10):
+                await asyncio.sleep(0)
+            found, self.running = self.running, self.running - 1
+            return found
+
+    actor, _ = runtime.create(ActorBody(Alone, "Alone", {"max_concurrency": 1}), call())
+    calls = [runtime.call(actor, "most", call(), {}) for _ in range(5)]
+    assert [value_of(runtime, submitted) for submitted in calls] == [1] * 5
+    runtime.kill(actor)
+
+
 def test_a_task_whose_worker_dies_ends_with_the_kind(runtime: Runtime) -> None:
     if isinstance(runtime, LocalRuntime):
         pytest.skip("threads of this process cannot die apart from it")
