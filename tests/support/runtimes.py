@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import fed
 from fed.config import Address, Config
 from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
@@ -379,6 +380,29 @@ def test_an_actor_keeps_state_and_the_order_of_calls(runtime: Runtime) -> None:
     slow = runtime.submit(task(add), call(1)).results[0]
     calls = [runtime.call(actor, "add", call(slow if step == 0 else step), {}) for step in range(20)]
     assert [value_of(runtime, submitted) for submitted in calls] == [111 + sum(range(step + 1)) for step in range(20)]
+    runtime.kill(actor)
+
+
+@fed.remote
+class Base:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def value(self) -> int:
+        return self.start
+
+
+class Derived(Base):
+    def __init__(self, start: int) -> None:
+        super().__init__(2 * start)
+
+    def value(self) -> int:
+        return super().value() + isinstance(self, Base)
+
+
+def test_an_actor_of_a_class_that_derives_from_a_federated_one(runtime: Runtime) -> None:
+    actor, _ = runtime.create(ActorBody(Derived, "Derived", {}), call(3))
+    assert value_of(runtime, runtime.call(actor, "value", call(), {})) == 7
     runtime.kill(actor)
 
 
