@@ -79,6 +79,11 @@ _KIND_OF: Final[Mapping[type, Kind]] = {
 }
 
 
+_PICKLING: Final = "/cloudpickle.py"
+_OWN_CODE: Final = ("/fed/runtime/", "/fed/proxy/")
+"""In a traceback: what pickles, and what runs a worker's code and the proxies."""
+
+
 def kind_of(error_class: type) -> Kind | None:
     """The kind that the table has for an exception class, or for the nearest of its bases; None if it has none."""
     return next((_KIND_OF[base] for base in error_class.__mro__ if base in _KIND_OF), None)
@@ -112,9 +117,13 @@ def fault_of(error: BaseException) -> tuple[Fault, BaseException]:
         told = cause is not error or worker.origin_of(cause) is not None
         fault = worker.fault_of_user_error(cause, Kind.TASK if told else Kind.INTERNAL)
         if cause is not error and not fault.traceback and fault.kind is not Kind.DELIVERY:
-            # Raised around the user's code: while its arguments were unpickled, or its results pickled. What Ray's
-            # wrapper says is a text that was made in the worker.
-            fault = _with_trace(fault, worker.text_of(error))
+            # What Ray's wrapper says is a text that was made in the worker.
+            text = worker.without_colours(worker.text_of(error))
+            if _PICKLING in text and not any(own in text for own in _OWN_CODE):
+                # Raised after the user's code: while its results were pickled.
+                message = f"the result cannot be pickled, return plain data: {text.strip().splitlines()[-1]}"
+                fault = Fault(Kind.TASK, "PicklingError", (name,), message=message)
+            fault = _with_trace(fault, text)
         return fault, cause
     reason: Any = getattr(cause, "client_exc", None)
     if isinstance(cause, ray.exceptions.RaySystemError) and issubclass(type(reason), BaseException):

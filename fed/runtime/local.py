@@ -85,7 +85,7 @@ class LocalRuntime(Runtime):
 
     def hold(self, value: Any) -> Any:
         """Copy it."""
-        return calls.resolved(value)
+        return calls.held(value)
 
     def hold_code(self, body: Body) -> None:
         """Nothing: in one process code is what it is."""

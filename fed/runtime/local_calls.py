@@ -22,6 +22,7 @@ from fed.core.failure import Fault, Kind
 from fed.proxy.receiver import NotHere
 from fed.runtime import worker
 from fed.runtime.contract import ActorBody, ActorKilledError, Call, FetchFailed, Outcome, Submission
+from fed.runtime.pickling import argument_error, held_error, result_error
 from fed.serde.receipt import SmallCodec
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "copied",
     "end_tasks",
     "fetched",
+    "held",
     "make_actor",
     "outcome_of",
     "resolved",
@@ -103,7 +105,7 @@ class Promise:
             return
         try:
             made = make()
-            blobs = [Blob.of(value) for value in (made if self._results else (made,))]
+            blobs = [_blob_of_result(value) for value in (made if self._results else (made,))]
         except BaseException as error:  # noqa: BLE001 - as in Ray, whatever ends the task is its outcome
             self._reject(error)
             return
@@ -121,6 +123,13 @@ class Promise:
             future.set_exception(failed)
 
 
+def _blob_of_result(value: Any) -> Blob:
+    try:
+        return Blob.of(value)
+    except Exception as error:  # noqa: BLE001 - whatever the value's own code raises
+        raise result_error(value, error, cloudpickle.dumps) from None
+
+
 def resolved(value: Any) -> Future:
     """A reference to a copy of a value that is there already."""
     future: Future = concurrent.futures.Future()
@@ -128,9 +137,34 @@ def resolved(value: Any) -> Future:
     return future
 
 
+def held(value: Any) -> Future:
+    """A reference to a copy of an argument.
+
+    Raises:
+        pickle.PicklingError: It cannot be pickled.
+    """
+    try:
+        return resolved(value)
+    except Exception:
+        refused = held_error(value, cloudpickle.dumps)
+        if refused is None:
+            raise
+        raise refused from None
+
+
 def copied(call: Call) -> Call:
-    """The call with the values that it has now, out of reach of the user, who may change them while it waits."""
-    values = (value if isinstance(value, concurrent.futures.Future) else Blob.of(value) for value in call.values)
+    """The call with the values that it has now, out of reach of the user, who may change them while it waits.
+
+    Raises:
+        pickle.PicklingError: One of them cannot be pickled.
+    """
+    try:
+        values = [value if isinstance(value, concurrent.futures.Future) else Blob.of(value) for value in call.values]
+    except Exception:
+        refused = argument_error(call, cloudpickle.dumps)
+        if refused is None:
+            raise
+        raise refused from None
     return call._replace(values=tuple(values))
 
 

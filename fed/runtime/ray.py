@@ -45,6 +45,7 @@ from fed.runtime.contract import (
     TaskBody,
 )
 from fed.runtime.faults import fault_of, outcome_of
+from fed.runtime.pickling import argument_error, code_error, held_error
 from fed.runtime.placement import why_no_room
 from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
@@ -118,12 +119,20 @@ class RayRuntime(Runtime):
 
     def hold(self, value: Any) -> Any:
         """Put it into Ray's object store. A reference of Ray's own is kept by itself."""
-        return value if isinstance(value, ray.ObjectRef) else ray.put(value)
+        if isinstance(value, ray.ObjectRef):
+            return value
+        try:
+            return ray.put(value)
+        except Exception:
+            refused = held_error(value, ray.cloudpickle.dumps)
+            if refused is None:
+                raise
+        raise refused
 
     def hold_code(self, body: Body) -> None:
-        """Pickle it. Ray itself does that with the first call."""
+        """Pickle it."""
         with self._binding:
-            self._export(body, frozen=True)
+            self._export(body)
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""
@@ -134,7 +143,7 @@ class RayRuntime(Runtime):
                 options = {**_options(body), "num_returns": call.shape.returns + 1}
                 options.pop("max_calls", None)
                 remote = bound[call.shape.returns] = self._export(body).options(**options)
-        return _submission(remote.remote(call.shape.to_bytes(), *call.values))
+        return _submission(_submitted(remote.remote, call))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
@@ -143,15 +152,15 @@ class RayRuntime(Runtime):
         options = _options(body)
         if options:
             exported = exported.options(**options)
-        handle = exported.remote(call.shape.to_bytes(), *call.values)
+        handle = _submitted(exported.remote, call)
         return handle, handle.fed_created.remote()
 
-    def _export(self, body: Body, *, frozen: bool = False) -> Any:
+    def _export(self, body: Body) -> Any:
         max_calls = _max_calls(body)
         exported = self._exports.get((body.code, max_calls))
         if exported is None:
             wrap: Any = _actor_class if isinstance(body, ActorBody) else _task
-            wrapped = wrap(body, _Frozen(body.code) if frozen else body.code, self._codec)
+            wrapped = wrap(body, _Frozen(body.code), self._codec)
             exported = ray.remote(max_calls=max_calls)(wrapped) if max_calls else ray.remote(wrapped)
             self._exports[body.code, max_calls] = exported
         return exported
@@ -160,7 +169,7 @@ class RayRuntime(Runtime):
         """Call a method of a Ray actor."""
         given = {name: value for name, value in options.items() if value is not None}
         bound = getattr(actor, method).options(num_returns=call.shape.returns + 1, **given)
-        return _submission(bound.remote(call.shape.to_bytes(), *call.values))
+        return _submission(_submitted(bound.remote, call))
 
     def kill(self, actor: Any) -> None:
         """Kill a Ray actor."""
@@ -418,10 +427,17 @@ def _max_calls(body: Body) -> int:
 
 
 class _Frozen:
-    """Code as it was when it was pickled. In a worker it is itself again."""
+    """Code as it was when it was pickled. In a worker it is itself again.
+
+    Raises:
+        pickle.PicklingError: It cannot be pickled.
+    """
 
     def __init__(self, code: Any) -> None:
-        self._data = ray.cloudpickle.dumps(code)
+        try:
+            self._data = ray.cloudpickle.dumps(code)
+        except Exception as error:  # noqa: BLE001 - whatever something that it refers to raises
+            raise code_error(code, error, ray.cloudpickle.dumps) from None
 
     def __reduce__(self) -> Any:
         return ray.cloudpickle.loads, (self._data,)
@@ -501,6 +517,23 @@ def _fetched(position: int, ref: Ref) -> Any:
     except Exception as error:  # noqa: BLE001 - whatever it is, `fault_of` has a place for it
         fault, cause = fault_of(error)
         raise FetchFailed(position, fault, cause) from cause
+
+
+def _submitted(remote: Callable[..., Any], call: Call) -> Any:
+    """What Ray hands out for a call.
+
+    Raises:
+        pickle.PicklingError: An argument cannot be pickled.
+        Exception: Whatever else Ray refuses the call with.
+    """
+    try:
+        return remote(call.shape.to_bytes(), *call.values)
+    except Exception:
+        refused = argument_error(call, ray.cloudpickle.dumps)
+        if refused is None:
+            raise
+    # Ray's own text has many lines.
+    raise refused
 
 
 def _submission(refs: Any) -> Submission:

@@ -10,14 +10,17 @@ import asyncio
 import builtins
 import concurrent.futures
 import copyreg
+import functools
 import inspect
 import os
+import pickle
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 import ray
@@ -25,7 +28,8 @@ import ray.exceptions
 
 from fed.core.failure import MAX_CAUSES, Fault, Kind
 from fed.runtime import faults, worker
-from fed.runtime.contract import ActorBody, FetchFailed, Outcome, Ref, Runtime
+from fed.runtime.arguments import Nested, Slot
+from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime
 from tests.support.eventually import eventually
 from tests.support.runtimes import add, call, ending, local_runtime, ray_runtime, running, task, value_of
 
@@ -33,24 +37,29 @@ TELLTALE = "the text"
 
 
 @pytest.fixture(scope="module")
-def ray_alone(ray_cluster: object) -> Iterator[Runtime]:
-    yield from started(ray_runtime())
+def ray_started(ray_cluster: object) -> Iterator[tuple[Runtime, Proxies]]:
+    yield from running(ray_runtime())
 
 
 @pytest.fixture(scope="module")
-def local_alone() -> Iterator[Runtime]:
-    yield from started(local_runtime())
+def local_started() -> Iterator[tuple[Runtime, Proxies]]:
+    yield from running(local_runtime())
+
+
+@pytest.fixture(scope="module")
+def ray_alone(ray_started: tuple[Runtime, Proxies]) -> Runtime:
+    return ray_started[0]
+
+
+@pytest.fixture(scope="module")
+def local_alone(local_started: tuple[Runtime, Proxies]) -> Runtime:
+    return local_started[0]
 
 
 @pytest.fixture(scope="module", params=["local", "ray"])
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     chosen: Runtime = request.getfixturevalue("ray_alone" if request.param == "ray" else "local_alone")
     return chosen
-
-
-def started(runtime: Runtime) -> Iterator[Runtime]:
-    for begun, _ in running(runtime):
-        yield begun
 
 
 def fault_at(runtime: Runtime, ref: Ref) -> Fault:
@@ -559,11 +568,13 @@ def test_a_wrong_number_of_results(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize(("make", "name"), [(threading.Lock, "TypeError"), (CannotBeDumped, "Plain")])
 def test_a_result_that_cannot_be_pickled(runtime: Runtime, make: Callable[[], object], name: str) -> None:
-    outcome = outcome_of_task(runtime, lambda: make())
-    assert named(outcome.fault) == (Kind.TASK, name)
-    assert outcome.fault is not None
-    assert name in outcome.fault.traceback
-    assert "\x1b" not in outcome.fault.traceback
+    fault = outcome_of_task(runtime, lambda: make()).fault
+    assert named(fault) == (Kind.TASK, "PicklingError")
+    assert fault is not None
+    assert fault.message.startswith("the result ")
+    assert ("lock" if name == "TypeError" else f"Plain: {TELLTALE}") in fault.message
+    assert "return plain data" in fault.message or name == "Plain"
+    assert "\x1b" not in fault.traceback
 
 
 def test_a_value_that_cannot_be_unpickled_fails_its_consumer(runtime: Runtime) -> None:
@@ -571,6 +582,123 @@ def test_a_value_that_cannot_be_unpickled_fails_its_consumer(runtime: Runtime) -
     fault = fault_at(runtime, runtime.submit(task(add), call(made.results[0])).done)
     assert named(fault) == (Kind.TASK, "ValueError")
     assert "no number" in fault.traceback
+
+
+def lock_around() -> Callable[[], Any]:
+    lock = threading.Lock()
+    return lambda: lock.locked()
+
+
+def with_default(value: object) -> Callable[[], Any]:
+    def code(given: object = value) -> object:
+        return given
+
+    return code
+
+
+class Model:
+    def __init__(self) -> None:
+        self.parts = {"guard": [threading.Lock()]}
+
+
+class Takes:
+    def __init__(self, value: object = None) -> None: ...
+
+
+IN_THE_CODE: list[tuple[Callable[[], Any], str]] = [
+    (lock_around, "its variable lock (lock) cannot be pickled: make it inside the task"),
+    (lambda: with_default(Model()), "its variable given.parts['guard'][0] (lock) cannot be pickled: make it"),
+    (lambda: with_default(threading.Thread()), "its variable given (Thread) cannot be pickled: make it"),
+    (lambda: functools.partial(add, threading.Lock()), "its variable [1] (lock) cannot be pickled: make it"),
+    (
+        lambda: with_default(CannotBeDumped()),
+        f"its variable given (CannotBeDumped) cannot be pickled: Plain: {TELLTALE}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "sentence"), IN_THE_CODE)
+def test_code_that_cannot_be_pickled_says_which_variable_and_what_to_do(
+    ray_alone: Runtime, make: Callable[[], Any], sentence: str
+) -> None:
+    """In one process code is what it is."""
+    submits: list[Callable[[Any], object]] = [ray_alone.hold_code, lambda body: ray_alone.submit(body, call())]
+    for submit in submits:
+        with pytest.raises(pickle.PicklingError) as refused:
+            submit(task(make()))
+        assert str(refused.value).startswith(sentence)
+
+
+def test_a_class_that_cannot_be_pickled_says_which_attribute(ray_alone: Runtime) -> None:
+    class Local:
+        mine: ClassVar = [threading.Lock()]
+
+    with pytest.raises(
+        pickle.PicklingError, match=r"its variable mine\[0\] \(lock\) cannot be pickled: make it inside"
+    ):
+        ray_alone.create(ActorBody(Local, "Local", {}), call())
+
+
+ARGUMENTS: list[tuple[Call, str]] = [
+    (call(1, threading.Lock()), "argument 2 (lock) cannot be pickled: make it inside the task"),
+    (call(threading.Lock(), keywords=("first",)), "argument 'first' (lock) cannot be pickled: make it inside the task"),
+    (
+        call({"a": [Model()]}),
+        "['a'][0].parts['guard'][0] of argument 1 (lock) cannot be pickled: make it inside the task",
+    ),
+    (call(item for item in "ab"), "argument 1 (generator) cannot be pickled: make it inside the task"),
+    (call(CannotBeDumped()), f"argument 1 (CannotBeDumped) cannot be pickled: Plain: {TELLTALE}"),
+    (call(Nested([Slot(0), threading.Lock()]), 1, extras=1), "[1] of argument 1 (lock) cannot be pickled"),
+]
+
+
+@pytest.mark.parametrize(("packed", "sentence"), ARGUMENTS)
+def test_an_argument_that_cannot_be_pickled_is_named_with_what_to_do(
+    runtime: Runtime, packed: Call, sentence: str
+) -> None:
+    actor, _ = runtime.create(ActorBody(Worker, "Worker", {}), call())
+    submits: list[Callable[[], object]] = [
+        lambda: runtime.submit(task(add), packed),
+        lambda: runtime.create(ActorBody(Takes, "Takes", {}), packed),
+        lambda: runtime.call(actor, "pid", packed, {}),
+    ]
+    for submit in submits:
+        with pytest.raises(pickle.PicklingError) as refused:
+            submit()
+        assert str(refused.value).startswith(sentence)
+    runtime.kill(actor)
+    held = next(value for value in packed.values if type(value) is not int)
+    with pytest.raises(pickle.PicklingError) as refused:
+        runtime.hold(held)
+    assert str(refused.value).startswith(re.sub(r"argument \S+", "an argument", sentence))
+
+
+def generate() -> Iterator[int]:
+    yield 1
+
+
+async def coroutine() -> int:
+    return 1
+
+
+class ReturnsStreams:
+    def generator(self) -> Any:
+        return generate()
+
+    def coroutine(self) -> Any:
+        return coroutine()
+
+
+@pytest.mark.parametrize("name", ["generator", "coroutine"])
+def test_a_stream_that_is_returned_says_what_to_return(runtime: Runtime, name: str) -> None:
+    actor, _ = runtime.create(ActorBody(ReturnsStreams, "ReturnsStreams", {}), call())
+    code = task(getattr(ReturnsStreams(), name))
+    done = [runtime.call(actor, name, call(), {}).done, runtime.submit(code, call()).done]
+    for ref in done:
+        fault = fault_at(runtime, ref)
+        assert named(fault) == (Kind.TASK, "PicklingError")
+        assert fault.message.startswith(f"the result ({name}) cannot be pickled: ")
+    runtime.kill(actor)
 
 
 def test_a_fetch_that_fails_says_which_and_why(runtime: Runtime) -> None:
