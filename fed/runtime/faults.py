@@ -23,7 +23,7 @@ import ray.exceptions
 
 from fed.core.failure import Fault, Kind
 from fed.runtime import worker
-from fed.runtime.contract import Outcome
+from fed.runtime.contract import Outcome, UnreadableError
 
 __all__ = ["KINDS", "fault_of", "kind_of", "outcome_of"]
 
@@ -127,11 +127,22 @@ def fault_of(error: BaseException) -> tuple[Fault, BaseException]:
         return fault, cause
     reason: Any = getattr(cause, "client_exc", None)
     if isinstance(cause, ray.exceptions.RaySystemError) and issubclass(type(reason), BaseException):
-        # A value whose own code raised while it was unpickled.
-        return _with_trace(worker.fault_of_user_error(reason), str(cause.traceback_str)), reason
+        # A value whose own code raised while it was unpickled. Its text is in the last line of what Ray kept of that.
+        trace = worker.without_colours(str(cause.traceback_str))
+        *_, last = trace.strip().splitlines() or [""]
+        unreadable = UnreadableError(worker.name_of(reason), last.partition(": ")[2])
+        frames = reason.__traceback__
+        while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("ray."):
+            frames = frames.tb_next
+        unreadable.__cause__ = reason.with_traceback(frames)
+        return _with_trace(unreadable.as_argument, trace), unreadable
     if isinstance(cause, ray.exceptions.RayTaskError):
         # Ray kept nothing of the user's exception but a text.
         return _with_trace(Fault(kind, "RayTaskError"), worker.text_of(cause)), cause
+    if isinstance(cause, ray.exceptions.ActorDiedError) and getattr(cause, "actor_init_failed", False):
+        # Around the user's constructor, whose own exceptions are kept for its methods.
+        detail = "its constructor could not be given its arguments"
+        return _with_trace(Fault(kind, name, detail=detail), worker.text_of(cause)), cause
     if _quotes_trace(cause):
         return _with_trace(Fault(kind, name), worker.text_of(cause)), cause
     return Fault(kind, name, message=worker.without_colours(worker.text_of(cause))), cause

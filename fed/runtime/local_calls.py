@@ -21,7 +21,15 @@ from typing_extensions import override
 from fed.core.failure import Fault, Kind
 from fed.proxy.receiver import NotHere
 from fed.runtime import worker
-from fed.runtime.contract import ActorBody, ActorKilledError, Call, FetchFailed, Outcome, Submission
+from fed.runtime.contract import (
+    ActorBody,
+    ActorKilledError,
+    Call,
+    FetchFailed,
+    Outcome,
+    Submission,
+    UnreadableError,
+)
 from fed.runtime.pickling import argument_error, held_error, result_error
 from fed.serde.receipt import SmallCodec
 
@@ -73,8 +81,15 @@ class Blob(NamedTuple):
         return cls(data, tuple(buffers))
 
     def value(self) -> Any:
-        """A copy of it again."""
-        return pickle.loads(self.data, buffers=self.buffers)  # noqa: S301 - our own bytes
+        """A copy of it again.
+
+        Raises:
+            UnreadableError: Its own code raises.
+        """
+        try:
+            return pickle.loads(self.data, buffers=self.buffers)  # noqa: S301 - our own bytes
+        except Exception as error:
+            raise UnreadableError(worker.name_of(error), worker.text_of(error)) from error
 
 
 Future = concurrent.futures.Future[Blob]
@@ -200,6 +215,8 @@ def fetched(position: int, future: Future) -> Any:
     value, fault, error = outcome_of(future)
     if fault is None or error is None:
         return value
+    if isinstance(error, UnreadableError):
+        fault = error.as_result
     raise FetchFailed(position, fault, error) from error
 
 
@@ -209,8 +226,8 @@ def outcome_of(future: Future) -> Outcome:
     if error is None:
         try:
             return Outcome(future.result().value(), None, None)
-        except Exception as unread:  # noqa: BLE001 - a value of the user's that raises while it is unpickled
-            error = _failed(unread)
+        except UnreadableError as unreadable:
+            error = unreadable
     return Outcome(None, _fault(error), error)
 
 
@@ -218,7 +235,7 @@ def _failed(error: BaseException) -> BaseException:
     """The exception as it would arrive from another process."""
     if worker.origin_of(error) is not None:
         return worker.arriving(error)
-    if type(error) in _OWN or type(error) is worker.UndecodableError:
+    if type(error) in (*_OWN, worker.UndecodableError, UnreadableError):
         return error
     # Raised around the user's code: while its arguments were unpickled, or its results pickled.
     return worker.arriving(worker.departing(error))
@@ -229,6 +246,8 @@ def _fault(error: BaseException) -> Fault:
     if type(error) in _OWN and worker.origin_of(error) is None:
         kind, name = _OWN[type(error)]
         return Fault(kind, name, message=str(error))
+    if isinstance(error, UnreadableError):
+        return error.as_argument
     return worker.fault_of_user_error(error)
 
 

@@ -43,6 +43,7 @@ from fed.runtime.contract import (
     Runtime,
     Submission,
     TaskBody,
+    UnreadableError,
 )
 from fed.runtime.faults import fault_of, outcome_of
 from fed.runtime.pickling import argument_error, code_error, held_error
@@ -56,6 +57,9 @@ from fed.transport.grpc import GrpcLink, GrpcListener
 __all__ = ["RayRuntime"]
 
 logger = logging.getLogger("fed.runtime")
+
+_RAYS_LOG: Final = logging.getLogger("ray._private.serialization")
+"""Where Ray writes the traceback of what a value raises while it is unpickled, which it raises too."""
 
 CONNECT_S: Final = 10.0
 """How long the Ray cluster's address may take to answer."""
@@ -182,11 +186,16 @@ class RayRuntime(Runtime):
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """The values, from Ray's object store."""
         wanted = list(refs)
+        _RAYS_LOG.addFilter(_nothing)
         try:
-            values: list[Any] = ray.get(wanted)
-            return values
-        except Exception:  # noqa: BLE001 - Ray does not say which of them failed
+            try:
+                values: list[Any] = ray.get(wanted)
+                return values
+            except Exception:  # noqa: BLE001
+                logger.debug("a result cannot be fetched; each is tried by itself, for Ray does not say which")
             return [_fetched(position, ref) for position, ref in enumerate(wanted)]
+        finally:
+            _RAYS_LOG.removeFilter(_nothing)
 
     def close(self) -> None:
         """End the proxies, and the cluster if it was started here. Idempotent."""
@@ -265,6 +274,11 @@ def build_receiver(config: Config, hello: Hello) -> Receiver:
     )
 
 
+def _nothing(_: logging.LogRecord) -> bool:
+    """A filter that lets nothing pass."""
+    return False
+
+
 def _was_killed() -> bool:
     """Whether the actor that this is called in is not the first one of its kind."""
     with warnings.catch_warnings():
@@ -278,6 +292,7 @@ class FedSender:
 
     def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
         keep_freed_memory()
+        _RAYS_LOG.addFilter(_nothing)
         self._sender = build_sender(config, hello)
         self._server = serve_sender(proxy_end(config, channel, drivers_node, Role.SENDER), self._sender)
         self._closed = asyncio.Event()
@@ -516,7 +531,10 @@ def _fetched(position: int, ref: Ref) -> Any:
         return ray.get(ref)
     except Exception as error:  # noqa: BLE001 - whatever it is, `fault_of` has a place for it
         fault, cause = fault_of(error)
-        raise FetchFailed(position, fault, cause) from cause
+    if isinstance(cause, UnreadableError):
+        fault = cause.as_result
+    # Not within the handler: what Ray raised must not be shown as the context.
+    raise FetchFailed(position, fault, cause) from cause
 
 
 def _submitted(remote: Callable[..., Any], call: Call) -> Any:

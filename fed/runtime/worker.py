@@ -65,8 +65,8 @@ _GROUP: Any = getattr(builtins, "BaseExceptionGroup", None)
 """None on Python 3.10."""
 
 _STREAMS: Final[Mapping[type, str]] = {
-    types.GeneratorType: "return a list, or use num_returns",
-    types.AsyncGeneratorType: "return a list, or use num_returns",
+    types.GeneratorType: "return a list",
+    types.AsyncGeneratorType: "return a list",
     types.CoroutineType: "await it in a coroutine method",
 }
 """What runs only where it was made, and what to do in place of returning it."""

@@ -11,6 +11,7 @@ import builtins
 import concurrent.futures
 import copyreg
 import functools
+import importlib
 import inspect
 import os
 import pickle
@@ -27,9 +28,11 @@ import ray
 import ray.exceptions
 
 from fed.core.failure import MAX_CAUSES, Fault, Kind
+from fed.object import ObjectId
+from fed.proxy.deliveries import Delivery, Pushed
 from fed.runtime import faults, worker
 from fed.runtime.arguments import Nested, Slot
-from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime
+from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, UnreadableError
 from tests.support.eventually import eventually
 from tests.support.runtimes import add, call, ending, local_runtime, ray_runtime, running, task, value_of
 
@@ -577,11 +580,87 @@ def test_a_result_that_cannot_be_pickled(runtime: Runtime, make: Callable[[], ob
     assert "\x1b" not in fault.traceback
 
 
-def test_a_value_that_cannot_be_unpickled_fails_its_consumer(runtime: Runtime) -> None:
-    made = runtime.submit(task(CannotBeLoaded), call())
-    fault = fault_at(runtime, runtime.submit(task(add), call(made.results[0])).done)
-    assert named(fault) == (Kind.TASK, "ValueError")
-    assert "no number" in fault.traceback
+class RaisesWhenLoaded:
+    """Its class is everywhere, and it raises in another process than the one that made it."""
+
+    def __init__(self) -> None:
+        self.state = 1
+
+    def __setstate__(self, state: object) -> None:
+        raise ZeroDivisionError(TELLTALE)
+
+
+class OnlyInAWorker:
+    def __reduce__(self) -> Any:
+        return importlib.import_module, ("no_such_module",)
+
+
+UNREADABLE = [
+    (CannotBeLoaded, "ValueError", "no number"),
+    (RaisesWhenLoaded, "ZeroDivisionError", TELLTALE),
+    (OnlyInAWorker, "ModuleNotFoundError", "No module named 'no_such_module'"),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "text"), UNREADABLE)
+def test_a_value_that_cannot_be_unpickled_fails_its_consumer(
+    runtime: Runtime, make: Callable[[], object], name: str, text: str
+) -> None:
+    made = runtime.submit(task(make), call())
+    outcome = ending(runtime, runtime.submit(task(add), call(made.results[0])).done)
+    assert named(outcome.fault) == (Kind.TASK, "UnpicklingError")
+    assert outcome.fault is not None
+    assert outcome.fault.cause_types == (name,)
+    assert outcome.fault.message.startswith(f"an argument cannot be unpickled in another process ({name}): ")
+    assert text in outcome.fault.message
+    assert type(outcome.error) is UnreadableError
+
+
+@pytest.mark.parametrize(("make", "name", "text"), UNREADABLE)
+def test_what_pushes_and_fetches_a_value_that_cannot_be_unpickled_is_told_so(
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
+    runtime: Runtime,
+    make: Callable[[], object],
+    name: str,
+    text: str,
+) -> None:
+    _, proxies = request.getfixturevalue("ray_started" if is_ray(runtime) else "local_started")
+    submitted = [runtime.submit(task(code), call()) for code in (add_one, make)]
+    for submission in submitted:
+        assert ending(runtime, submission.done).fault is None
+    refs = [submission.results[0] for submission in submitted]
+    deliveries = [Delivery(ObjectId(1, number, 0), ()) for number in range(2)]
+    assert type(ending(runtime, proxies.push(deliveries, refs)).error) is UnreadableError
+    # The sender lives, and takes what can be read.
+    assert ending(runtime, proxies.push(deliveries[:1], refs[:1])).value == Pushed([], [])
+    with pytest.raises(FetchFailed) as unreadable:
+        runtime.fetch(refs)
+    assert unreadable.value.position == 1
+    assert named(unreadable.value.fault) == (Kind.DELIVERY, name)
+    assert unreadable.value.fault.detail == f"it cannot be unpickled in another process ({name})"
+    assert text in unreadable.value.fault.message
+    # Ray raises it, and does not write it down besides.
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_constructor_that_cannot_be_given_an_argument_is_told_so(runtime: Runtime) -> None:
+    class Fed:
+        def __init__(self, value: object) -> None: ...
+
+    made = runtime.submit(task(RaisesWhenLoaded), call())
+    actor, created = runtime.create(ActorBody(Fed, "Fed", {}), call(made.results[0]))
+    fault = fault_at(runtime, created)
+    if is_ray(runtime):
+        assert named(fault) == (Kind.ACTOR_DIED, "ActorDiedError")
+        assert fault.detail == "its constructor could not be given its arguments"
+    else:
+        assert named(fault) == (Kind.TASK, "UnpicklingError")
+    runtime.kill(actor)
+
+
+def add_one() -> int:
+    return 1
 
 
 def lock_around() -> Callable[[], Any]:
@@ -709,8 +788,8 @@ def test_a_fetch_that_fails_says_which_and_why(runtime: Runtime) -> None:
     with pytest.raises(FetchFailed) as unreadable:
         runtime.fetch([good.results[0], bad.results[0], failed.results[0]])
     assert unreadable.value.position == 1
-    assert named(unreadable.value.fault) == (Kind.TASK, "ValueError")
-    assert isinstance(unreadable.value.cause, ValueError)
+    assert named(unreadable.value.fault) == (Kind.DELIVERY, "ValueError")
+    assert isinstance(unreadable.value.cause.__cause__, ValueError)
     assert unreadable.value.__cause__ is unreadable.value.cause
     with pytest.raises(FetchFailed, match=r"result 0 cannot be fetched: TASK \(ReduceDropsVariables\)") as refused:
         runtime.fetch([failed.results[0], good.results[0]])
