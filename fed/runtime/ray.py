@@ -47,7 +47,7 @@ from fed.runtime.contract import (
 )
 from fed.runtime.faults import fault_of, outcome_of
 from fed.runtime.pickling import argument_error, code_error, held_error
-from fed.runtime.placement import why_no_room
+from fed.runtime.placement import needs, why_no_room, why_nowhere
 from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
 from fed.transport.allocator import keep_freed_memory
@@ -99,6 +99,8 @@ class RayRuntime(Runtime):
         # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
         # By code, and by how often a worker may run it, which Ray is told with the code.
         self._exports: dict[tuple[Any, int], Any] = {}
+        # What some node has room for; to ask for the nodes takes longer than a call.
+        self._placeable: set[frozenset[tuple[str, float]]] = set()
         # With the options of a handle, by number of results; forgotten with the handle.
         self._bound: weakref.WeakKeyDictionary[TaskBody, dict[int, Any]] = weakref.WeakKeyDictionary()
 
@@ -144,6 +146,7 @@ class RayRuntime(Runtime):
             bound = self._bound.setdefault(body, {})
             remote = bound.get(call.shape.returns)
             if remote is None:
+                self._check_room(body, ray.exceptions.TaskUnschedulableError)
                 options = {**_options(body), "num_returns": call.shape.returns + 1}
                 options.pop("max_calls", None)
                 remote = bound[call.shape.returns] = self._export(body).options(**options)
@@ -152,6 +155,7 @@ class RayRuntime(Runtime):
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
         with self._binding:
+            self._check_room(body, ray.exceptions.ActorUnschedulableError)
             exported = self._export(body)
         options = _options(body)
         if options:
@@ -168,6 +172,19 @@ class RayRuntime(Runtime):
             exported = ray.remote(max_calls=max_calls)(wrapped) if max_calls else ray.remote(wrapped)
             self._exports[body.code, max_calls] = exported
         return exported
+
+    def _check_room(self, body: Body, error: Callable[[str], Exception]) -> None:
+        strategy = body.options.get("scheduling_strategy")
+        if strategy is not None and not isinstance(strategy, str):
+            # It names a node or a placement group, and Ray refuses what that has not.
+            return
+        wanted = needs(body.options)
+        key = frozenset(wanted.items())
+        if key not in self._placeable:
+            problem = why_nowhere(ray.nodes(), wanted)
+            if problem is not None:
+                raise error(problem)
+            self._placeable.add(key)
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         """Call a method of a Ray actor."""

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
+from unittest import mock
 
 import pytest
 import ray
@@ -1045,6 +1046,18 @@ def test_a_call_that_can_run_nowhere(ray_alone: Runtime) -> None:
     assert named(fault) == (Kind.TASK, "TaskUnschedulableError")
     _, created = ray_alone.create(ActorBody(Worker, "Worker", {"scheduling_strategy": nowhere}), call())
     assert named(fault_at(ray_alone, created)) == (Kind.ACTOR_DIED, "ActorUnschedulableError")
+
+
+def test_what_no_node_has_is_refused_at_the_call_and_what_one_has_is_looked_up_once(ray_alone: Runtime) -> None:
+    for options, takes in (({"num_gpus": 1}, "CPU=1, GPU=1"), ({"num_cpus": 9}, "CPU=9")):
+        with pytest.raises(ray.exceptions.TaskUnschedulableError, match=f"it takes {takes}, and no node .*CPU=8"):
+            ray_alone.submit(task(add, **options), call(1))
+        with pytest.raises(ray.exceptions.ActorUnschedulableError, match=f"it takes {takes}, and no node .*CPU=8"):
+            ray_alone.create(ActorBody(Worker, "Worker", options), call())
+    with mock.patch.object(ray, "nodes", wraps=ray.nodes) as nodes:
+        for _ in range(2):
+            assert value_of(ray_alone, ray_alone.submit(task(add, num_cpus=0.25), call(1))) == 11
+    assert nodes.call_count == 1
 
 
 # --- the table
