@@ -138,9 +138,17 @@ class Epoch:
             running=len(running),
             in_flight=self.results.pushing + untold,
             waiting=len(waiting),
-            tasks=tuple(task.label for task in shown),
+            tasks=tuple(f"{task.label}{task.held_up and f' as soon as it gets {task.held_up}'}" for task in shown),
             waits=tuple(wait for _, wait in heapq.nsmallest(MAX_SHOWN, waiting)),
         )
+
+    def look_for_room(self) -> None:
+        """Note what of the cluster submitted tasks cannot get. Without the lock, since the cluster may be asked."""
+        with self._lock:
+            tasks = [task for task in self.results.tasks.values() if task.done is not None and task.body is not None]
+            submitted = [(task.body, task.actor and task.actor.handle) for task in tasks if task.body is not None]
+        for task, text in zip(tasks, self._runtime.held_up(submitted), strict=True):
+            task.held_up = text
 
     @property
     def drained(self) -> bool:

@@ -299,5 +299,16 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
+    def held_up(self, submitted: Sequence[tuple[Body, Any]]) -> list[str]:
+        """What calls that were submitted cannot get because actors of this party have it. May ask the cluster.
+
+        Args:
+            submitted: The code of each, and the actor if it makes one.
+
+        Returns:
+            For each of them that in words; empty where nothing is known to hold it up.
+        """
+
+    @abc.abstractmethod
     def close(self) -> None:
         """End what `start` started, and nothing else. Idempotent."""

@@ -135,6 +135,10 @@ class LocalRuntime(Runtime):
         """Copies of the values."""
         return [calls.fetched(position, ref) for position, ref in enumerate(refs)]
 
+    def held_up(self, submitted: Sequence[tuple[Body, Any]]) -> list[str]:
+        """Nothing: there are as many threads as tasks."""
+        return [""] * len(submitted)
+
     def restart_sender(self) -> Ref:
         """Kill the sender, as far as anybody can tell, and start another, as Ray does.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,11 @@ from typing import Any, Final
 
 from fed.config import COMMON_RESOURCES
 
-__all__ = ["amounts", "needs", "why_no_room", "why_nowhere"]
+__all__ = ["amounts", "held_by_actors", "needs", "why_no_room", "why_nowhere"]
 
 PROXIES: Final = 2
 MAX_NODES_TOLD: Final = 5
+MAX_OWNERS_TOLD: Final = 3
 HEAD: Final = "node:__internal_head__"
 """Where Ray's own services run, which says nothing about addresses."""
 
@@ -90,6 +92,41 @@ def why_nowhere(nodes: Sequence[Mapping[str, Any]], wanted: Mapping[str, float])
         f"it takes {amounts(wanted)}, and no node of the Ray cluster has that ({'; '.join(found)}): start a node that "
         "has it, or ask for less with .options(...)"
     )
+
+
+def held_by_actors(
+    wanted: Mapping[str, float],
+    actors: Sequence[tuple[str, Mapping[str, float]]],
+    total: Mapping[str, float],
+    available: Mapping[str, float],
+) -> str:
+    """What a submitted task or actor cannot get because actors have it.
+
+    Args:
+        wanted: What it takes, as from `needs`.
+        actors: The other actors of this party, in the order of their creation: the class of each and what it keeps.
+        total: What the nodes of the cluster have, in use or not, all together.
+        available: What of that nobody uses.
+
+    Returns:
+        That in words; empty where it may have what it takes.
+    """
+    left = dict(total)
+    owners: dict[str, list[str]] = {}
+    for name, kept in actors:
+        # One that finds no room itself keeps nothing.
+        if all(left.get(resource, 0) >= amount for resource, amount in kept.items()):
+            for resource, amount in kept.items():
+                left[resource] -= amount
+                owners.setdefault(resource, []).append(name)
+    for resource, amount in wanted.items():
+        if left.get(resource, 0) < amount and available.get(resource, 0) < amount and resource in owners:
+            counts = collections.Counter(owners[resource])
+            names = " and ".join(f"{count} {name}" for name, count in counts.most_common(MAX_OWNERS_TOLD))
+            held = total[resource] - left[resource]
+            # Without what ends a sentence: of what peers tell, nothing goes on with one of ours.
+            return f"{resource}={amount:g} of which actors hold {held:g} of {total[resource]:g} [{names}]"
+    return ""
 
 
 def _special(has: Mapping[str, float]) -> str:

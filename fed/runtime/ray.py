@@ -47,7 +47,7 @@ from fed.runtime.contract import (
 )
 from fed.runtime.faults import fault_of, outcome_of
 from fed.runtime.pickling import argument_error, code_error, held_error
-from fed.runtime.placement import needs, why_no_room, why_nowhere
+from fed.runtime.placement import held_by_actors, needs, why_no_room, why_nowhere
 from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
 from fed.transport.allocator import keep_freed_memory
@@ -99,6 +99,8 @@ class RayRuntime(Runtime):
         # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
         # By code, and by how often a worker may run it, which Ray is told with the code.
         self._exports: dict[tuple[Any, int], Any] = {}
+        # Those that live or will, in the order of their creation. An actor lives as long as its handle.
+        self._actors: weakref.WeakKeyDictionary[Any, ActorBody] = weakref.WeakKeyDictionary()
         # What some node has room for; to ask for the nodes takes longer than a call.
         self._placeable: set[frozenset[tuple[str, float]]] = set()
         # With the options of a handle, by number of results; forgotten with the handle.
@@ -161,6 +163,8 @@ class RayRuntime(Runtime):
         if options:
             exported = exported.options(**options)
         handle = _submitted(exported.remote, call)
+        with self._binding:
+            self._actors[handle] = body
         return handle, handle.fed_created.remote()
 
     def _export(self, body: Body) -> Any:
@@ -195,6 +199,26 @@ class RayRuntime(Runtime):
     def kill(self, actor: Any) -> None:
         """Kill a Ray actor."""
         ray.kill(actor)
+        with self._binding:
+            self._actors.pop(actor, None)
+
+    def held_up(self, submitted: Sequence[tuple[Body, Any]]) -> list[str]:
+        """Compare what they take with what the cluster has, less what actors keep."""
+        nothing = [""] * len(submitted)
+        with self._binding:
+            actors = list(self._actors.items())
+        if not any(_kept(body) for _, body in actors):
+            return nothing
+        try:
+            total, available = ray.cluster_resources(), ray.available_resources()
+        except Exception as error:  # noqa: BLE001 - of a cluster that does not answer
+            logger.debug("cannot look up what the cluster has: %s", error)
+            return nothing
+        texts = []
+        for body, made in submitted:
+            others = [(kept.name, _kept(kept)) for actor, kept in actors if actor is not made]
+            texts.append(held_by_actors(needs(body.options), others, total, available))
+        return texts
 
     def watch(self, ref: Ref, callback: Callable[[Outcome], None]) -> None:
         """Call back on the thread on which Ray resolves futures."""
@@ -456,6 +480,12 @@ def _max_calls(body: Body) -> int:
         return 0
     given = body.options.get("max_calls")
     return int(given if given is not None else (body.options.get("num_gpus") or 0) > 0)
+
+
+def _kept(body: ActorBody) -> dict[str, float]:
+    """What an actor keeps as long as it lives; where its options ask for nothing, it takes a CPU to begin with only."""
+    asked = ("num_cpus", "num_gpus", "resources", "accelerator_type")
+    return needs(body.options) if any(body.options.get(name) is not None for name in asked) else {}
 
 
 class _Frozen:

@@ -1060,6 +1060,24 @@ def test_what_no_node_has_is_refused_at_the_call_and_what_one_has_is_looked_up_o
     assert nodes.call_count == 1
 
 
+def test_what_actors_keep_from_a_task_is_known(ray_alone: Runtime, make_ray_actor: Callable[..., Any]) -> None:
+    body, light = task(add), ActorBody(Worker, "Worker", {})
+    large = ActorBody(Worker, "Worker", {"num_cpus": 5})
+    assert ray_alone.held_up([(body, None), (light, None)]) == ["", ""]
+    for cpus in (4, 3, 1):
+        make_ray_actor(Worker, num_cpus=cpus)
+    waiting, created = ray_alone.create(large, call())
+    submission = ray_alone.submit(body, call(1))
+    kept = "of which actors hold 8 of 8 [3 Worker]"
+    expected = [f"CPU=1 {kept}", f"CPU=5 {kept}"]
+    # What is in use the cluster tells a moment later.
+    assert eventually(lambda: ray_alone.held_up([(body, None), (large, waiting)]) == expected)
+    ray_alone.kill(waiting)
+    assert named(fault_at(ray_alone, created))[0] is Kind.ACTOR_DIED
+    ray.cancel(submission.done)
+    assert ending(ray_alone, submission.done).fault is not None
+
+
 # --- the table
 
 ERRORS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fed.runtime.placement import needs, why_no_room, why_nowhere
+from fed.runtime.placement import held_by_actors, needs, why_no_room, why_nowhere
 
 EMPTY: Mapping[str, float] = MappingProxyType({})
 
@@ -98,3 +98,30 @@ def test_a_cluster_that_may_grow_has_a_place_for_all() -> None:
     assert why_nowhere([{**growing, "Alive": False}, NODES[1]], {"GPU": 1}) is not None
     many = [node(f"10.0.0.{number}", {"GPU": number}) for number in range(9)]
     assert "GPU=4; 4 others): start" in str(why_nowhere(many, {"GPU": 9}))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actors", "available", "text"),
+    [
+        (
+            {"CPU": 1},
+            [("Model", {"CPU": 2}), ("Log", {"CPU": 1}), ("Log", {"CPU": 1})],
+            0,
+            "CPU=1 of which actors hold 4 of 4 [2 Log and 1 Model]",
+        ),
+        ({"CPU": 2}, [("Model", {"CPU": 3})], 1, "CPU=2 of which actors hold 3 of 4 [1 Model]"),
+        # They may be about to let go of it, or other tasks have it.
+        ({"CPU": 1}, [("Model", {"CPU": 4})], 1, ""),
+        ({"CPU": 1}, [("Model", {"CPU": 3})], 0, ""),
+        ({"CPU": 1}, [("Light", {})], 0, ""),
+        # One that waits itself keeps nothing.
+        ({"CPU": 1}, [("Model", {"CPU": 3}), ("Large", {"CPU": 2})], 0, ""),
+        ({"CPU": 2}, [("Model", {"CPU": 3}), ("Large", {"CPU": 2})], 1, "CPU=2 of which actors hold 3 of 4 [1 Model]"),
+        ({}, [("Model", {"CPU": 4})], 0, ""),
+    ],
+)
+def test_what_actors_keep_from_a_task_is_told_where_that_is_certain(
+    wanted: Mapping[str, float], actors: list[tuple[str, Mapping[str, float]]], available: float, text: str
+) -> None:
+    told = held_by_actors(wanted, actors, {"CPU": 4}, {"CPU": available} if available else {})
+    assert text in told if text else told == ""
