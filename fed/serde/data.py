@@ -192,6 +192,8 @@ def _way_out(kind: type) -> str:
     for base in _BUILTIN_BASES:
         if issubclass(kind, base):
             return f"a subclass would arrive as a plain {base.__name__}; convert it with {base.__name__}(...) first"
+    if kind.__module__.partition(".")[0] == "ray":
+        return "only the Ray cluster of this party knows what it stands for; return that, as from ray.get(...)"
     return (
         "codec 'data' carries plain data only; send builtin types and arrays, "
         "or make it a dataclass and declare it with fed.init(types=[...])"
