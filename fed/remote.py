@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from fed.context import current_job
 from fed.engine.job import Job
@@ -18,48 +18,22 @@ from fed.errors import UsageError
 from fed.object import FedObject
 from fed.runtime.arguments import pack
 from fed.runtime.contract import ActorBody, TaskBody
+from fed.runtime.options import ACTOR, METHOD, TASK
+from fed.runtime.signatures import (
+    Method,
+    Parameters,
+    is_generator,
+    is_method,
+    method_of,
+    noted_by_ray,
+    parameters_of,
+    public_names,
+)
 
 __all__ = ["FedActor", "FedClass", "FedFunction", "FedMethod", "kill", "remote"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-TASK_OPTIONS: Final = frozenset(
-    {
-        "accelerator_type",
-        "label_selector",
-        "max_calls",
-        "max_retries",
-        "memory",
-        "name",
-        "num_cpus",
-        "num_gpus",
-        "num_returns",
-        "resources",
-        "retry_exceptions",
-        "runtime_env",
-        "scheduling_strategy",
-    }
-)
-ACTOR_OPTIONS: Final = frozenset(
-    {
-        "accelerator_type",
-        "concurrency_groups",
-        "label_selector",
-        "max_concurrency",
-        "max_pending_calls",
-        "max_restarts",
-        "max_task_retries",
-        "memory",
-        "name",
-        "num_cpus",
-        "num_gpus",
-        "resources",
-        "runtime_env",
-        "scheduling_strategy",
-    }
-)
-METHOD_OPTIONS: Final = frozenset({"concurrency_group", "max_task_retries", "name", "num_returns", "retry_exceptions"})
 
 
 class _Handle:
@@ -77,39 +51,8 @@ class _Handle:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{self!r} is immutable; cannot delete {name!r}")
 
-
-class _Parameters:
-    """What arguments a function takes.
-
-    Args:
-        signature: Of the function, as it is called.
-    """
-
-    def __init__(self, signature: inspect.Signature) -> None:
-        self._signature = signature
-        positional = [
-            parameter
-            for parameter in signature.parameters.values()
-            if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        ]
-        # To bind takes longer than all else that a call does here, and for most calls it is enough to count.
-        self._counts = range(0)
-        if len(positional) == len(signature.parameters):
-            required = sum(parameter.default is inspect.Parameter.empty for parameter in positional)
-            self._counts = range(required, len(positional) + 1)
-
-    def check(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse arguments that do not fit, as Python would.
-
-        Raises:
-            TypeError: They do not.
-        """
-        if not kwargs and len(args) in self._counts:
-            return
-        try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{name}{self._signature}: {error}") from None
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+        raise UsageError(f"{self!r} is no class, so none can derive from it")
 
 
 class FedFunction(_Handle, Generic[P, T]):
@@ -120,9 +63,9 @@ class FedFunction(_Handle, Generic[P, T]):
     _body: TaskBody
     _party: str | None
     _returns: int
-    _parameters: _Parameters
+    _parameters: Parameters | None
 
-    def __init__(self, body: TaskBody, party: str | None, returns: int, parameters: _Parameters) -> None:
+    def __init__(self, body: TaskBody, party: str | None, returns: int, parameters: Parameters | None) -> None:
         self._set(_body=body, _party=party, _returns=returns, _parameters=parameters)
 
     def party(self, party: str) -> FedFunction[P, T]:
@@ -141,9 +84,10 @@ class FedFunction(_Handle, Generic[P, T]):
                 ``name``; and ``num_returns``, the number of objects that one call makes (0 or more).
 
         Raises:
-            UsageError: An option does not exist.
+            UsageError: An option does not exist, or may not be what it is.
         """
-        returns = _check_options(options, TASK_OPTIONS, "a function", self._returns)
+        TASK.check(options)
+        returns, options = _taken_returns(options, self._returns)
         body = (
             self._body if not options else TaskBody(self._body.code, self._body.name, {**self._body.options, **options})
         )
@@ -166,7 +110,8 @@ class FedFunction(_Handle, Generic[P, T]):
         """
         job = current_job()
         party = _require_party(job, self._party, self._body.name)
-        self._parameters.check(self._body.name, args, kwargs)
+        if self._parameters is not None:
+            self._parameters.check(self._body.name, args, kwargs)
         return _results(job.run(self._body, party, pack(args, kwargs), self._returns))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -183,16 +128,51 @@ class FedFunction(_Handle, Generic[P, T]):
 
 
 class FedClass(_Handle):
-    """A class whose instances live in a party, as actors. Made by `fed.remote`."""
+    """A class whose instances live in a party, as actors. Made by `fed.remote`.
+
+    A class that derives from it derives from the class as the user wrote it, and is federated if it is decorated too.
+    """
 
     __slots__ = ("__weakref__", "_body", "_parameters", "_party")
 
     _body: ActorBody
     _party: str | None
-    _parameters: _Parameters | None
+    _parameters: Parameters | None
 
-    def __init__(self, body: ActorBody, party: str | None, parameters: _Parameters | None) -> None:
-        self._set(_body=body, _party=party, _parameters=parameters)
+    def __init__(self, *_: object, **__: object) -> None:
+        """Refuse: it is called where a derived class names the base that it initialises."""
+        raise UsageError("a federated class is no base to be named: call super().__init__(...)")
+
+    @classmethod
+    def _made(cls, body: ActorBody, party: str | None, parameters: Parameters | None) -> FedClass:
+        handle = cls.__new__(cls)
+        handle._set(_body=body, _party=party, _parameters=parameters)
+        return handle
+
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+        if self._party is not None:
+            raise UsageError(f"a class derives from {self._body.name}, and not from {self!r}")
+        return (self._code,)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._code)
+
+    def __subclasscheck__(self, subclass: Any) -> bool:
+        return issubclass(subclass._code if isinstance(subclass, FedClass) else subclass, self._code)
+
+    def __getattr__(self, name: str) -> Any:
+        body = object.__getattribute__(self, "_body")
+        if is_method(body.code, name):
+            raise AttributeError(
+                f"{body.name} is federated: make an actor with {body.name}.party(...).remote(...), and call "
+                f"{name}.remote(...) of that"
+            )
+        raise AttributeError(f"{body.name} is federated, and has party, options and remote, but no {name!r}")
+
+    @property
+    def _code(self) -> type:
+        code: Any = self._body.code
+        return code  # type: ignore[no-any-return]
 
     def party(self, party: str) -> FedClass:
         """The same class, bound to a party.
@@ -200,7 +180,7 @@ class FedClass(_Handle):
         Args:
             party: Where its instances will live.
         """
-        return FedClass(self._body, _party_name(party), self._parameters)
+        return self._made(self._body, _party_name(party), self._parameters)
 
     def options(self, **options: Any) -> FedClass:
         """The same class, its actors made with Ray options.
@@ -209,11 +189,11 @@ class FedClass(_Handle):
             **options: Those of `ray.remote` for actors, for example ``num_cpus``, ``max_concurrency``, ``name``.
 
         Raises:
-            UsageError: An option does not exist.
+            UsageError: An option does not exist, or may not be what it is.
         """
-        _check_options(options, ACTOR_OPTIONS, "a class", 1)
+        ACTOR.check(options)
         body = ActorBody(self._body.code, self._body.name, {**self._body.options, **options})
-        return FedClass(body, self._party, self._parameters)
+        return self._made(body, self._party, self._parameters)
 
     def remote(self, *args: Any, **kwargs: Any) -> FedActor:
         """Make an actor. Returns its handle at once.
@@ -241,7 +221,7 @@ class FedClass(_Handle):
         return f"<FedClass {self._body.name}{bound}>"
 
     def __reduce__(self) -> Any:
-        return FedClass, (self._body, self._party, self._parameters)
+        return FedClass._made, (self._body, self._party, self._parameters)
 
 
 class FedActor(_Handle):
@@ -253,23 +233,27 @@ class FedActor(_Handle):
     _body: ActorBody
     _party: str
     _actor: Actor
-    _methods: dict[str, _Parameters | None]
+    _methods: dict[str, Method]
 
     def __init__(self, job: Job, body: ActorBody, party: str, actor: Actor) -> None:
-        # What each method that was called takes, None for one that does not tell: to find out takes longer than a call.
+        # Of each method that was called: to find out takes longer than a call.
         self._set(_job=job, _body=body, _party=party, _actor=actor, _methods={})
 
     def __getattr__(self, name: str) -> FedMethod:
         body = object.__getattribute__(self, "_body")
         methods = object.__getattribute__(self, "_methods")
-        if name not in methods and _is_method(body.code, name):
-            methods[name] = _method_parameters(body.code, name)
-        if name not in methods:
-            public = [each for each in dir(body.code) if not each.startswith("_") and _is_method(body.code, each)]
+        method = methods.get(name)
+        if method is None and is_method(body.code, name):
+            method = methods[name] = method_of(body.code, name)
+        if method is None and name in public_names(body.code):
+            raise AttributeError(f"{body.name}.{name} is no method: write one that returns it")
+        if method is None:
+            public = [each for each in public_names(body.code) if is_method(body.code, each)]
             near = difflib.get_close_matches(name, public, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(public) or 'none'}"
             raise AttributeError(f"actor class {body.name} has no method {name!r}: {hint}")
-        return FedMethod(self, name, 1, {})
+        returns, options = _taken_returns(method.options, 1)
+        return FedMethod(self, name, returns, options)
 
     def __repr__(self) -> str:
         return f"<FedActor {self._body.name} at party {self._party!r}>"
@@ -295,12 +279,14 @@ class FedMethod(_Handle):
         """The same method, called with Ray options.
 
         Args:
-            **options: ``num_returns``, ``max_task_retries``, ``retry_exceptions``, ``concurrency_group``, ``name``.
+            **options: ``num_returns``, ``max_task_retries``, ``retry_exceptions``, ``name``; they go before what
+                ``@ray.method`` says of the method.
 
         Raises:
-            UsageError: An option does not exist.
+            UsageError: An option does not exist, or may not be what it is.
         """
-        returns = _check_options(options, METHOD_OPTIONS, "a method", self._returns)
+        METHOD.check(options)
+        returns, options = _taken_returns(options, self._returns)
         return FedMethod(self._actor, self._name, returns, {**self._options, **options})
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -319,13 +305,15 @@ class FedMethod(_Handle):
         """
         job = current_job()
         actor = self._actor
+        label = f"{actor._body.name}.{self._name}"
+        method = actor._methods[self._name]
+        if method.is_generator:
+            raise UsageError(f"{label} is a generator: return a list, or use num_returns")
         if actor._job is not job:
             raise UsageError(f"{actor!r} belongs to an earlier job")
         job.check_party(actor._party)
-        label = f"{actor._body.name}.{self._name}"
-        parameters = actor._methods[self._name]
-        if parameters is not None:
-            parameters.check(label, args, kwargs)
+        if method.parameters is not None:
+            method.parameters.check(label, args, kwargs)
         packed = pack(args, kwargs)
         return _results(job.call(actor._actor, label, self._name, actor._party, packed, self._returns, self._options))
 
@@ -338,9 +326,9 @@ class FedMethod(_Handle):
 
 
 @overload
-def remote(target: type) -> FedClass: ...  # type: ignore[overload-overlap]
+def remote(target: type, **options: Any) -> FedClass: ...
 @overload
-def remote(target: Callable[P, T]) -> FedFunction[P, T]: ...
+def remote(target: Callable[P, T], **options: Any) -> FedFunction[P, T]: ...
 @overload
 def remote(**options: Any) -> Callable[[Callable[..., Any]], Any]: ...
 def remote(target: Any = None, **options: Any) -> Any:
@@ -356,22 +344,34 @@ def remote(target: Any = None, **options: Any) -> Any:
         A `FedFunction` or a `FedClass`.
 
     Raises:
-        UsageError: The target is neither, or is a generator, or an option does not exist.
+        UsageError: The target is neither, or is a generator, or an option does not exist, or may not be what it is.
     """
     if target is None:
-        return lambda later: remote(later).options(**options)
+        return lambda later: _federated(later).options(**options)
+    return _federated(target).options(**options)
+
+
+def _federated(target: Any) -> FedFunction[Any, Any] | FedClass:
     if isinstance(target, (FedFunction, FedClass)):
         raise UsageError(f"{target!r} is federated already")
     name = getattr(target, "__name__", type(target).__name__)
     if inspect.isclass(target):
-        return FedClass(ActorBody(target, name, {}), None, _constructor_parameters(target))
-    if not inspect.isroutine(target):
-        raise UsageError(f"@fed.remote takes a function or a class, not {type(target).__name__}")
-    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        body = ActorBody(target, name, {})
+        for method, member in body.methods().items():
+            try:
+                METHOD.check(noted_by_ray(member))
+            except UsageError as error:
+                raise UsageError(f"@ray.method of {name}.{method}: {error}") from None
+        return FedClass._made(body, None, parameters_of(target))
+    if isinstance(target, staticmethod):
+        target = target.__func__
+    if not inspect.isroutine(target) or not callable(target):
+        raise UsageError(f"@fed.remote takes a function or a class, not {_kind(target)}")
+    if is_generator(target):
         raise UsageError(f"{name} is a generator: return a list, or use num_returns")
     if inspect.iscoroutinefunction(target):
         raise UsageError(f"{name} is a coroutine function: make it a method of a class, whose actor can await")
-    return FedFunction(TaskBody(target, name, {}), None, 1, _Parameters(inspect.signature(target)))
+    return FedFunction(TaskBody(target, name, {}), None, 1, parameters_of(target))
 
 
 def kill(actor: FedActor) -> None:
@@ -410,42 +410,19 @@ def _require_party(job: Job, party: str | None, name: str) -> str:
     return party
 
 
-def _check_options(options: dict[str, Any], known: frozenset[str], what: str, returns: int) -> int:
-    """Check options and take ``num_returns`` out of them, which is ours and not Ray's."""
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise UsageError(f"no option {name!r} for {what}: {hint}")
-    returns = options.pop("num_returns", returns)
-    if not isinstance(returns, int) or isinstance(returns, bool) or returns < 0:
-        raise UsageError(f"num_returns is a whole number from 0, not {returns!r}")
-    return returns
+def _taken_returns(options: Mapping[str, Any], returns: int) -> tuple[int, dict[str, Any]]:
+    """``num_returns``, which is ours and not Ray's, and the other options."""
+    rest = dict(options)
+    given = rest.pop("num_returns", returns)
+    return 1 if given is None else given, rest
 
 
-def _constructor_parameters(target: type) -> _Parameters | None:
-    # Classes of extension modules may not tell theirs; then the constructor itself finds out.
-    try:
-        return _Parameters(inspect.signature(target))
-    except ValueError:
-        return None
-
-
-def _is_method(code: type, name: str) -> bool:
-    """Whether this is something of a class that may be called by that name, and not what every class has."""
-    if name.startswith("__") or inspect.getattr_static(code, name, None) is None:
-        return False
-    return callable(getattr(code, name, None))
-
-
-def _method_parameters(code: type, name: str) -> _Parameters | None:
-    """What a method takes without its ``self``; None if it does not tell."""
-    method = inspect.getattr_static(code, name)
-    try:
-        signature = inspect.signature(getattr(code, name))
-    except ValueError:
-        return None
-    # Only what is a descriptor is bound to the instance: not a class inside the class, nor a partial.
-    if isinstance(method, (staticmethod, classmethod)) or not hasattr(type(method), "__get__"):
-        return _Parameters(signature)
-    return _Parameters(signature.replace(parameters=list(signature.parameters.values())[1:]))
+def _kind(target: object) -> str:
+    """What something is that cannot be federated, and what to do about it."""
+    kind = type(target)
+    if any(base.__module__.partition(".")[0] == "ray" for base in kind.__mro__):
+        return "what @ray.remote made of it: leave that out, @fed.remote does the same"
+    if isinstance(target, str):
+        return f"str: bind what it makes to a party with .party({target!r})"
+    wrapped = callable(target) or hasattr(kind, "__get__")
+    return f"{kind.__name__}: write a function that calls it" if wrapped else kind.__name__

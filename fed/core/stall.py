@@ -215,6 +215,8 @@ def describe_wait(own: PartyStatus, asked: Collection[str], answers: Mapping[str
     """What this party waits for, and what the others last said they were at."""
     waits = [f"{wait.who} waits for {wait.what} of party {wait.party!r}" for wait in own.waits]
     mine = _and_more(waits, own.waiting) if waits else "this party has done its part, and waits for the others"
+    if own.running:
+        mine += f"; this party runs {_and_more(own.tasks, own.running)}"
     theirs = [f"{peer} {_doing(answers[peer]) if peer in answers else 'has not answered'}" for peer in sorted(asked)]
     return "; ".join([mine, *theirs])
 

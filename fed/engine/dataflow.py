@@ -57,6 +57,7 @@ class Submitter:
 
     def start(self, task: Task, values: list[Any], body: Body | None) -> None:
         """A task is called. Without the lock, on the driver's thread."""
+        task.body = body
         with self._state.lock:
             # Only this thread adds tasks, so what need not wait now need not wait in a moment.
             waits = bool(self._needs(task)) or (task.actor is not None and self.table.has_queue(task.actor.name))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.plan import Plan, Step
@@ -141,9 +141,17 @@ class Epoch:
             running=len(running),
             in_flight=self.results.pushing + untold,
             waiting=len(waiting),
-            tasks=tuple(task.label for task in shown),
+            tasks=tuple(f"{task.label}{task.held_up and f' as soon as it gets {task.held_up}'}" for task in shown),
             waits=tuple(wait for _, wait in heapq.nsmallest(MAX_SHOWN, waiting)),
         )
+
+    def look_for_room(self) -> None:
+        """Note what of the cluster submitted tasks cannot get. Without the lock, since the cluster may be asked."""
+        with self._lock:
+            tasks = [task for task in self.results.tasks.values() if task.done is not None and task.body is not None]
+            submitted = [(task.body, task.actor and task.actor.handle) for task in tasks if task.body is not None]
+        for task, text in zip(tasks, self._runtime.held_up(submitted), strict=True):
+            task.held_up = text
 
     @property
     def drained(self) -> bool:
@@ -282,6 +290,9 @@ class Epoch:
             # It was there and is lost; the others still have it, so this party alone cannot go on.
             entry, label = stored[error.position], stored[error.position].label
             fault, cause = error.fault, error.cause
+            if fault.kind is Kind.UNSERIALIZABLE:
+                # It cannot be read anywhere, and the others are told so.
+                self._raise_refused(entry, fault, cause)
         except DecodeError as error:
             detail, label = f"{entry.origin} cannot be decoded", ""
             fault, cause = Fault(Kind.DELIVERY, type(error).__name__, detail=detail, message=str(error)), error
@@ -295,9 +306,14 @@ class Epoch:
         try:
             self._codec.check(value)
         except EncodeError as error:
-            with self._lock:
-                failure = self.results.refuse(entry, refusal(error))
-            self._job.raise_failure(failure, None)
+            self._raise_refused(entry, refusal(error), None)
+
+    def _raise_refused(self, entry: Entry, fault: Fault, cause: BaseException | None) -> NoReturn:
+        with self._lock:
+            failure = self.results.refuse(entry, fault, cause)
+        # Unless failures are isolated it has ended the job.
+        self._job.raise_if_latched()
+        self._job.raise_failure(failure, cause)
 
     def _call(
         self,

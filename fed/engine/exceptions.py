@@ -220,13 +220,10 @@ def _delivery(failure: Failure, party: str) -> str:
 
 def _unserializable(failure: Failure, party: str) -> str:
     whose = "" if failure.src_party == party else f" of {_party(failure)}"
-    if not failure.message:
-        why = f"a {failure.type_name} may not cross: {failure.detail}"
-    elif failure.detail in failure.message:
-        why = indented(failure.message)
-    else:
-        # It was cut where it names the place in the value.
-        why = f"{indented(failure.message)}: {failure.detail}"
+    why = indented(failure.message) or failure.detail
+    if failure.message and failure.truncated:
+        # It names the place in the value, which may be long, and the reason after it.
+        why = f"{why}: {failure.detail}"
     return f"could not deliver the result of {failure.task}{whose}{failure.hearsay}: {why}"
 
 

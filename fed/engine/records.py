@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fed.core.failure import Failure, Fault, Kind
 from fed.core.plan import PlannedObject
 from fed.object import ObjectId
-from fed.runtime.contract import ActorKilledError, Outcome, Ref, Submission
+from fed.runtime.contract import ActorKilledError, Body, Outcome, Ref, Submission
 from fed.serde.receipt import SmallValue
 
 if TYPE_CHECKING:
@@ -119,9 +119,23 @@ class Task:
         done: The runtime's reference that tells of its end, once it is submitted.
         failed: Why it failed, if it did.
         undecided: How many of those that it uses have no state yet, once it has failed.
+        body: The code that it runs, if it is not a method.
+        held_up: What of the cluster it cannot get, in words, when that was last looked up.
     """
 
-    __slots__ = ("actor", "done", "failed", "label", "results", "sequence", "submit", "undecided", "uses")
+    __slots__ = (
+        "actor",
+        "body",
+        "done",
+        "failed",
+        "held_up",
+        "label",
+        "results",
+        "sequence",
+        "submit",
+        "undecided",
+        "uses",
+    )
 
     def __init__(
         self,
@@ -138,6 +152,8 @@ class Task:
         self.uses = uses
         self.submit: Callable[[], Submission] | None = submit
         self.actor = actor
+        self.body: Body | None = None
+        self.held_up = ""
         self.done: Ref = None
         self.failed: Outcome | None = None
         self.undecided = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fed.core.failure import Failure, Fault, Kind
@@ -16,9 +16,8 @@ from fed.core.notice import Notice, NoticeKind
 from fed.engine.exceptions import RemoteTraceback
 from fed.engine.records import FAILED, PENDING, READY, Entry, Push, Task
 from fed.engine.services import EpochState
-from fed.object import ObjectId
-from fed.proxy.deliveries import Delivery
-from fed.runtime.contract import Outcome
+from fed.proxy.deliveries import Delivery, Pushed, Undelivered
+from fed.runtime.contract import Outcome, UnreadableError
 from fed.runtime.worker import text_of
 
 __all__ = ["Results"]
@@ -127,11 +126,11 @@ class Results:
         else:
             entry.consumers += consumers
 
-    def refuse(self, entry: Entry, fault: Fault) -> Failure:
+    def refuse(self, entry: Entry, fault: Fault, cause: BaseException | None = None) -> Failure:
         """An object of this party is not serializable. Returns its failure, which is one for all who need it."""
         if entry.refusal is None:
             entry.refusal = self._state.job.new_failure(fault, entry.label, entry.id.sequence)
-            self._state.job.learn(entry.refusal)
+            self._state.job.learn(entry.refusal, cause=cause)
         return entry.refusal
 
     def _post_pushes(self, entry: Entry, consumers: Sequence[str]) -> None:
@@ -152,21 +151,35 @@ class Results:
             small_pushed = self._when_pushed(group)
             answer.add_done_callback(lambda answer: small_pushed(_outcome(answer)))
         if large:
-            done = proxies.push(_deliveries(large), [entry.ref for entry, _ in large])
-            self._state.runtime.watch(done, self._when_pushed(large))
+            self._push_stored(large)
+
+    def _push_stored(self, group: Sequence[tuple[Entry, Sequence[str]]]) -> None:
+        """Send results of which there is no receipt. On the data-sending thread, without the lock."""
+        done = self._state.proxies.push(_deliveries(group), [entry.ref for entry, _ in group])
+        self._state.runtime.watch(done, self._when_pushed(group))
 
     def _when_pushed(self, group: Sequence[tuple[Entry, Sequence[str]]]) -> Callable[[Outcome], None]:
         """What to call with what became of a push."""
+        return self._state.guarded(functools.partial(self._pushed, group))
+
+    def _pushed(self, group: Sequence[tuple[Entry, Sequence[str]]], outcome: Outcome) -> None:
         entries = {entry.id: entry for entry, _ in group}
         count = sum(len(consumers) for _, consumers in group)
-        return self._state.guarded(functools.partial(self._pushed, entries, count))
-
-    def _pushed(self, entries: Mapping[ObjectId, Entry], count: int, outcome: Outcome) -> None:
         state = self._state
         with state.lock:
             if state.over:
                 return
             state.moves += 1
+            missing = _fault_of_result(outcome)
+            if missing is not None and len(group) > 1:
+                # It is not known which of them cannot be had, and none has gone out.
+                for member in group:
+                    state.job.soon(functools.partial(self._push_stored, [member]))
+                return
+            if missing is not None:
+                [(entry, consumers)] = group
+                undelivered_to = [Undelivered(entry.id, consumer, missing) for consumer in consumers]
+                outcome = Outcome(Pushed(undelivered_to, []), None, None)
             pending: Sequence[Delivery] = ()
             if outcome.fault is not None:
                 state.proxy_failed(outcome.fault)
@@ -191,6 +204,13 @@ class Results:
 
 def _deliveries(group: Iterable[tuple[Entry, Iterable[str]]]) -> list[Delivery]:
     return [Delivery(entry.id, tuple(consumers)) for entry, consumers in group]
+
+
+def _fault_of_result(outcome: Outcome) -> Fault | None:
+    """Why a push failed, where that is a result that cannot be had, and not the proxy."""
+    if isinstance(outcome.error, UnreadableError):
+        return outcome.error.as_result
+    return outcome.fault if outcome.fault is not None and outcome.fault.kind is Kind.OBJECT_LOST else None
 
 
 def _outcome(answer: concurrent.futures.Future[Any]) -> Outcome:

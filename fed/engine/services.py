@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from fed.condition import PredicateCondition
 from fed.core.failure import Failure, Fault, Kind
@@ -69,7 +69,7 @@ class JobServices(Protocol):
         """Have something done on the data-sending thread. With the lock or without."""
         ...
 
-    def raise_failure(self, failure: Failure, cause: BaseException | None) -> None:
+    def raise_failure(self, failure: Failure, cause: BaseException | None) -> NoReturn:
         """Raise the error of a failure to the user. Without the lock."""
         ...
 

@@ -13,7 +13,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from fed.clock import Clock
 from fed.condition import PredicateCondition
@@ -226,7 +226,7 @@ class Shell:
         """See `JobServices.soon`."""
         self.data.run(step)
 
-    def raise_failure(self, failure: Failure, cause: BaseException | None) -> None:
+    def raise_failure(self, failure: Failure, cause: BaseException | None) -> NoReturn:
         """See `JobServices.raise_failure`."""
         with self.lock:
             self._unread.pop(failure.error_id, None)

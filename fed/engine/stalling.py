@@ -32,10 +32,13 @@ class StallWatch:
         self._detector = StallDetector(shell.party, STALL_S)
         # Whose question about what this party is at is being answered; another one of theirs can wait.
         self._answering: set[str] = set()
+        # How far the epoch was when it was looked up what its tasks wait for.
+        self._looked_at = -1
 
     def begin(self) -> None:
         """An epoch has begun. With the lock."""
         self._detector = StallDetector(self._shell.party, STALL_S)
+        self._looked_at = -1
 
     def answered(self, peer: str) -> None:
         """A peer has taken the answer to its question. With the lock."""
@@ -66,7 +69,15 @@ class StallWatch:
             if epoch is None or not self._shell.joined_at or self._shell.life.latched:
                 return
             due = self._detector.look(now, epoch.moves)
-            if due is None:
+            # Before the others ask, who wait as long: they are told what is known by then.
+            early = self._looked_at != epoch.moves and self._detector.waited_s(now) >= STALL_S / 4
+            self._looked_at = epoch.moves if early else self._looked_at
+        if due is not None or early:
+            epoch.look_for_room()
+        if due is None:
+            return
+        with self._shell.lock:
+            if self._shell.epoch is not epoch or self._shell.life.latched:
                 return
             own = epoch.standing(idle=True, untold=self._shell.errors.untold)
             peers = self._shell.life.attentive

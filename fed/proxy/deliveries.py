@@ -46,5 +46,6 @@ class Pushed(NamedTuple):
 
 def refusal(error: EncodeError) -> Fault:
     """What is wrong with a value that the codec refuses."""
+    detail = f"a value of type {error.type_name} may not cross: {error.reason}"
     # The error's own text says where in the value it was, and so it stays a message, which only some may see.
-    return Fault(Kind.UNSERIALIZABLE, error.type_name, detail=error.reason, message=str(error))
+    return Fault(Kind.UNSERIALIZABLE, error.type_name, detail=detail, message=str(error))

@@ -22,7 +22,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fed.core.failure import Fault
+from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
 from fed.proxy.deliveries import Delivery
 from fed.proxy.direct import DirectClients
@@ -41,6 +41,7 @@ __all__ = [
     "Runtime",
     "Submission",
     "TaskBody",
+    "UnreadableError",
 ]
 
 Ref = Any
@@ -72,7 +73,7 @@ class ActorBody(Body):
     @property
     def is_concurrent(self) -> bool:
         """Whether several calls of an actor of this class may run at once, in any order."""
-        if (self.options.get("max_concurrency") or 1) != 1 or self.options.get("concurrency_groups"):
+        if (self.options.get("max_concurrency") or 1) != 1:
             return True
         return any(inspect.iscoroutinefunction(member) for member in self.methods().values())
 
@@ -132,6 +133,36 @@ class ActorKilledError(Exception):
     """The actor was killed before the call could run."""
 
 
+class UnreadableError(Exception):
+    """A value that was pickled cannot be unpickled in another process.
+
+    Its class may be missing there, or its own code raises.
+
+    Attributes:
+        type_name: Name of the class of what was raised.
+        text: Its text.
+    """
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(type_name, text)
+        self.type_name = type_name
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"cannot be unpickled in another process ({self.type_name}): {self.text}"
+
+    @property
+    def as_argument(self) -> Fault:
+        """Of a task that was to be given the value."""
+        return Fault(Kind.TASK, "UnpicklingError", (self.type_name,), message=f"an argument {self}")
+
+    @property
+    def as_result(self) -> Fault:
+        """Of the value that somebody is to get."""
+        detail = f"it cannot be unpickled in another process ({self.type_name})"
+        return Fault(Kind.UNSERIALIZABLE, self.type_name, detail=detail, message=f"it {self}")
+
+
 class FetchFailed(Exception):
     """A result that existed could not be had: it was lost since, or raised while it was unpickled.
 
@@ -189,7 +220,8 @@ class Proxies(abc.ABC):
         """Send results that exist, of which there is no receipt.
 
         Resolves to a `fed.proxy.deliveries.Pushed`: when all is settled, or as soon as something is undeliverable. Push
-        what it calls pending again, with the same references; nothing is sent twice.
+        what it calls pending again, with the same references; nothing is sent twice. Fails, and nothing is sent, where
+        one of the results cannot be had: with `Kind.OBJECT_LOST` or an `UnreadableError`, which do not say which one.
         """
 
     @abc.abstractmethod
@@ -264,6 +296,17 @@ class Runtime(abc.ABC):
 
         Raises:
             FetchFailed: One of them cannot be had; the first, if there are several.
+        """
+
+    @abc.abstractmethod
+    def held_up(self, submitted: Sequence[tuple[Body, Any]]) -> list[str]:
+        """What calls that were submitted cannot get because actors of this party have it. May ask the cluster.
+
+        Args:
+            submitted: The code of each, and the actor if it makes one.
+
+        Returns:
+            For each of them that in words; empty where nothing is known to hold it up.
         """
 
     @abc.abstractmethod

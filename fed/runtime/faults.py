@@ -23,7 +23,7 @@ import ray.exceptions
 
 from fed.core.failure import Fault, Kind
 from fed.runtime import worker
-from fed.runtime.contract import Outcome
+from fed.runtime.contract import Outcome, UnreadableError
 
 __all__ = ["KINDS", "fault_of", "kind_of", "outcome_of"]
 
@@ -79,6 +79,11 @@ _KIND_OF: Final[Mapping[type, Kind]] = {
 }
 
 
+_PICKLING: Final = "/cloudpickle.py"
+_OWN_CODE: Final = ("/fed/runtime/", "/fed/proxy/")
+"""In a traceback: what pickles, and what runs a worker's code and the proxies."""
+
+
 def kind_of(error_class: type) -> Kind | None:
     """The kind that the table has for an exception class, or for the nearest of its bases; None if it has none."""
     return next((_KIND_OF[base] for base in error_class.__mro__ if base in _KIND_OF), None)
@@ -112,17 +117,32 @@ def fault_of(error: BaseException) -> tuple[Fault, BaseException]:
         told = cause is not error or worker.origin_of(cause) is not None
         fault = worker.fault_of_user_error(cause, Kind.TASK if told else Kind.INTERNAL)
         if cause is not error and not fault.traceback and fault.kind is not Kind.DELIVERY:
-            # Raised around the user's code: while its arguments were unpickled, or its results pickled. What Ray's
-            # wrapper says is a text that was made in the worker.
-            fault = _with_trace(fault, worker.text_of(error))
+            # What Ray's wrapper says is a text that was made in the worker.
+            text = worker.without_colours(worker.text_of(error))
+            if _PICKLING in text and not any(own in text for own in _OWN_CODE):
+                # Raised after the user's code: while its results were pickled.
+                message = f"the result cannot be pickled, return plain data: {text.strip().splitlines()[-1]}"
+                fault = Fault(Kind.TASK, "PicklingError", (name,), message=message)
+            fault = _with_trace(fault, text)
         return fault, cause
     reason: Any = getattr(cause, "client_exc", None)
     if isinstance(cause, ray.exceptions.RaySystemError) and issubclass(type(reason), BaseException):
-        # A value whose own code raised while it was unpickled.
-        return _with_trace(worker.fault_of_user_error(reason), str(cause.traceback_str)), reason
+        # A value whose own code raised while it was unpickled. Its text is in the last line of what Ray kept of that.
+        trace = worker.without_colours(str(cause.traceback_str))
+        *_, last = trace.strip().splitlines() or [""]
+        unreadable = UnreadableError(worker.name_of(reason), last.partition(": ")[2])
+        frames = reason.__traceback__
+        while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("ray."):
+            frames = frames.tb_next
+        unreadable.__cause__ = reason.with_traceback(frames)
+        return _with_trace(unreadable.as_argument, trace), unreadable
     if isinstance(cause, ray.exceptions.RayTaskError):
         # Ray kept nothing of the user's exception but a text.
         return _with_trace(Fault(kind, "RayTaskError"), worker.text_of(cause)), cause
+    if isinstance(cause, ray.exceptions.ActorDiedError) and getattr(cause, "actor_init_failed", False):
+        # Around the user's constructor, whose own exceptions are kept for its methods.
+        detail = "its constructor could not be given its arguments"
+        return _with_trace(Fault(kind, name, detail=detail), worker.text_of(cause)), cause
     if _quotes_trace(cause):
         return _with_trace(Fault(kind, name), worker.text_of(cause)), cause
     return Fault(kind, name, message=worker.without_colours(worker.text_of(cause))), cause

@@ -85,7 +85,7 @@ class LocalRuntime(Runtime):
 
     def hold(self, value: Any) -> Any:
         """Copy it."""
-        return calls.resolved(value)
+        return calls.held(value)
 
     def hold_code(self, body: Body) -> None:
         """Nothing: in one process code is what it is."""
@@ -135,6 +135,10 @@ class LocalRuntime(Runtime):
         """Copies of the values."""
         return [calls.fetched(position, ref) for position, ref in enumerate(refs)]
 
+    def held_up(self, submitted: Sequence[tuple[Body, Any]]) -> list[str]:
+        """Nothing: there are as many threads as tasks."""
+        return [""] * len(submitted)
+
     def restart_sender(self) -> Ref:
         """Kill the sender, as far as anybody can tell, and start another, as Ray does.
 
@@ -158,7 +162,7 @@ class LocalRuntime(Runtime):
         for actor in self._actors:
             actor.kill()
         with self._starting:
-            threads = [*self._tasks, *(actor.thread for actor in self._actors)]
+            threads = [*self._tasks, *(thread for actor in self._actors for thread in actor.threads)]
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         running = sorted(thread.name for thread in threads if thread.is_alive())

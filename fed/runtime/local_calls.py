@@ -21,7 +21,16 @@ from typing_extensions import override
 from fed.core.failure import Fault, Kind
 from fed.proxy.receiver import NotHere
 from fed.runtime import worker
-from fed.runtime.contract import ActorBody, ActorKilledError, Call, FetchFailed, Outcome, Submission
+from fed.runtime.contract import (
+    ActorBody,
+    ActorKilledError,
+    Call,
+    FetchFailed,
+    Outcome,
+    Submission,
+    UnreadableError,
+)
+from fed.runtime.pickling import argument_error, held_error, result_error
 from fed.serde.receipt import SmallCodec
 
 __all__ = [
@@ -32,6 +41,7 @@ __all__ = [
     "copied",
     "end_tasks",
     "fetched",
+    "held",
     "make_actor",
     "outcome_of",
     "resolved",
@@ -53,6 +63,10 @@ _OWN: Final[Mapping[type[BaseException], tuple[Kind, str]]] = {
 """What this runtime and its proxies raise themselves, by the names that Ray has for it."""
 
 
+MAX_COROUTINES: Final = 1000
+"""Methods of one actor that run at once, as in Ray."""
+
+
 class Blob(NamedTuple):
     """A value out of reach of everybody who might change it."""
 
@@ -67,8 +81,15 @@ class Blob(NamedTuple):
         return cls(data, tuple(buffers))
 
     def value(self) -> Any:
-        """A copy of it again."""
-        return pickle.loads(self.data, buffers=self.buffers)  # noqa: S301 - our own bytes
+        """A copy of it again.
+
+        Raises:
+            UnreadableError: Its own code raises.
+        """
+        try:
+            return pickle.loads(self.data, buffers=self.buffers)  # noqa: S301 - our own bytes
+        except Exception as error:
+            raise UnreadableError(worker.name_of(error), worker.text_of(error)) from error
 
 
 Future = concurrent.futures.Future[Blob]
@@ -99,7 +120,7 @@ class Promise:
             return
         try:
             made = make()
-            blobs = [Blob.of(value) for value in (made if self._results else (made,))]
+            blobs = [_blob_of_result(value) for value in (made if self._results else (made,))]
         except BaseException as error:  # noqa: BLE001 - as in Ray, whatever ends the task is its outcome
             self._reject(error)
             return
@@ -117,6 +138,13 @@ class Promise:
             future.set_exception(failed)
 
 
+def _blob_of_result(value: Any) -> Blob:
+    try:
+        return Blob.of(value)
+    except Exception as error:  # noqa: BLE001 - whatever the value's own code raises
+        raise result_error(value, error, cloudpickle.dumps) from None
+
+
 def resolved(value: Any) -> Future:
     """A reference to a copy of a value that is there already."""
     future: Future = concurrent.futures.Future()
@@ -124,9 +152,34 @@ def resolved(value: Any) -> Future:
     return future
 
 
+def held(value: Any) -> Future:
+    """A reference to a copy of an argument.
+
+    Raises:
+        pickle.PicklingError: It cannot be pickled.
+    """
+    try:
+        return resolved(value)
+    except Exception:
+        refused = held_error(value, cloudpickle.dumps)
+        if refused is None:
+            raise
+        raise refused from None
+
+
 def copied(call: Call) -> Call:
-    """The call with the values that it has now, out of reach of the user, who may change them while it waits."""
-    values = (value if isinstance(value, concurrent.futures.Future) else Blob.of(value) for value in call.values)
+    """The call with the values that it has now, out of reach of the user, who may change them while it waits.
+
+    Raises:
+        pickle.PicklingError: One of them cannot be pickled.
+    """
+    try:
+        values = [value if isinstance(value, concurrent.futures.Future) else Blob.of(value) for value in call.values]
+    except Exception:
+        refused = argument_error(call, cloudpickle.dumps)
+        if refused is None:
+            raise
+        raise refused from None
     return call._replace(values=tuple(values))
 
 
@@ -162,6 +215,8 @@ def fetched(position: int, future: Future) -> Any:
     value, fault, error = outcome_of(future)
     if fault is None or error is None:
         return value
+    if isinstance(error, UnreadableError):
+        fault = error.as_result
     raise FetchFailed(position, fault, error) from error
 
 
@@ -171,8 +226,8 @@ def outcome_of(future: Future) -> Outcome:
     if error is None:
         try:
             return Outcome(future.result().value(), None, None)
-        except Exception as unread:  # noqa: BLE001 - a value of the user's that raises while it is unpickled
-            error = _failed(unread)
+        except UnreadableError as unreadable:
+            error = unreadable
     return Outcome(None, _fault(error), error)
 
 
@@ -180,7 +235,7 @@ def _failed(error: BaseException) -> BaseException:
     """The exception as it would arrive from another process."""
     if worker.origin_of(error) is not None:
         return worker.arriving(error)
-    if type(error) in _OWN or type(error) is worker.UndecodableError:
+    if type(error) in (*_OWN, worker.UndecodableError, UnreadableError):
         return error
     # Raised around the user's code: while its arguments were unpickled, or its results pickled.
     return worker.arriving(worker.departing(error))
@@ -191,6 +246,8 @@ def _fault(error: BaseException) -> Fault:
     if type(error) in _OWN and worker.origin_of(error) is None:
         kind, name = _OWN[type(error)]
         return Fault(kind, name, message=str(error))
+    if isinstance(error, UnreadableError):
+        return error.as_argument
     return worker.fault_of_user_error(error)
 
 
@@ -201,7 +258,7 @@ def make_actor(thread_name: str, body: ActorBody, call: Call, codec: SmallCodec)
 
 
 class Actor(abc.ABC):
-    """An instance, and the thread that runs its methods."""
+    """An instance, and the threads that run its methods."""
 
     def __init__(self, thread_name: str, body: ActorBody, codec: SmallCodec) -> None:
         self._name = body.name
@@ -214,8 +271,14 @@ class Actor(abc.ABC):
         self._lock = threading.Lock()
         self._killed = threading.Event()
         self.created = Promise(0)
-        self.thread = threading.Thread(target=self._serve, name=thread_name, daemon=True)
-        self.thread.start()
+        self._thread_name = thread_name
+        self.threads: list[threading.Thread] = []
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=self._thread_name, daemon=True)
+        self.threads.append(thread)
+        thread.start()
 
     @abc.abstractmethod
     def call(self, method: str, call: Call, promise: Promise) -> None:
@@ -248,11 +311,12 @@ class Actor(abc.ABC):
 
 
 class _ThreadActor(Actor):
-    """Runs one method at a time, in the order of the calls."""
+    """Begins methods in the order of the calls, each as soon as a thread is free."""
 
     def __init__(self, thread_name: str, body: ActorBody, call: Call, codec: SmallCodec) -> None:
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._steps.put(lambda: self._construct(call))
+        self._max_threads: int = body.options.get("max_concurrency") or 1
         super().__init__(thread_name, body, codec)
 
     @override
@@ -264,6 +328,8 @@ class _ThreadActor(Actor):
         with self._lock:
             if not self._killed.is_set():
                 self._steps.put(lambda: promise.settle(run))
+                if len(self.threads) < self._max_threads:
+                    self._start_thread()
                 return
         promise.settle(run)
 
@@ -271,7 +337,8 @@ class _ThreadActor(Actor):
     def kill(self) -> None:
         with self._lock:
             self._killed.set()
-            self._steps.put(None)
+            for _ in self.threads:
+                self._steps.put(None)
 
     @override
     def _serve(self) -> None:
@@ -287,6 +354,7 @@ class _LoopActor(Actor):
         self._loop = asyncio.new_event_loop()
         self._loop.call_soon(self._construct, call)
         self._over = False
+        self._slots = asyncio.Semaphore(body.options.get("max_concurrency") or MAX_COROUTINES)
         super().__init__(thread_name, body, codec)
 
     @override
@@ -319,11 +387,12 @@ class _LoopActor(Actor):
             self._check()
             code = getattr(self._instance, method)
             arguments = await asyncio.to_thread(unpacked, call)
-            # A method that is no coroutine runs on the event loop, as it does in Ray.
-            if inspect.iscoroutinefunction(code):
-                value = await worker.run_async(code, *arguments, self._codec)
-            else:
-                value = worker.run(code, *arguments, self._codec)
+            async with self._slots:
+                # A method that is no coroutine runs on the event loop, as it does in Ray.
+                if inspect.iscoroutinefunction(code):
+                    value = await worker.run_async(code, *arguments, self._codec)
+                else:
+                    value = worker.run(code, *arguments, self._codec)
         except asyncio.CancelledError:
             if not self._killed.is_set():
                 promise.fail(TaskCancelledError(f"a call of actor {self._name} was cancelled"))

@@ -43,9 +43,11 @@ from fed.runtime.contract import (
     Runtime,
     Submission,
     TaskBody,
+    UnreadableError,
 )
 from fed.runtime.faults import fault_of, outcome_of
-from fed.runtime.placement import why_no_room
+from fed.runtime.pickling import argument_error, code_error, held_error
+from fed.runtime.placement import held_by_actors, needs, why_no_room, why_nowhere
 from fed.serde.data import DataCodec
 from fed.serde.receipt import SmallCodec
 from fed.transport.allocator import keep_freed_memory
@@ -55,6 +57,9 @@ from fed.transport.grpc import GrpcLink, GrpcListener
 __all__ = ["RayRuntime"]
 
 logger = logging.getLogger("fed.runtime")
+
+_RAYS_LOG: Final = logging.getLogger("ray._private.serialization")
+"""Where Ray writes the traceback of what a value raises while it is unpickled, which it raises too."""
 
 CONNECT_S: Final = 10.0
 """How long the Ray cluster's address may take to answer."""
@@ -92,7 +97,12 @@ class RayRuntime(Runtime):
         # Guards the next two: whatever thread finds that a task is ready submits it.
         self._binding = threading.Lock()
         # Exported once, however often and with whatever options it is called; kept by Ray as long as the job lasts.
-        self._exports: dict[Any, Any] = {}
+        # By code, and by how often a worker may run it, which Ray is told with the code.
+        self._exports: dict[tuple[Any, int], Any] = {}
+        # Those that live or will, in the order of their creation. An actor lives as long as its handle.
+        self._actors: weakref.WeakKeyDictionary[Any, ActorBody] = weakref.WeakKeyDictionary()
+        # What some node has room for; to ask for the nodes takes longer than a call.
+        self._placeable: set[frozenset[tuple[str, float]]] = set()
         # With the options of a handle, by number of results; forgotten with the handle.
         self._bound: weakref.WeakKeyDictionary[TaskBody, dict[int, Any]] = weakref.WeakKeyDictionary()
 
@@ -117,13 +127,20 @@ class RayRuntime(Runtime):
 
     def hold(self, value: Any) -> Any:
         """Put it into Ray's object store. A reference of Ray's own is kept by itself."""
-        return value if isinstance(value, ray.ObjectRef) else ray.put(value)
+        if isinstance(value, ray.ObjectRef):
+            return value
+        try:
+            return ray.put(value)
+        except Exception:
+            refused = held_error(value, ray.cloudpickle.dumps)
+            if refused is None:
+                raise
+        raise refused
 
     def hold_code(self, body: Body) -> None:
-        """Pickle it. Ray itself does that with the first call."""
+        """Pickle it."""
         with self._binding:
-            if body.code not in self._exports:
-                self._export(body, _Frozen(body.code))
+            self._export(body)
 
     def submit(self, body: TaskBody, call: Call) -> Submission:
         """Run a Ray task."""
@@ -131,34 +148,77 @@ class RayRuntime(Runtime):
             bound = self._bound.setdefault(body, {})
             remote = bound.get(call.shape.returns)
             if remote is None:
-                options = {**body.options, "num_returns": call.shape.returns + 1}
+                self._check_room(body, ray.exceptions.TaskUnschedulableError)
+                options = {**_options(body), "num_returns": call.shape.returns + 1}
+                options.pop("max_calls", None)
                 remote = bound[call.shape.returns] = self._export(body).options(**options)
-        return _submission(remote.remote(call.shape.to_bytes(), *call.values))
+        return _submission(_submitted(remote.remote, call))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
         with self._binding:
+            self._check_room(body, ray.exceptions.ActorUnschedulableError)
             exported = self._export(body)
-        if body.options:
-            exported = exported.options(**body.options)
-        handle = exported.remote(call.shape.to_bytes(), *call.values)
+        options = _options(body)
+        if options:
+            exported = exported.options(**options)
+        handle = _submitted(exported.remote, call)
+        with self._binding:
+            self._actors[handle] = body
         return handle, handle.fed_created.remote()
 
-    def _export(self, body: Body, code: Any = None) -> Any:
-        exported = self._exports.get(body.code)
+    def _export(self, body: Body) -> Any:
+        max_calls = _max_calls(body)
+        exported = self._exports.get((body.code, max_calls))
         if exported is None:
             wrap: Any = _actor_class if isinstance(body, ActorBody) else _task
-            exported = self._exports[body.code] = ray.remote(wrap(body, code or body.code, self._codec))
+            wrapped = wrap(body, _Frozen(body.code), self._codec)
+            exported = ray.remote(max_calls=max_calls)(wrapped) if max_calls else ray.remote(wrapped)
+            self._exports[body.code, max_calls] = exported
         return exported
+
+    def _check_room(self, body: Body, error: Callable[[str], Exception]) -> None:
+        strategy = body.options.get("scheduling_strategy")
+        if strategy is not None and not isinstance(strategy, str):
+            # It names a node or a placement group, and Ray refuses what that has not.
+            return
+        wanted = needs(body.options)
+        key = frozenset(wanted.items())
+        if key not in self._placeable:
+            problem = why_nowhere(ray.nodes(), wanted)
+            if problem is not None:
+                raise error(problem)
+            self._placeable.add(key)
 
     def call(self, actor: Any, method: str, call: Call, options: Mapping[str, Any]) -> Submission:
         """Call a method of a Ray actor."""
-        bound = getattr(actor, method).options(num_returns=call.shape.returns + 1, **options)
-        return _submission(bound.remote(call.shape.to_bytes(), *call.values))
+        given = {name: value for name, value in options.items() if value is not None}
+        bound = getattr(actor, method).options(num_returns=call.shape.returns + 1, **given)
+        return _submission(_submitted(bound.remote, call))
 
     def kill(self, actor: Any) -> None:
         """Kill a Ray actor."""
         ray.kill(actor)
+        with self._binding:
+            self._actors.pop(actor, None)
+
+    def held_up(self, submitted: Sequence[tuple[Body, Any]]) -> list[str]:
+        """Compare what they take with what the cluster has, less what actors keep."""
+        nothing = [""] * len(submitted)
+        with self._binding:
+            actors = list(self._actors.items())
+        if not any(_kept(body) for _, body in actors):
+            return nothing
+        try:
+            total, available = ray.cluster_resources(), ray.available_resources()
+        except Exception as error:  # noqa: BLE001 - of a cluster that does not answer
+            logger.debug("cannot look up what the cluster has: %s", error)
+            return nothing
+        texts = []
+        for body, made in submitted:
+            others = [(kept.name, _kept(kept)) for actor, kept in actors if actor is not made]
+            texts.append(held_by_actors(needs(body.options), others, total, available))
+        return texts
 
     def watch(self, ref: Ref, callback: Callable[[Outcome], None]) -> None:
         """Call back on the thread on which Ray resolves futures."""
@@ -167,11 +227,16 @@ class RayRuntime(Runtime):
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """The values, from Ray's object store."""
         wanted = list(refs)
+        _RAYS_LOG.addFilter(_nothing)
         try:
-            values: list[Any] = ray.get(wanted)
-            return values
-        except Exception:  # noqa: BLE001 - Ray does not say which of them failed
+            try:
+                values: list[Any] = ray.get(wanted)
+                return values
+            except Exception:  # noqa: BLE001
+                logger.debug("a result cannot be fetched; each is tried by itself, for Ray does not say which")
             return [_fetched(position, ref) for position, ref in enumerate(wanted)]
+        finally:
+            _RAYS_LOG.removeFilter(_nothing)
 
     def close(self) -> None:
         """End the proxies, and the cluster if it was started here. Idempotent."""
@@ -250,6 +315,11 @@ def build_receiver(config: Config, hello: Hello) -> Receiver:
     )
 
 
+def _nothing(_: logging.LogRecord) -> bool:
+    """A filter that lets nothing pass."""
+    return False
+
+
 def _was_killed() -> bool:
     """Whether the actor that this is called in is not the first one of its kind."""
     with warnings.catch_warnings():
@@ -263,6 +333,7 @@ class FedSender:
 
     def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
         keep_freed_memory()
+        _RAYS_LOG.addFilter(_nothing)
         self._sender = build_sender(config, hello)
         self._server = serve_sender(proxy_end(config, channel, drivers_node, Role.SENDER), self._sender)
         self._closed = asyncio.Event()
@@ -394,11 +465,41 @@ class _RayProxies(Proxies):
         ray.kill(self._receiver)
 
 
+def _options(body: Body) -> dict[str, Any]:
+    """The options that Ray is given; None stands for its own choice, but not with all of them for Ray itself."""
+    return {name: value for name, value in body.options.items() if value is not None}
+
+
+def _max_calls(body: Body) -> int:
+    """After how many runs of a function Ray ends the worker; 0 for none.
+
+    As Ray does it for a function that it is given with its options: what a library has taken of a GPU, it gives back
+    with the end of its process only.
+    """
+    if isinstance(body, ActorBody):
+        return 0
+    given = body.options.get("max_calls")
+    return int(given if given is not None else (body.options.get("num_gpus") or 0) > 0)
+
+
+def _kept(body: ActorBody) -> dict[str, float]:
+    """What an actor keeps as long as it lives; where its options ask for nothing, it takes a CPU to begin with only."""
+    asked = ("num_cpus", "num_gpus", "resources", "accelerator_type")
+    return needs(body.options) if any(body.options.get(name) is not None for name in asked) else {}
+
+
 class _Frozen:
-    """Code as it was when it was pickled. In a worker it is itself again."""
+    """Code as it was when it was pickled. In a worker it is itself again.
+
+    Raises:
+        pickle.PicklingError: It cannot be pickled.
+    """
 
     def __init__(self, code: Any) -> None:
-        self._data = ray.cloudpickle.dumps(code)
+        try:
+            self._data = ray.cloudpickle.dumps(code)
+        except Exception as error:  # noqa: BLE001 - whatever something that it refers to raises
+            raise code_error(code, error, ray.cloudpickle.dumps) from None
 
     def __reduce__(self) -> Any:
         return ray.cloudpickle.loads, (self._data,)
@@ -477,7 +578,27 @@ def _fetched(position: int, ref: Ref) -> Any:
         return ray.get(ref)
     except Exception as error:  # noqa: BLE001 - whatever it is, `fault_of` has a place for it
         fault, cause = fault_of(error)
-        raise FetchFailed(position, fault, cause) from cause
+    if isinstance(cause, UnreadableError):
+        fault = cause.as_result
+    # Not within the handler: what Ray raised must not be shown as the context.
+    raise FetchFailed(position, fault, cause) from cause
+
+
+def _submitted(remote: Callable[..., Any], call: Call) -> Any:
+    """What Ray hands out for a call.
+
+    Raises:
+        pickle.PicklingError: An argument cannot be pickled.
+        Exception: Whatever else Ray refuses the call with.
+    """
+    try:
+        return remote(call.shape.to_bytes(), *call.values)
+    except Exception:
+        refused = argument_error(call, ray.cloudpickle.dumps)
+        if refused is None:
+            raise
+    # Ray's own text has many lines.
+    raise refused
 
 
 def _submission(refs: Any) -> Submission:

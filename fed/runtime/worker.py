@@ -20,7 +20,8 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import cloudpickle
@@ -62,6 +63,13 @@ _SUPPRESS: Any = BaseException.__dict__["__suppress_context__"]
 
 _GROUP: Any = getattr(builtins, "BaseExceptionGroup", None)
 """None on Python 3.10."""
+
+_STREAMS: Final[Mapping[type, str]] = {
+    types.GeneratorType: "return a list",
+    types.AsyncGeneratorType: "return a list",
+    types.CoroutineType: "await it in a coroutine method",
+}
+"""What runs only where it was made, and what to do in place of returning it."""
 
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -310,6 +318,11 @@ def _arguments(values: Sequence[Any], data: bytes, codec: SmallCodec) -> tuple[i
 
 
 def _split(result: Any, returns: int, code: Callable[..., Any], codec: SmallCodec) -> Any:
+    if type(result) in _STREAMS:
+        if type(result) is types.CoroutineType:
+            result.close()
+        instead = _STREAMS[type(result)]
+        raise pickle.PicklingError(f"the result ({type(result).__name__}) cannot be pickled: {instead}")
     if returns == 1:
         return result, codec.write((result,))
     if returns == 0:

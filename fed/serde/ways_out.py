@@ -47,6 +47,8 @@ def way_out(kind: type) -> str:
         if issubclass(kind, tuple) and kind.__dictoffset__:
             return f"send tuple(value), or, if it holds nothing that its fields do not name, {declare}"
         return declare
+    if kind.__module__.partition(".")[0] == "ray":
+        return "only the Ray cluster of this party knows what it stands for; return that, as from ray.get(...)"
     for cls in kind.__mro__:
         told = _TO_SEND.get(f"{cls.__module__.partition('.')[0]}.{cls.__name__}")
         if told is not None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import fed
-from fed.remote import _Parameters
+from fed.runtime.signatures import Parameters
 from fed.testing import simulate
 
 PARTIES = ["alice", "bob", "carol"]
@@ -260,16 +260,139 @@ def test_the_decorator_takes_options() -> None:
     assert simulate(in_a_job(program), parties=PARTIES)["alice"] == [2, 3]
 
 
+class Held:
+    def method(self) -> None: ...
+
+    def items(self) -> Any:
+        yield 1
+
+    async def stream(self) -> Any:
+        yield 1
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @classmethod
+    def named(cls) -> str:
+        return cls.__name__
+
+    def __call__(self) -> None: ...
+
+
+def of_ray() -> Any:
+    """What looks like something that ``@ray.remote`` made."""
+    return type("RemoteFunction", (), {"__module__": "ray.remote_function"})()
+
+
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        (3, "takes a function or a class, not int"),
-        (identity, "federated already"),
+        (3, "takes a function or a class, not int$"),
+        ("alice", r"takes a function or a class, not str: bind what it makes to a party with .party\('alice'\)"),
+        (identity, "<FedFunction identity> is federated already"),
+        (Counter, "<FedClass Counter> is federated already"),
+        (identity.party("alice"), "federated already"),
+        (functools.partial(operator.add, 1), "not partial: write a function that calls it"),
+        (Held(), "not Held: write a function that calls it"),
+        (vars(Held)["size"], "not property: write a function that calls it"),
+        (vars(Held)["named"], "not classmethod: write a function that calls it"),
+        (of_ray(), "not what @ray.remote made of it: leave that out"),
     ],
 )
 def test_what_cannot_be_federated(target: Any, sentence: str) -> None:
     with pytest.raises(fed.UsageError, match=sentence):
         fed.remote(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "made"),
+    [
+        (lambda first: -first, (3,), -3),
+        (max, (1, 4), 4),
+        (len, ("four",), 4),
+        (staticmethod(operator.neg), (5,), -5),
+        (Held.named, (), "Held"),
+        ("a-b".split, ("-",), ["a", "b"]),
+    ],
+)
+def test_what_can_be_federated(target: Any, arguments: tuple[Any, ...], made: Any) -> None:
+    def program() -> Any:
+        return fed.get(fed.remote(target).party("bob").remote(*arguments))
+
+    assert simulate(in_a_job(program), parties=PARTIES)["alice"] == made
+
+
+@fed.remote
+class Twice(Counter):
+    def __init__(self, start: int) -> None:
+        super().__init__(2 * start)
+
+    def add(self, step: int) -> int:
+        added: int = super().add(2 * step)
+        return added
+
+    def is_counter(self) -> bool:
+        return isinstance(self, Counter) and issubclass(type(self), Counter)
+
+
+class NamesItsBase(Counter):
+    def __init__(self) -> None:
+        Counter.__init__(self, 1, 2, 3)  # type: ignore[call-arg]
+
+
+def test_a_class_may_derive_from_a_federated_one() -> None:
+    def program() -> Any:
+        actor = Twice.party("bob").remote(5)
+        return fed.get([actor.add.remote(1), actor.add_twice.remote(1), actor.is_counter.remote()])
+
+    assert simulate(in_a_job(program), parties=PARTIES)["alice"] == [12, 16, True]
+    assert issubclass(Twice, Counter)
+    assert not issubclass(Held, Counter)
+    assert not isinstance(Held(), Counter)
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        (Counter.party("alice"), "a class derives from Counter, and not from <FedClass Counter at party 'alice'>"),
+        (identity, "<FedFunction identity> is no class, so none can derive from it"),
+    ],
+)
+def test_what_no_class_can_derive_from(base: Any, sentence: str) -> None:
+    with pytest.raises(fed.UsageError, match=sentence):
+
+        class Derived(base):  # type: ignore[misc]
+            pass
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "sentence"),
+    [
+        (
+            lambda: Counter.add.remote(1),
+            AttributeError,
+            r"Counter is federated: make an actor .* call add\.remote\(\.\.\.\)",
+        ),
+        (lambda: Counter.zzz, AttributeError, "Counter is federated, and has party, options and remote, but no 'zzz'"),
+        (lambda: Counter(1), fed.UsageError, "Counter is federated: make an actor with"),
+        (NamesItsBase, fed.UsageError, r"call super\(\).__init__\(\.\.\.\)"),
+    ],
+)
+def test_a_federated_class_that_is_used_as_the_plain_one(
+    use: Callable[[], Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        use()
+
+
+def test_a_generator_method_and_a_property_are_refused_at_the_call_in_every_party() -> None:
+    held: Any = fed.remote(Held)
+    for name in ("items", "stream"):
+        for error in refusals(lambda name=name: getattr(held.party("bob").remote(), name).remote()):  # type: ignore[misc]
+            assert str(error) == f"Held.{name} is a generator: return a list, or use num_returns"
+    for error in refusals(lambda: held.party("bob").remote().size.remote()):
+        assert str(error) == "Held.size is no method: write one that returns it"
 
 
 def test_generators_and_coroutines_are_refused_at_the_definition() -> None:
@@ -489,7 +612,7 @@ CALLED: Any = [
 @pytest.mark.parametrize("called", CALLED)
 def test_arguments_are_refused_where_python_would(called: Callable[..., Any]) -> None:
     signature = inspect.signature(called)
-    parameters = _Parameters(signature)
+    parameters = Parameters(signature)
 
     def fits(check: Callable[[], object]) -> bool:
         try:

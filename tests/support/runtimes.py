@@ -6,6 +6,7 @@ Whoever imports all of it has the tests, and adds the fixture ``started``.
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import fed
 from fed.config import Address, Config
 from fed.core.failure import Fault, Kind
 from fed.core.rendezvous import Key
@@ -274,7 +276,7 @@ def test_what_is_held_for_a_later_call_is_what_it_was(runtime: Runtime) -> None:
     held = runtime.hold(given), runtime.hold(nested)
     given.append(2)
     assert value_of(runtime, runtime.submit(body, call(*held, 7, extras=1))) == ([1], [1], 7)
-    with pytest.raises(TypeError, match="cannot pickle"):
+    with pytest.raises(pickle.PicklingError, match=r"an argument \(lock\) cannot be pickled: make it inside the task"):
         runtime.hold(threading.Lock())
 
 
@@ -382,6 +384,29 @@ def test_an_actor_keeps_state_and_the_order_of_calls(runtime: Runtime) -> None:
     runtime.kill(actor)
 
 
+@fed.remote
+class Base:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def value(self) -> int:
+        return self.start
+
+
+class Derived(Base):
+    def __init__(self, start: int) -> None:
+        super().__init__(2 * start)
+
+    def value(self) -> int:
+        return super().value() + isinstance(self, Base)
+
+
+def test_an_actor_of_a_class_that_derives_from_a_federated_one(runtime: Runtime) -> None:
+    actor, _ = runtime.create(ActorBody(Derived, "Derived", {}), call(3))
+    assert value_of(runtime, runtime.call(actor, "value", call(), {})) == 7
+    runtime.kill(actor)
+
+
 def test_a_constructor_that_raises_fails_every_method_with_its_error(runtime: Runtime) -> None:
     class Broken:
         def __init__(self) -> None:
@@ -432,6 +457,45 @@ def test_coroutine_methods_run_concurrently(runtime: Runtime) -> None:
     waiting = runtime.call(actor, "wait", call(), {})
     runtime.call(actor, "come", call(), {})
     assert value_of(runtime, waiting) == "met"
+    runtime.kill(actor)
+
+
+def test_methods_run_on_as_many_threads_as_the_class_says(runtime: Runtime) -> None:
+    class Meeting:
+        def __init__(self) -> None:
+            self.running = threading.Semaphore(2)
+            self.two = threading.Barrier(2)
+
+        def meet(self) -> bool:
+            """Whether two, and no more, are here at once."""
+            if not self.running.acquire(blocking=False):
+                return False
+            self.two.wait(60)
+            self.running.release()
+            return True
+
+    actor, _ = runtime.create(ActorBody(Meeting, "Meeting", {"max_concurrency": 2}), call())
+    calls = [runtime.call(actor, "meet", call(), {}) for _ in range(6)]
+    assert [value_of(runtime, submitted) for submitted in calls] == [True] * 6
+    runtime.kill(actor)
+
+
+def test_coroutine_methods_run_one_at_a_time_where_the_class_says_so(runtime: Runtime) -> None:
+    class Alone:
+        running = 0
+
+        async def most(self) -> int:
+            import asyncio
+
+            self.running += 1
+            for _ in range(10):
+                await asyncio.sleep(0)
+            found, self.running = self.running, self.running - 1
+            return found
+
+    actor, _ = runtime.create(ActorBody(Alone, "Alone", {"max_concurrency": 1}), call())
+    calls = [runtime.call(actor, "most", call(), {}) for _ in range(5)]
+    assert [value_of(runtime, submitted) for submitted in calls] == [1] * 5
     runtime.kill(actor)
 
 

@@ -10,22 +10,30 @@ import asyncio
 import builtins
 import concurrent.futures
 import copyreg
+import functools
+import importlib
 import inspect
 import os
+import pickle
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
+from unittest import mock
 
 import pytest
 import ray
 import ray.exceptions
 
 from fed.core.failure import MAX_CAUSES, Fault, Kind
+from fed.object import ObjectId
+from fed.proxy.deliveries import Delivery, Pushed
 from fed.runtime import faults, worker
-from fed.runtime.contract import ActorBody, FetchFailed, Outcome, Ref, Runtime
+from fed.runtime.arguments import Nested, Slot
+from fed.runtime.contract import ActorBody, Call, FetchFailed, Outcome, Proxies, Ref, Runtime, UnreadableError
 from tests.support.eventually import eventually
 from tests.support.runtimes import add, call, ending, local_runtime, ray_runtime, running, task, value_of
 
@@ -33,24 +41,29 @@ TELLTALE = "the text"
 
 
 @pytest.fixture(scope="module")
-def ray_alone(ray_cluster: object) -> Iterator[Runtime]:
-    yield from started(ray_runtime())
+def ray_started(ray_cluster: object) -> Iterator[tuple[Runtime, Proxies]]:
+    yield from running(ray_runtime())
 
 
 @pytest.fixture(scope="module")
-def local_alone() -> Iterator[Runtime]:
-    yield from started(local_runtime())
+def local_started() -> Iterator[tuple[Runtime, Proxies]]:
+    yield from running(local_runtime())
+
+
+@pytest.fixture(scope="module")
+def ray_alone(ray_started: tuple[Runtime, Proxies]) -> Runtime:
+    return ray_started[0]
+
+
+@pytest.fixture(scope="module")
+def local_alone(local_started: tuple[Runtime, Proxies]) -> Runtime:
+    return local_started[0]
 
 
 @pytest.fixture(scope="module", params=["local", "ray"])
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     chosen: Runtime = request.getfixturevalue("ray_alone" if request.param == "ray" else "local_alone")
     return chosen
-
-
-def started(runtime: Runtime) -> Iterator[Runtime]:
-    for begun, _ in running(runtime):
-        yield begun
 
 
 def fault_at(runtime: Runtime, ref: Ref) -> Fault:
@@ -559,18 +572,213 @@ def test_a_wrong_number_of_results(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize(("make", "name"), [(threading.Lock, "TypeError"), (CannotBeDumped, "Plain")])
 def test_a_result_that_cannot_be_pickled(runtime: Runtime, make: Callable[[], object], name: str) -> None:
-    outcome = outcome_of_task(runtime, lambda: make())
-    assert named(outcome.fault) == (Kind.TASK, name)
+    fault = outcome_of_task(runtime, lambda: make()).fault
+    assert named(fault) == (Kind.TASK, "PicklingError")
+    assert fault is not None
+    assert fault.message.startswith("the result ")
+    assert ("lock" if name == "TypeError" else f"Plain: {TELLTALE}") in fault.message
+    assert "return plain data" in fault.message or name == "Plain"
+    assert "\x1b" not in fault.traceback
+
+
+class RaisesWhenLoaded:
+    """Its class is everywhere, and it raises in another process than the one that made it."""
+
+    def __init__(self) -> None:
+        self.state = 1
+
+    def __setstate__(self, state: object) -> None:
+        raise ZeroDivisionError(TELLTALE)
+
+
+class OnlyInAWorker:
+    def __reduce__(self) -> Any:
+        return importlib.import_module, ("no_such_module",)
+
+
+UNREADABLE = [
+    (CannotBeLoaded, "ValueError", "no number"),
+    (RaisesWhenLoaded, "ZeroDivisionError", TELLTALE),
+    (OnlyInAWorker, "ModuleNotFoundError", "No module named 'no_such_module'"),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "text"), UNREADABLE)
+def test_a_value_that_cannot_be_unpickled_fails_its_consumer(
+    runtime: Runtime, make: Callable[[], object], name: str, text: str
+) -> None:
+    made = runtime.submit(task(make), call())
+    outcome = ending(runtime, runtime.submit(task(add), call(made.results[0])).done)
+    assert named(outcome.fault) == (Kind.TASK, "UnpicklingError")
     assert outcome.fault is not None
-    assert name in outcome.fault.traceback
-    assert "\x1b" not in outcome.fault.traceback
+    assert outcome.fault.cause_types == (name,)
+    assert outcome.fault.message.startswith(f"an argument cannot be unpickled in another process ({name}): ")
+    assert text in outcome.fault.message
+    assert type(outcome.error) is UnreadableError
 
 
-def test_a_value_that_cannot_be_unpickled_fails_its_consumer(runtime: Runtime) -> None:
-    made = runtime.submit(task(CannotBeLoaded), call())
-    fault = fault_at(runtime, runtime.submit(task(add), call(made.results[0])).done)
-    assert named(fault) == (Kind.TASK, "ValueError")
-    assert "no number" in fault.traceback
+@pytest.mark.parametrize(("make", "name", "text"), UNREADABLE)
+def test_what_pushes_and_fetches_a_value_that_cannot_be_unpickled_is_told_so(
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
+    runtime: Runtime,
+    make: Callable[[], object],
+    name: str,
+    text: str,
+) -> None:
+    _, proxies = request.getfixturevalue("ray_started" if is_ray(runtime) else "local_started")
+    submitted = [runtime.submit(task(code), call()) for code in (add_one, make)]
+    for submission in submitted:
+        assert ending(runtime, submission.done).fault is None
+    refs = [submission.results[0] for submission in submitted]
+    deliveries = [Delivery(ObjectId(1, number, 0), ()) for number in range(2)]
+    assert type(ending(runtime, proxies.push(deliveries, refs)).error) is UnreadableError
+    # The sender lives, and takes what can be read.
+    assert ending(runtime, proxies.push(deliveries[:1], refs[:1])).value == Pushed([], [])
+    with pytest.raises(FetchFailed) as unreadable:
+        runtime.fetch(refs)
+    assert unreadable.value.position == 1
+    assert named(unreadable.value.fault) == (Kind.UNSERIALIZABLE, name)
+    assert unreadable.value.fault.detail == f"it cannot be unpickled in another process ({name})"
+    assert text in unreadable.value.fault.message
+    # Ray raises it, and does not write it down besides.
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_constructor_that_cannot_be_given_an_argument_is_told_so(runtime: Runtime) -> None:
+    class Fed:
+        def __init__(self, value: object) -> None: ...
+
+    made = runtime.submit(task(RaisesWhenLoaded), call())
+    actor, created = runtime.create(ActorBody(Fed, "Fed", {}), call(made.results[0]))
+    fault = fault_at(runtime, created)
+    if is_ray(runtime):
+        assert named(fault) == (Kind.ACTOR_DIED, "ActorDiedError")
+        assert fault.detail == "its constructor could not be given its arguments"
+    else:
+        assert named(fault) == (Kind.TASK, "UnpicklingError")
+    runtime.kill(actor)
+
+
+def add_one() -> int:
+    return 1
+
+
+def lock_around() -> Callable[[], Any]:
+    lock = threading.Lock()
+    return lambda: lock.locked()
+
+
+def with_default(value: object) -> Callable[[], Any]:
+    def code(given: object = value) -> object:
+        return given
+
+    return code
+
+
+class Model:
+    def __init__(self) -> None:
+        self.parts = {"guard": [threading.Lock()]}
+
+
+class Takes:
+    def __init__(self, value: object = None) -> None: ...
+
+
+IN_THE_CODE: list[tuple[Callable[[], Any], str]] = [
+    (lock_around, "its variable lock (lock) cannot be pickled: make it inside the task"),
+    (lambda: with_default(Model()), "its variable given.parts['guard'][0] (lock) cannot be pickled: make it"),
+    (lambda: with_default(threading.Thread()), "its variable given (Thread) cannot be pickled: make it"),
+    (lambda: functools.partial(add, threading.Lock()), "its variable [1] (lock) cannot be pickled: make it"),
+    (
+        lambda: with_default(CannotBeDumped()),
+        f"its variable given (CannotBeDumped) cannot be pickled: Plain: {TELLTALE}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "sentence"), IN_THE_CODE)
+def test_code_that_cannot_be_pickled_says_which_variable_and_what_to_do(
+    ray_alone: Runtime, make: Callable[[], Any], sentence: str
+) -> None:
+    """In one process code is what it is."""
+    submits: list[Callable[[Any], object]] = [ray_alone.hold_code, lambda body: ray_alone.submit(body, call())]
+    for submit in submits:
+        with pytest.raises(pickle.PicklingError) as refused:
+            submit(task(make()))
+        assert str(refused.value).startswith(sentence)
+
+
+def test_a_class_that_cannot_be_pickled_says_which_attribute(ray_alone: Runtime) -> None:
+    class Local:
+        mine: ClassVar = [threading.Lock()]
+
+    with pytest.raises(
+        pickle.PicklingError, match=r"its variable mine\[0\] \(lock\) cannot be pickled: make it inside"
+    ):
+        ray_alone.create(ActorBody(Local, "Local", {}), call())
+
+
+ARGUMENTS: list[tuple[Call, str]] = [
+    (call(1, threading.Lock()), "argument 2 (lock) cannot be pickled: make it inside the task"),
+    (call(threading.Lock(), keywords=("first",)), "argument 'first' (lock) cannot be pickled: make it inside the task"),
+    (
+        call({"a": [Model()]}),
+        "['a'][0].parts['guard'][0] of argument 1 (lock) cannot be pickled: make it inside the task",
+    ),
+    (call(item for item in "ab"), "argument 1 (generator) cannot be pickled: make it inside the task"),
+    (call(CannotBeDumped()), f"argument 1 (CannotBeDumped) cannot be pickled: Plain: {TELLTALE}"),
+    (call(Nested([Slot(0), threading.Lock()]), 1, extras=1), "[1] of argument 1 (lock) cannot be pickled"),
+]
+
+
+@pytest.mark.parametrize(("packed", "sentence"), ARGUMENTS)
+def test_an_argument_that_cannot_be_pickled_is_named_with_what_to_do(
+    runtime: Runtime, packed: Call, sentence: str
+) -> None:
+    actor, _ = runtime.create(ActorBody(Worker, "Worker", {}), call())
+    submits: list[Callable[[], object]] = [
+        lambda: runtime.submit(task(add), packed),
+        lambda: runtime.create(ActorBody(Takes, "Takes", {}), packed),
+        lambda: runtime.call(actor, "pid", packed, {}),
+    ]
+    for submit in submits:
+        with pytest.raises(pickle.PicklingError) as refused:
+            submit()
+        assert str(refused.value).startswith(sentence)
+    runtime.kill(actor)
+    held = next(value for value in packed.values if type(value) is not int)
+    with pytest.raises(pickle.PicklingError) as refused:
+        runtime.hold(held)
+    assert str(refused.value).startswith(re.sub(r"argument \S+", "an argument", sentence))
+
+
+def generate() -> Iterator[int]:
+    yield 1
+
+
+async def coroutine() -> int:
+    return 1
+
+
+class ReturnsStreams:
+    def generator(self) -> Any:
+        return generate()
+
+    def coroutine(self) -> Any:
+        return coroutine()
+
+
+@pytest.mark.parametrize("name", ["generator", "coroutine"])
+def test_a_stream_that_is_returned_says_what_to_return(runtime: Runtime, name: str) -> None:
+    actor, _ = runtime.create(ActorBody(ReturnsStreams, "ReturnsStreams", {}), call())
+    code = task(getattr(ReturnsStreams(), name))
+    done = [runtime.call(actor, name, call(), {}).done, runtime.submit(code, call()).done]
+    for ref in done:
+        fault = fault_at(runtime, ref)
+        assert named(fault) == (Kind.TASK, "PicklingError")
+        assert fault.message.startswith(f"the result ({name}) cannot be pickled: ")
+    runtime.kill(actor)
 
 
 def test_a_fetch_that_fails_says_which_and_why(runtime: Runtime) -> None:
@@ -581,8 +789,8 @@ def test_a_fetch_that_fails_says_which_and_why(runtime: Runtime) -> None:
     with pytest.raises(FetchFailed) as unreadable:
         runtime.fetch([good.results[0], bad.results[0], failed.results[0]])
     assert unreadable.value.position == 1
-    assert named(unreadable.value.fault) == (Kind.TASK, "ValueError")
-    assert isinstance(unreadable.value.cause, ValueError)
+    assert named(unreadable.value.fault) == (Kind.DELIVERY, "ValueError")
+    assert isinstance(unreadable.value.cause.__cause__, ValueError)
     assert unreadable.value.__cause__ is unreadable.value.cause
     with pytest.raises(FetchFailed, match=r"result 0 cannot be fetched: TASK \(ReduceDropsVariables\)") as refused:
         runtime.fetch([failed.results[0], good.results[0]])
@@ -838,6 +1046,36 @@ def test_a_call_that_can_run_nowhere(ray_alone: Runtime) -> None:
     assert named(fault) == (Kind.TASK, "TaskUnschedulableError")
     _, created = ray_alone.create(ActorBody(Worker, "Worker", {"scheduling_strategy": nowhere}), call())
     assert named(fault_at(ray_alone, created)) == (Kind.ACTOR_DIED, "ActorUnschedulableError")
+
+
+def test_what_no_node_has_is_refused_at_the_call_and_what_one_has_is_looked_up_once(ray_alone: Runtime) -> None:
+    for options, takes in (({"num_gpus": 1}, "CPU=1, GPU=1"), ({"num_cpus": 9}, "CPU=9")):
+        with pytest.raises(ray.exceptions.TaskUnschedulableError, match=f"it takes {takes}, and no node .*CPU=8"):
+            ray_alone.submit(task(add, **options), call(1))
+        with pytest.raises(ray.exceptions.ActorUnschedulableError, match=f"it takes {takes}, and no node .*CPU=8"):
+            ray_alone.create(ActorBody(Worker, "Worker", options), call())
+    with mock.patch.object(ray, "nodes", wraps=ray.nodes) as nodes:
+        for _ in range(2):
+            assert value_of(ray_alone, ray_alone.submit(task(add, num_cpus=0.25), call(1))) == 11
+    assert nodes.call_count == 1
+
+
+def test_what_actors_keep_from_a_task_is_known(ray_alone: Runtime, make_ray_actor: Callable[..., Any]) -> None:
+    body, light = task(add), ActorBody(Worker, "Worker", {})
+    large = ActorBody(Worker, "Worker", {"num_cpus": 5})
+    assert ray_alone.held_up([(body, None), (light, None)]) == ["", ""]
+    for cpus in (4, 3, 1):
+        make_ray_actor(Worker, num_cpus=cpus)
+    waiting, created = ray_alone.create(large, call())
+    submission = ray_alone.submit(body, call(1))
+    kept = "of which actors hold 8 of 8 [3 Worker]"
+    expected = [f"CPU=1 {kept}", f"CPU=5 {kept}"]
+    # What is in use the cluster tells a moment later.
+    assert eventually(lambda: ray_alone.held_up([(body, None), (large, waiting)]) == expected)
+    ray_alone.kill(waiting)
+    assert named(fault_at(ray_alone, created))[0] is Kind.ACTOR_DIED
+    ray.cancel(submission.done)
+    assert ending(ray_alone, submission.done).fault is not None
 
 
 # --- the table

@@ -19,6 +19,7 @@ from fed.engine.records import Entry
 from fed.engine.results import Results
 from fed.engine.signals import Interrupter
 from fed.engine.stalling import STALL_S, StallWatch
+from fed.runtime.local import LocalRuntime
 from fed.testing import Simulation, simulate, simulation
 from fed.testing.clock import SkippingClock
 from tests.support.eventually import eventually
@@ -81,6 +82,36 @@ def test_e36_a_line_says_what_is_waited_for_and_what_the_other_party_is_at(caplo
     finally:
         logging.getLogger("fed").removeHandler(listener)
     assert dict(result) == dict.fromkeys(PARTIES, 1)
+
+
+def test_e36_what_a_task_cannot_get_of_the_cluster_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first line on, although all begin to wait at once."""
+    told = "CPU=1 of which actors hold 4 of 4 [4 Model]"
+    monkeypatch.setattr(LocalRuntime, "held_up", lambda _, submitted: [told] * len(submitted))
+    first: dict[str, str] = {}
+    said = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "nothing has moved" in record.getMessage():
+                first.setdefault(here(), record.getMessage())
+            if len(first) == len(PARTIES):
+                said.set()
+
+    @fed.remote
+    def held() -> int:
+        return int(said.wait(20))
+
+    listener = Listener()
+    logging.getLogger("fed").addHandler(listener)
+    try:
+        result = run(lambda: fed.get(held.party("bob").remote()))
+    finally:
+        logging.getLogger("fed").removeHandler(listener)
+    assert dict(result) == dict.fromkeys(PARTIES, 1)
+    for party, text in first.items():
+        whose = "this party" if party == "bob" else "bob"
+        assert f"; {whose} runs #0 held as soon as it gets {told}" in text
 
 
 def test_e36_what_waits_for_long_is_no_failure() -> None:

@@ -206,3 +206,10 @@ def test_e36_a_line_says_who_waits_for_what_and_what_the_others_last_said() -> N
         "fed.get waits for #2 total of party 'bob'; bob runs #2 total and 8 more and sends 2 objects and computes in "
         "its driver; carol waits for #1 make of carol; dave has not answered; erin waits for nothing"
     )
+
+
+def test_e36_a_party_says_of_its_own_tasks_that_run_what_it_says_to_others() -> None:
+    own = PartyStatus(1, True, running=2, waiting=1, tasks=("#0 train as soon as it gets CPU=1",), waits=())
+    text = "this party runs #0 train as soon as it gets CPU=1 and 1 more"
+    assert text in describe_wait(own, ["bob"], {})
+    assert describe_wait(STANDINGS["alice"], ["bob"], {"bob": own}).endswith(text.replace("this party", "bob"))

@@ -70,7 +70,7 @@ SENTENCES = [
     ),
     (
         Kind.UNSERIALIZABLE,
-        {"type_name": "Patient", "detail": "return plain data"},
+        {"type_name": "Patient", "detail": "a Patient may not cross: return plain data"},
         "could not deliver the result of #3 train of party 'alice': a Patient may not cross: return plain data",
     ),
     (
@@ -184,11 +184,12 @@ def test_a_message_that_is_known_is_told(kind: Kind) -> None:
     assert CANARY in str(error_of(failure(kind, message=CANARY), "alice"))
 
 
-@pytest.mark.parametrize("message", ["cannot encode a Patient at [0]: send a list", "cannot encode a Patient at ['k"])
-def test_the_place_of_what_cannot_cross_is_told_with_the_reason_also_where_the_place_is_long(message: str) -> None:
-    record = failure(Kind.UNSERIALIZABLE, detail="send a list", message=message)
-    text = f"could not deliver the result of #3 train: {message.removesuffix(': send a list')}: send a list"
-    assert sentence(record, "alice") == text
+def test_the_reason_is_told_also_where_the_place_in_the_value_is_too_long_for_it() -> None:
+    cut = failure(Kind.UNSERIALIZABLE, detail="send a list", message="cannot encode a Patient at ['k", truncated=True)
+    whole = failure(Kind.UNSERIALIZABLE, detail="send a list", message="cannot encode a Patient at ['k']: send a list")
+    start = "could not deliver the result of #3 train: cannot encode a Patient at ['k"
+    assert sentence(cut, "alice") == f"{start}: send a list"
+    assert sentence(whole, "alice") == f"{start}']: send a list"
 
 
 def test_an_own_value_that_cannot_cross_is_not_said_to_be_of_a_party() -> None:

@@ -314,7 +314,8 @@ def test_what_cannot_be_encoded_is_undelivered_with_its_type_and_the_rest_goes()
             assert {one.fault.kind for one in undelivered} == {Kind.UNSERIALIZABLE}
             assert {one.fault.type_name for one in undelivered} == {"object"}
             for one in undelivered:
-                assert one.fault.message == f"cannot encode object at the top of the value: {one.fault.detail}"
+                why = one.fault.detail.removeprefix("a value of type object may not cross: ")
+                assert one.fault.message == f"cannot encode object at the top of the value: {why}"
 
     run(test)
 

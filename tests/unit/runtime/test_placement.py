@@ -1,4 +1,4 @@
-"""What is said where no node can run the proxies."""
+"""What is said where no node can run the proxies, or a task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fed.runtime.placement import why_no_room
+from fed.runtime.placement import held_by_actors, needs, why_no_room, why_nowhere
 
 EMPTY: Mapping[str, float] = MappingProxyType({})
 
@@ -62,3 +62,66 @@ def test_of_many_nodes_a_few_are_named() -> None:
     assert problem is not None
     assert "10.0.0.5 has node:10.0.0.5=1; 4 more nodes. Start" in problem
     assert "10.0.0.6" not in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, {"CPU": 1}),
+        ({"num_cpus": 0}, {}),
+        ({"num_cpus": None, "num_gpus": 0.5}, {"CPU": 1, "GPU": 0.5}),
+        ({"num_cpus": 2, "memory": 10, "resources": {"fed": 1}}, {"CPU": 2, "memory": 10, "fed": 1}),
+        ({"num_cpus": 0, "accelerator_type": "T4"}, {"accelerator_type:T4": 0.001}),
+    ],
+)
+def test_what_a_task_takes(options: Mapping[str, Any], wanted: Mapping[str, float]) -> None:
+    assert needs(options) == wanted
+
+
+def test_a_task_has_a_place_where_one_node_has_all_that_it_takes() -> None:
+    assert why_nowhere(NODES, {"CPU": 4, "fed": 2}) is None
+    assert why_nowhere(NODES, {}) is None
+    assert why_nowhere(NODES, {"fed": 1, "big": 1}) == (
+        "it takes big=1, fed=1, and no node of the Ray cluster has that (big=0, fed=2; big=1, fed=0): start a node "
+        "that has it, or ask for less with .options(...)"
+    )
+    assert why_nowhere(NODES, {"CPU": 5}) == (
+        "it takes CPU=5, and no node of the Ray cluster has that (CPU=4): start a node that has it, or ask for less "
+        "with .options(...)"
+    )
+    assert why_nowhere([node("10.0.0.5", {"GPU": 1}, alive=False), *NODES], {"GPU": 1}) is not None
+
+
+def test_a_cluster_that_may_grow_has_a_place_for_all() -> None:
+    growing = {**NODES[0], "Labels": {"ray.io/node-group": "small"}}
+    assert why_nowhere([growing], {"GPU": 1}) is None
+    assert why_nowhere([{**growing, "Alive": False}, NODES[1]], {"GPU": 1}) is not None
+    many = [node(f"10.0.0.{number}", {"GPU": number}) for number in range(9)]
+    assert "GPU=4; 4 others): start" in str(why_nowhere(many, {"GPU": 9}))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actors", "available", "text"),
+    [
+        (
+            {"CPU": 1},
+            [("Model", {"CPU": 2}), ("Log", {"CPU": 1}), ("Log", {"CPU": 1})],
+            0,
+            "CPU=1 of which actors hold 4 of 4 [2 Log and 1 Model]",
+        ),
+        ({"CPU": 2}, [("Model", {"CPU": 3})], 1, "CPU=2 of which actors hold 3 of 4 [1 Model]"),
+        # They may be about to let go of it, or other tasks have it.
+        ({"CPU": 1}, [("Model", {"CPU": 4})], 1, ""),
+        ({"CPU": 1}, [("Model", {"CPU": 3})], 0, ""),
+        ({"CPU": 1}, [("Light", {})], 0, ""),
+        # One that waits itself keeps nothing.
+        ({"CPU": 1}, [("Model", {"CPU": 3}), ("Large", {"CPU": 2})], 0, ""),
+        ({"CPU": 2}, [("Model", {"CPU": 3}), ("Large", {"CPU": 2})], 1, "CPU=2 of which actors hold 3 of 4 [1 Model]"),
+        ({}, [("Model", {"CPU": 4})], 0, ""),
+    ],
+)
+def test_what_actors_keep_from_a_task_is_told_where_that_is_certain(
+    wanted: Mapping[str, float], actors: list[tuple[str, Mapping[str, float]]], available: float, text: str
+) -> None:
+    told = held_by_actors(wanted, actors, {"CPU": 4}, {"CPU": available} if available else {})
+    assert text in told if text else told == ""

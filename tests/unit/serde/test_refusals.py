@@ -88,6 +88,7 @@ def _frame_without_key() -> zoneinfo.ZoneInfo:
         (np.ma.masked_array([1], [True]), "MaskedArray", ".filled()"),
         (np.ones((1, 1)).view(np.matrix), "matrix", "numpy.asarray(...)"),
         (_frame_without_key(), "ZoneInfo", "names no zone"),
+        (type("ObjectRef", (), {"__module__": "ray"})(), "ObjectRef", "return that, as from ray.get(...)"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
