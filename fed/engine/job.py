@@ -137,7 +137,7 @@ class Job:
         Raises:
             FailureError: The job has failed and the driver has not been told yet; or it fails meanwhile.
             JobAborted: A party has left, so there is nobody to go on with.
-            InitError: Not all parties were ready within ``init_timeout_s``.
+            FedTimeoutError: Not all parties called it within ``init_timeout_s``.
         """
         self.check_thread()
         with self.shell.interrupter.inside:
@@ -180,10 +180,10 @@ class Job:
                 with self.shell.lock:
                     root = self.shell.leading_root(self.shell.coordinator.book)
                 raise JobAborted(text, root)
-            raise FedTimeoutError(
-                f"fed.reset was not called within {self.config.init_timeout_s:g} s (init_timeout_s) by "
-                f"{', '.join(unready)}"
-            )
+            within = f"within {self.config.init_timeout_s:g} s (init_timeout_s)"
+            if unready:
+                raise FedTimeoutError(f"fed.reset was not called {within} by {', '.join(unready)}")
+            raise FedTimeoutError(f"fed.reset was not called {within} by all parties after the same calls")
         self.shell.interrupter.forget()
         # What another thread is just submitting of the old epoch comes before all that is called from here on.
         self.shell.waits.wait_for(lambda: not old.being_submitted, START_S)

@@ -16,6 +16,7 @@ from fed.engine.shell import VOTES_S, Shell, log_event
 from fed.engine.waiting import SIGNAL_CHECK_S
 from fed.runtime.contract import Ref
 from fed.runtime.worker import text_of
+from fed.text import counted
 from fed.transport.contract import LinkStatistics
 
 __all__ = ["STOP_S", "Leaving"]
@@ -105,11 +106,14 @@ class Leaving:
 
     def end_cleanup(self, cleanup: CleanupManager) -> None:
         """Let a failure handler that runs come to its end."""
+        since = self._shell.clock.monotonic()
         cleanup.stop()
         self._wait(lambda: cleanup.ended, self._shell.config.handler_timeout_s, patient=True)
         if not cleanup.ended:
+            # A Ctrl-C may have cut the time short.
             logger.warning(
-                "the failure handler has not returned within %g s (handler_timeout_s): going on without it",
+                "the failure handler has not returned within %.1f s (handler_timeout_s is %g): going on without it",
+                self._shell.clock.monotonic() - since,
                 self._shell.config.handler_timeout_s,
             )
 
@@ -152,14 +156,17 @@ class Leaving:
             self._await_root()
             self._wait(lambda: not epoch.expected, FAREWELL_S)
         with self._shell.lock:
-            running, undelivered = epoch.running, epoch.undelivered
+            left = [
+                (epoch.running, "task", "not ended"),
+                (epoch.undelivered, "result", "not delivered"),
+                (epoch.expected, "object", "of other parties not arrived"),
+            ]
             drained = self._fast or self._shell.life.latched or epoch.drained
         if not drained:
             logger.warning(
-                "leaving after %g s (drain_timeout_s) with %d tasks running and %d results undelivered",
+                "leaving after %g s (drain_timeout_s) with %s",
                 self._shell.config.drain_timeout_s,
-                running,
-                undelivered,
+                ", ".join(f"{counted(count, what)} {state}" for count, what, state in left if count),
             )
 
     def _say_goodbye(self) -> None:

@@ -770,6 +770,7 @@ def test_e44_what_a_peer_tells_costs_no_more_than_a_limit_while_the_driver_is_bu
         ({"protocol": 3}, "incompatible protocol version: party 'bob' speaks 3"),
         ({"job": "other"}, "different job names: party 'bob' runs 'other', party 'alice' runs 'job'"),
         ({"parties": ("alice", "bob")}, "different parties: party 'alice' has 'carol', which party 'bob' lacks; give"),
+        ({"parties": PARTIES[::-1]}, "different parties: the same names in another order, or twice; give all"),
         ({"types": ("m.T",)}, "different declared types: party 'bob' has 'm.T', which party 'alice' lacks"),
         ({"exceptions": ("E",)}, "different declared exceptions: party 'bob' has 'E', which party 'alice' lacks"),
         (
