@@ -43,7 +43,7 @@ from fed.channel.socket_lanes import SocketConnection
 from fed.channel.socket_proxy import SocketAddress, SocketProxyEnd
 from fed.config import TLSConfig
 from fed.transport.certificates import write_credentials
-from fed.transport.identity import party_of_certificate
+from fed.transport.credentials import party_of_certificate
 from tests.support.channels import *  # noqa: F403 - the suite
 from tests.support.channels import Channel, ProxyRecorder, Recorder, closed, connected
 from tests.support.worlds import run
