@@ -11,8 +11,8 @@ Laws:
 
 1. Any frame is a sign of life, so a long transfer or a driver in a heavy computation is never taken for dead.
 2. LOST and LEFT are for ever: the dead stay dead [E40, E41].
-3. Quick evidence (a refused connection, a new incarnation) shortens the wait and never decides alone, since a proxy
-   may just be restarting: there is always `restart_s` for that.
+3. Quick evidence (a refused connection, a new incarnation) shortens the wait and never decides alone, since both
+   proxies may just be restarting: there is always `restart_s` for that. What it was is told with the loss.
 4. A party that was itself stopped for a while has heard nobody, and that says nothing about the others: when it is
    late in looking at the clock, every lease begins anew.
 
@@ -28,8 +28,8 @@ from typing import Final, NamedTuple
 __all__ = ["Change", "Health", "Liveness"]
 
 RESTART_S: Final = 10.0
-"""What a killed proxy may need until it is heard again: Ray notices, starts a worker, and the peers greet anew. Two
-seconds, and several times that on a busy machine."""
+"""What a killed proxy may need until it is heard again: Ray notices, starts a worker, and the peers greet anew. One
+second, up to five on a busy machine, and twice that to be sure (docs/reliability.md)."""
 
 
 class Health(enum.Enum):
@@ -49,20 +49,27 @@ class Change(NamedTuple):
         peer: Whose.
         health: What it is now.
         silent_s: For how long nothing was heard of it.
+        evidence: What has shortened its lease, as a clause about it; empty if nothing has.
     """
 
     peer: str
     health: Health
     silent_s: float
+    evidence: str = ""
 
 
 class _Lease:
-    __slots__ = ("deadline", "health", "heard")
+    __slots__ = ("deadline", "evidence", "health", "heard")
 
     def __init__(self) -> None:
         self.health = Health.AWAITED
         self.heard = 0.0
         self.deadline = 0.0
+        self.evidence = ""
+
+    def renew(self, now: float, lease_s: float) -> None:
+        """It begins anew."""
+        self.health, self.heard, self.deadline, self.evidence = Health.ALIVE, now, now + lease_s, ""
 
 
 class Liveness:
@@ -90,14 +97,21 @@ class Liveness:
         before, lease_heard = lease.health, lease.heard
         if before in (Health.LOST, Health.LEFT):
             return None
-        lease.health, lease.heard, lease.deadline = Health.ALIVE, now, now + self._lease_s
+        lease.renew(now, self._lease_s)
         return Change(peer, Health.ALIVE, now - lease_heard) if before is Health.SUSPECT else None
 
-    def evidence(self, peer: str, now: float) -> None:
-        """Something says that a peer may be dead."""
+    def evidence(self, peer: str, now: float, what: str) -> None:
+        """Something says that a peer may be dead.
+
+        Args:
+            peer: Who.
+            now: The time.
+            what: What says so, as a clause: ``its port refused connections``.
+        """
         lease = self._leases[peer]
-        if lease.health in (Health.ALIVE, Health.SUSPECT):
-            lease.deadline = min(lease.deadline, max(lease.heard, now) + self._restart_s)
+        deadline = max(lease.heard, now) + self._restart_s
+        if lease.health in (Health.ALIVE, Health.SUSPECT) and deadline < lease.deadline:
+            lease.deadline, lease.evidence = deadline, what
 
     def left(self, peer: str) -> None:
         """A peer has said goodbye: nothing more is expected of it."""
@@ -126,7 +140,7 @@ class Liveness:
                 continue
             lost = now >= lease.deadline
             lease.health = Health.LOST if lost else Health.SUSPECT
-            changes.append(Change(peer, lease.health, now - lease.heard))
+            changes.append(Change(peer, lease.health, now - lease.heard, lease.evidence))
         return changes
 
     def validate(self) -> None:
@@ -147,4 +161,4 @@ class Liveness:
     def _renew(self, now: float) -> None:
         for lease in self._leases.values():
             if lease.health in (Health.ALIVE, Health.SUSPECT):
-                lease.health, lease.heard, lease.deadline = Health.ALIVE, now, now + self._lease_s
+                lease.renew(now, self._lease_s)

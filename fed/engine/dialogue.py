@@ -135,8 +135,10 @@ class Dialogue:
         elif event.kind is PeerEventKind.DISAGREED:
             self.disagreed[event.peer] = event.reason
         elif event.kind is PeerEventKind.LOST:
-            detail = f"nothing was heard of it for {event.silent_s:.1f} s (lease_s is {self._shell.config.lease_s:g})"
-            self._lose(event.peer, detail)
+            lease = f"lease_s is {self._shell.config.lease_s:g}"
+            if event.reason:
+                lease = f"{event.reason}, so less than the lease was waited for; {lease}"
+            self._lose(event.peer, f"nothing was heard of it for {event.silent_s:.1f} s ({lease})")
         elif event.kind is PeerEventKind.REJECTED and not self._shell.life.leaving:
             self._lose(event.peer, REJECTED, event.reason)
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from fed.core.liveness import Change, Health, Liveness
 
 LEASE_S = 12.0
+REFUSED = "its port refused connections"
 
 
 def alive(*peers: str, restart_s: float = 3.0) -> Liveness:
@@ -62,18 +63,33 @@ def test_who_has_left_is_expected_no_more() -> None:
 
 def test_quick_evidence_shortens_the_wait_but_leaves_time_to_restart() -> None:
     one = alive("bob")
-    one.evidence("bob", 102.0)
+    one.evidence("bob", 102.0, REFUSED)
     assert [at for at, change in run_until(one, 200.0) if change.health is Health.LOST] == [105.0]
 
 
 def test_quick_evidence_never_makes_the_wait_longer_and_is_void_when_the_peer_is_heard() -> None:
     one = alive("bob")
-    one.evidence("bob", 111.5)
+    one.evidence("bob", 111.5, REFUSED)
     assert [at for at, change in run_until(one, 112.0) if change.health is Health.LOST] == [112.0]
     one = alive("bob")
-    one.evidence("bob", 102.0)
+    one.evidence("bob", 102.0, REFUSED)
     one.heard("bob", 103.0)
     assert run_until(one, 108.0) == []
+
+
+def test_e40_who_is_lost_sooner_than_by_its_lease_is_lost_for_a_reason() -> None:
+    one = alive("bob", "carol", "dave")
+    one.evidence("bob", 102.0, REFUSED)
+    # Too late to shorten anything; and void, since she was heard after it.
+    one.evidence("carol", 111.0, REFUSED)
+    one.evidence("dave", 102.0, REFUSED)
+    one.heard("dave", 102.5)
+    lost = {change.peer: change for _, change in run_until(one, 200.0) if change.health is Health.LOST}
+    assert lost == {
+        "bob": Change("bob", Health.LOST, 5.0, REFUSED),
+        "carol": Change("carol", Health.LOST, 12.0),
+        "dave": Change("dave", Health.LOST, 12.0),
+    }
 
 
 def test_e35_a_party_that_was_stopped_itself_accuses_nobody() -> None:
@@ -99,6 +115,6 @@ def test_e35_a_peer_is_lost_only_after_a_silence_of_the_lease_or_of_a_restart(ev
             one.heard("bob", now)
             heard, accused = now, None
         elif event == "evidence":
-            one.evidence("bob", now)
+            one.evidence("bob", now, REFUSED)
             accused = now if accused is None else accused
         one.validate()
