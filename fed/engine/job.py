@@ -26,7 +26,7 @@ from fed.core.failure import Failure
 from fed.core.lifecycle import State
 from fed.core.trace import Event
 from fed.engine.joining import START_S, Joining
-from fed.engine.leaving import STOP_S, Leaving
+from fed.engine.leaving import ANSWER_S, Leaving
 from fed.engine.records import Actor
 from fed.engine.shell import Shell, log_event
 from fed.errors import FedTimeoutError, JobAborted, JobInterrupted, UsageError
@@ -226,7 +226,7 @@ class Job:
         with self.shell.interrupter.inside:
             if self.shell.proxies is not None and self.shell.life.state is not State.CLOSED:
                 self._leaving.last_statistics = self.shell.waits.result_of(
-                    self.shell.proxies.statistics(), self.shell.clock.monotonic() + STOP_S, "the sender proxy"
+                    self.shell.proxies.statistics(), self.shell.clock.monotonic() + ANSWER_S, "the sender proxy"
                 )
         links = self._leaving.last_statistics
         return JobStatistics(

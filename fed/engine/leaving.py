@@ -19,12 +19,16 @@ from fed.runtime.worker import text_of
 from fed.text import counted
 from fed.transport.contract import LinkStatistics
 
-__all__ = ["STOP_S", "Leaving"]
+__all__ = ["ANSWER_S", "Leaving"]
 
 logger = logging.getLogger("fed")
 
 FAREWELL_S: Final = 2.0
 """How long a party that leaves because of a failure waits for the others to have heard it."""
+
+ANSWER_S: Final = 60.0
+"""How long a proxy may take to answer. One that is gone is known to be, so this is for a machine that has far too much
+to do, which is no reason to fail at the end."""
 
 STOP_S: Final = 5.0
 """How long a thread or proxy may take to end."""
@@ -236,7 +240,7 @@ class Leaving:
         if self._shell.life.latched or self._fast:
             return
         answer = self._shell.running_proxies().unclaimed()
-        unclaimed = self._result_of(answer, self._shell.clock.monotonic() + STOP_S, "the receiver proxy")
+        unclaimed = self._result_of(answer, self._shell.clock.monotonic() + ANSWER_S, "the receiver proxy")
         for peer, count in sorted(unclaimed.items()):
             logger.warning("%d objects of party %r were never asked for, and are dropped", count, peer)
 
@@ -277,7 +281,7 @@ class Leaving:
         return self._shell.waits.result_of(ref, deadline, what, wait)
 
     def _note_statistics(self) -> None:
-        deadline = self._shell.clock.monotonic() + STOP_S
+        deadline = self._shell.clock.monotonic() + ANSWER_S
         self.last_statistics = self._result_of(self._shell.running_proxies().statistics(), deadline, "the sender proxy")
 
 

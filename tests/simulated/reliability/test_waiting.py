@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from fed.engine.records import Entry
 from fed.engine.results import Results
 from fed.engine.signals import Interrupter
 from fed.engine.stalling import STALL_S, StallWatch
+from fed.runtime.local import _Host
 from fed.testing import Simulation, simulate, simulation
 from fed.testing.clock import SkippingClock
 from tests.support.eventually import eventually
@@ -329,6 +331,22 @@ def test_e37_a_driver_that_is_busy_outside_fed_keeps_it_from_being_a_deadlock(el
 
 def _interrupted(*_: Any) -> bool:
     raise TimeoutError
+
+
+def test_e39_a_proxy_that_answers_late_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _Host.ask
+
+    async def ask(host: _Host[Any], method: Callable[[Any], Any]) -> Any:
+        # The machine has far too much to do.
+        await asyncio.sleep(20)
+        return await original(host, method)
+
+    monkeypatch.setattr(_Host, "ask", ask)
+
+    def program() -> Any:
+        return fed.get(identity.party("bob").remote(1)), fed.statistics().calls
+
+    assert dict(run(program)) == dict.fromkeys(PARTIES, (1, 2))
 
 
 def test_e38_times_that_contradict_one_another_are_refused() -> None:
