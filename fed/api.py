@@ -279,7 +279,7 @@ def _on_ray(arguments: Mapping[str, Any]) -> Job:
     loaded = options.load(arguments, os.environ, Path.cwd())
     # Imported here because they take a second, which a wrong option or the in-process runtime need not cost.
     if loaded.tls is not None:
-        from fed.transport.identity import check_own_credentials, exposed_key
+        from fed.transport.credentials import check_own_credentials, exposed_key
 
         check_own_credentials(loaded.party, loaded.tls)
         exposed = exposed_key(loaded.tls)

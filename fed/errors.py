@@ -10,7 +10,7 @@
     │   └── RemoteError               ... in another party
     ├── JobAborted                    the job is latched by an earlier failure
     │   └── JobInterrupted (KeyboardInterrupt)  ... raised into a driver that was outside fed
-    ├── PartyLostError                a peer went silent past its lease
+    ├── PartyLostError                a peer's driver ended without a word, or it was silent past its lease
     ├── PartyLeftError                a peer said goodbye before it delivered
     ├── DeliveryError                 an object could not cross
     │   └── EgressDenied              ... because this party's own policy keeps it in
@@ -144,7 +144,7 @@ class JobInterrupted(JobAborted, KeyboardInterrupt):
 
 
 class PartyLostError(FailureError):
-    """A peer went silent for longer than its lease."""
+    """A peer's driver ended without a word, or nothing was heard of that party for longer than its lease."""
 
 
 class PartyLeftError(FailureError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["cut", "cut_head", "indented", "is_plain", "plain"]
+__all__ = ["counted", "cut", "cut_head", "indented", "is_plain", "plain"]
 
 _MAX_CACHED: Final = 4096
 
@@ -60,6 +60,11 @@ _WITH_LINES: Final = _Escapes("\n\t")
 def indented(text: str) -> str:
     """Text of several lines in which no line but the first can be taken for one of somebody else's."""
     return text.replace("\n", "\n    ")
+
+
+def counted(count: int, noun: str) -> str:
+    """How many of something, as text: ``1 task``, ``2 tasks``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def cut(text: str, max_bytes: int) -> tuple[str, bool]:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 __all__ = [
@@ -147,7 +147,15 @@ class ProxyHandler(Protocol):
 
 
 class ProxyEnd(abc.ABC):
-    """A proxy's two connections to its driver. Lives on one event loop."""
+    """A proxy's two connections to its driver. Lives on one event loop.
+
+    Attributes:
+        orphaned: Called on the event loop when the connections are lost and the system says that nobody listens any
+            more where the driver did: its process has ended. Maybe more than once; never by an end that cannot tell.
+    """
+
+    def __init__(self) -> None:
+        self.orphaned: Callable[[], None] = _nothing
 
     @abc.abstractmethod
     def start(self, handler: ProxyHandler) -> None:
@@ -164,3 +172,7 @@ class ProxyEnd(abc.ABC):
     @abc.abstractmethod
     async def close(self) -> None:
         """End both connections. Idempotent."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

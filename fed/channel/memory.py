@@ -150,6 +150,7 @@ class MemoryProxyEnd(ProxyEnd):
     """
 
     def __init__(self, driver: MemoryDriverEnd, role: Role, boot_id: str | None = None) -> None:
+        super().__init__()
         self.role = role
         self.boot_id = boot_id or new_boot_id()
         self._driver = driver

@@ -124,11 +124,12 @@ class SocketDriverEnd(DriverEnd):
         listener.setblocking(False)
 
     def _remove(self) -> None:
-        while self._listeners:
-            self._listeners.pop().close()
+        # First: a file at which nobody listens is what a driver leaves that was killed.
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
+        while self._listeners:
+            self._listeners.pop().close()
 
     def _accept(self, listener: socket.socket, _: int) -> None:
         try:

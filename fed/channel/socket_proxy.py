@@ -60,6 +60,7 @@ class SocketProxyEnd(ProxyEnd):
         remote: bool = False,
         tls: Tls | None = None,
     ) -> None:
+        super().__init__()
         self._address = address
         self._role = role
         self._boot_id = boot_id or new_boot_id()
@@ -88,6 +89,7 @@ class SocketProxyEnd(ProxyEnd):
     async def _keep(self, lane: Lane, handler: ProxyHandler) -> None:
         """Connect again and again."""
         retry_s = FIRST_RETRY_S
+        was_connected = False
         while True:
             protocol = _ProxyProtocol(self, lane, handler)
             try:
@@ -96,12 +98,22 @@ class SocketProxyEnd(ProxyEnd):
                     {protocol.connected, protocol.over}, timeout=HANDSHAKE_S, return_when="FIRST_COMPLETED"
                 )
                 if protocol.connected.done():
+                    was_connected = True
                     await protocol.over
+            except ConnectionRefusedError:
+                # Its file is still there, or its node answers: nothing but its end makes a driver that had let this
+                # proxy in cease to listen without removing that file.
+                if was_connected and lane is Lane.CONTROL:
+                    self.orphaned()
             except OSError as error:
                 logger.debug("the driver is not there: %s", error)
             finally:
                 protocol.abort()
-            retry_s = FIRST_RETRY_S if protocol.connected.done() else min(2 * retry_s, MAX_RETRY_S)
+            if protocol.connected.done():
+                # At once: where the driver has ended, the runtime ends this process too, within some ten milliseconds.
+                retry_s = FIRST_RETRY_S / 2
+                continue
+            retry_s = min(2 * retry_s, MAX_RETRY_S)
             await asyncio.sleep(retry_s)
 
     async def _connect(self, protocol: _ProxyProtocol) -> None:

@@ -102,6 +102,14 @@ PEER: Final[Mapping[PeerState, Mapping[PeerChange, PeerState]]] = {
 }
 
 
+_AWAITED: Final = (PeerState.AWAITED,)
+_BUSY: Final = (PeerState.AWAITED, PeerState.READY)
+_ATTENTIVE: Final = (PeerState.AWAITED, PeerState.READY, PeerState.FINISHED)
+_VOTERS: Final = (PeerState.READY, PeerState.FINISHED)
+_GONE: Final = (PeerState.LEFT,)
+_GROUPS: Final = (_AWAITED, _BUSY, _ATTENTIVE, _VOTERS, _GONE)
+
+
 class _Latch(enum.Enum):
     OPEN = "OPEN"
     FALLEN = "FALLEN"
@@ -116,7 +124,7 @@ class Lifecycle:
         trace: Where what goes in is noted.
     """
 
-    __slots__ = ("_latch", "_peers", "_quitters", "_resetting", "state", "trace")
+    __slots__ = ("_by_states", "_latch", "_peers", "_quitters", "_resetting", "state", "trace")
 
     def __init__(self, peers: Iterable[str], trace: Trace | None = None) -> None:
         self.trace = trace or Trace()
@@ -125,6 +133,8 @@ class Lifecycle:
         self._quitters: set[str] = set()
         self._resetting: set[str] = set()
         self._latch = _Latch.OPEN
+        # They are asked for with each notice and change a few times.
+        self._by_states: Mapping[tuple[PeerState, ...], tuple[str, ...]] = self._grouped()
 
     @property
     def latched(self) -> bool:
@@ -154,27 +164,27 @@ class Lifecycle:
     @property
     def awaited(self) -> tuple[str, ...]:
         """Peers that have not said they are ready, sorted."""
-        return self._in(PeerState.AWAITED)
+        return self._by_states[_AWAITED]
 
     @property
     def busy(self) -> tuple[str, ...]:
         """Peers whose program has not ended, sorted."""
-        return self._in(PeerState.AWAITED, PeerState.READY)
+        return self._by_states[_BUSY]
 
     @property
     def attentive(self) -> tuple[str, ...]:
         """Peers that listen, sorted: all that have not left."""
-        return self._in(PeerState.AWAITED, PeerState.READY, PeerState.FINISHED)
+        return self._by_states[_ATTENTIVE]
 
     @property
     def voters(self) -> tuple[str, ...]:
         """Peers that have a say in what the root is: those that have been ready and have not left."""
-        return self._in(PeerState.READY, PeerState.FINISHED)
+        return self._by_states[_VOTERS]
 
     @property
     def gone(self) -> tuple[str, ...]:
         """Peers that have left, sorted."""
-        return self._in(PeerState.LEFT)
+        return self._by_states[_GONE]
 
     @property
     def quitters(self) -> tuple[str, ...]:
@@ -299,7 +309,8 @@ class Lifecycle:
         state = PEER[self._peers[peer]].get(change)
         if state is not None:
             self._peers[peer] = state
+            self._by_states = self._grouped()
         return state is not None
 
-    def _in(self, *states: PeerState) -> tuple[str, ...]:
-        return tuple(peer for peer, state in self._peers.items() if state in states)
+    def _grouped(self) -> dict[tuple[PeerState, ...], tuple[str, ...]]:
+        return {states: tuple([peer for peer, state in self._peers.items() if state in states]) for states in _GROUPS}

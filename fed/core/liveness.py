@@ -11,10 +11,11 @@ Laws:
 
 1. Any frame is a sign of life, so a long transfer or a driver in a heavy computation is never taken for dead.
 2. LOST and LEFT are for ever: the dead stay dead [E40, E41].
-3. Quick evidence (a refused connection, a new incarnation) shortens the wait and never decides alone, since a proxy
-   may just be restarting: there is always `restart_s` for that.
-4. A party that was itself stopped for a while has heard nobody, and that says nothing about the others: when it is
-   late in looking at the clock, every lease begins anew.
+3. Quick evidence (a refused connection, a new incarnation) shortens the wait and never decides alone, since both
+   proxies may just be restarting: there is always `restart_s` for that. What it was is told with the loss.
+4. A party that did not run for a while has heard nobody, and that says nothing about the others. It finds out by being
+   late in looking at the clock, which it does every now and then (`BEATS_PER_LEASE`). What it was late by is no
+   silence, and where that is much, every lease begins anew.
 
 All times are seconds on one monotonic clock, which the caller reads.
 """
@@ -28,8 +29,13 @@ from typing import Final, NamedTuple
 __all__ = ["Change", "Health", "Liveness"]
 
 RESTART_S: Final = 10.0
-"""What a killed proxy may need until it is heard again: Ray notices, starts a worker, and the peers greet anew. Two
-seconds, and several times that on a busy machine."""
+"""What a killed proxy may need until it is heard again: Ray notices, starts a worker, and the peers greet anew. One
+second, up to five on a busy machine, and twice that to be sure (docs/reliability.md)."""
+
+
+BEATS_PER_LEASE: Final = 8
+"""How often a party looks at the clock within a lease, also if nothing is due: whose turn comes late again and again,
+by a little each time, hears of the others as late."""
 
 
 class Health(enum.Enum):
@@ -49,20 +55,32 @@ class Change(NamedTuple):
         peer: Whose.
         health: What it is now.
         silent_s: For how long nothing was heard of it.
+        evidence: What has shortened its lease, as a clause about it; empty if nothing has.
     """
 
     peer: str
     health: Health
     silent_s: float
+    evidence: str = ""
 
 
 class _Lease:
-    __slots__ = ("deadline", "health", "heard")
+    __slots__ = ("deadline", "evidence", "health", "heard")
 
     def __init__(self) -> None:
         self.health = Health.AWAITED
         self.heard = 0.0
         self.deadline = 0.0
+        self.evidence = ""
+
+    def prolong(self, seconds: float) -> None:
+        """So long nobody was there to hear it."""
+        self.heard += seconds
+        self.deadline += seconds
+
+    def renew(self, now: float, lease_s: float) -> None:
+        """It begins anew."""
+        self.health, self.heard, self.deadline, self.evidence = Health.ALIVE, now, now + lease_s, ""
 
 
 class Liveness:
@@ -79,6 +97,8 @@ class Liveness:
         self._restart_s = min(restart_s, lease_s)
         self._leases = {peer: _Lease() for peer in sorted(peers)}
         self._due: float | None = None
+        # When it looked at the clock last.
+        self._looked = 0.0
 
     def health(self, peer: str) -> Health:
         """What is known of a peer."""
@@ -90,14 +110,23 @@ class Liveness:
         before, lease_heard = lease.health, lease.heard
         if before in (Health.LOST, Health.LEFT):
             return None
-        lease.health, lease.heard, lease.deadline = Health.ALIVE, now, now + self._lease_s
+        lease.renew(now, self._lease_s)
+        if self._due is None:
+            self._looked = now
         return Change(peer, Health.ALIVE, now - lease_heard) if before is Health.SUSPECT else None
 
-    def evidence(self, peer: str, now: float) -> None:
-        """Something says that a peer may be dead."""
+    def evidence(self, peer: str, now: float, what: str) -> None:
+        """Something says that a peer may be dead.
+
+        Args:
+            peer: Who.
+            now: The time.
+            what: What says so, as a clause: ``its port refused connections``.
+        """
         lease = self._leases[peer]
-        if lease.health in (Health.ALIVE, Health.SUSPECT):
-            lease.deadline = min(lease.deadline, max(lease.heard, now) + self._restart_s)
+        deadline = max(lease.heard, now) + self._restart_s
+        if lease.health in (Health.ALIVE, Health.SUSPECT) and deadline < lease.deadline:
+            lease.deadline, lease.evidence = deadline, what
 
     def left(self, peer: str) -> None:
         """A peer has said goodbye: nothing more is expected of it."""
@@ -112,21 +141,27 @@ class Liveness:
     def due(self) -> float | None:
         """When to call `tick` next; None: when somebody was heard."""
         times = [self._next(lease) for lease in self._leases.values() if lease.health in (Health.ALIVE, Health.SUSPECT)]
-        self._due = min(times, default=None)
+        self._due = min(*times, self._looked + self._lease_s / BEATS_PER_LEASE) if times else None
         return self._due
 
     def tick(self, now: float) -> list[Change]:
         """Time has passed."""
-        if self._due is not None and now > self._due + self._lease_s / 4:
+        late_s = 0.0 if self._due is None else max(0.0, now - self._due)
+        self._looked = now
+        if late_s > self._lease_s / 4:
             self._renew(now)
             return []
         changes = []
         for peer, lease in self._leases.items():
-            if lease.health not in (Health.ALIVE, Health.SUSPECT) or now < self._next(lease):
+            if lease.health not in (Health.ALIVE, Health.SUSPECT):
+                continue
+            # Not beyond now: who was heard since has been silent for less.
+            lease.prolong(min(late_s, now - lease.heard))
+            if now < self._next(lease):
                 continue
             lost = now >= lease.deadline
             lease.health = Health.LOST if lost else Health.SUSPECT
-            changes.append(Change(peer, lease.health, now - lease.heard))
+            changes.append(Change(peer, lease.health, now - lease.heard, lease.evidence))
         return changes
 
     def validate(self) -> None:
@@ -147,4 +182,4 @@ class Liveness:
     def _renew(self, now: float) -> None:
         for lease in self._leases.values():
             if lease.health in (Health.ALIVE, Health.SUSPECT):
-                lease.health, lease.heard, lease.deadline = Health.ALIVE, now, now + self._lease_s
+                lease.renew(now, self._lease_s)

@@ -9,6 +9,8 @@ A driver that waits while nothing moves asks the others, in rounds, what they ar
        ▲                                                                │
        └───────────────── something moved: all anew ────────────────────┘
 
+Before each later line there is a round too, so that no line says what was true ten minutes ago.
+
 Laws:
 
 1. Waiting alone is never a failure, however long it lasts: it makes lines for people.
@@ -28,8 +30,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
+
+from fed.text import counted
 
 __all__ = ["MAX_SHOWN", "Due", "PartyStatus", "StallDetector", "Wait", "describe_wait", "graph", "mermaid"]
 
@@ -104,7 +108,8 @@ class StallDetector:
         self._stall_s = stall_s
         self._moves = -1
         self._since = 0.0
-        self._next = math.inf
+        self._ask_at = math.inf
+        self._report_at = math.inf
         self._interval = stall_s
         self._round = 0
         self._asked: frozenset[str] = frozenset()
@@ -134,16 +139,17 @@ class StallDetector:
         """
         if moves != self._moves:
             self._moves, self._since, self._interval = moves, now, self._stall_s
-            self._next = now + self._stall_s / 2
+            self._ask_at, self._report_at = now + self._stall_s / 2, now + self._stall_s
             self._asked, self._before = frozenset(), None
             self._answers = {}
             return None
-        if now < self._next:
-            return None
-        if self._next < self._since + self._stall_s:
-            self._next = self._since + self._stall_s
+        if now >= self._ask_at:
+            self._ask_at = math.inf
             return Due.ASK
-        self._next = now + self._interval
+        if now < self._report_at:
+            return None
+        self._report_at = now + self._interval
+        self._ask_at = self._report_at - self._stall_s / 2
         self._interval = min(2 * self._interval, MAX_INTERVAL_S)
         return Due.REPORT
 
@@ -187,7 +193,7 @@ def graph(standings: Mapping[str, PartyStatus]) -> str:
     parts = []
     for party, standing in sorted(standings.items()):
         waits = [f"{wait.who} waits for {wait.what} of {wait.party}" for wait in standing.waits]
-        parts.append(f"{party}: {_and_more(waits, standing.waiting)}" if waits else f"{party} waits for nothing")
+        parts.append(f"{party}: {_and_more(waits, standing.waiting)}" if waits else f"{party} has nothing to do")
     return "; ".join(parts)
 
 
@@ -211,27 +217,44 @@ def mermaid(standings: Mapping[str, PartyStatus]) -> str:
     return "\n".join(["graph LR", *edges])
 
 
-def describe_wait(own: PartyStatus, asked: Collection[str], answers: Mapping[str, PartyStatus]) -> str:
-    """What this party waits for, and what the others last said they were at."""
+def describe_wait(
+    own: PartyStatus, asked: Collection[str], answers: Mapping[str, PartyStatus], also: Sequence[str] = ()
+) -> str:
+    """What this party waits for and runs itself, and what the others last said they were at.
+
+    Args:
+        own: This party, which waits in a fed call.
+        asked: The others.
+        answers: What they said, as far as they did.
+        also: What this party waits for that is no object, each a clause.
+    """
     waits = [f"{wait.who} waits for {wait.what} of party {wait.party!r}" for wait in own.waits]
-    mine = _and_more(waits, own.waiting) if waits else "this party has done its part, and waits for the others"
-    if own.running:
-        mine += f"; this party runs {_and_more(own.tasks, own.running)}"
+    work = _work(own)
+    mine = [_and_more(waits, own.waiting)] if waits else []
+    mine += [f"this party {' and '.join(work)}"] if work else []
+    mine += also
     theirs = [f"{peer} {_doing(answers[peer]) if peer in answers else 'has not answered'}" for peer in sorted(asked)]
-    return "; ".join([mine, *theirs])
+    return "; ".join([*(mine or ["this party has nothing to do"]), *theirs])
 
 
 def _doing(standing: PartyStatus) -> str:
+    parts = _work(standing)
+    if not standing.idle:
+        parts.append("does not wait in a fed call")
+    if not parts and standing.waits:
+        parts += [f"waits for {wait.what} of {wait.party}" for wait in standing.waits[:1]]
+    return " and ".join(parts) if parts else "has nothing to do"
+
+
+def _work(standing: PartyStatus) -> list[str]:
+    """What goes on in a party whatever its driver does."""
     parts = []
     if standing.running:
         parts.append(f"runs {_and_more(standing.tasks, standing.running)}")
     if standing.in_flight:
-        parts.append(f"sends {standing.in_flight} objects")
-    if not standing.idle:
-        parts.append("computes in its driver")
-    if not parts and standing.waits:
-        parts += [f"waits for {wait.what} of {wait.party}" for wait in standing.waits[:1]]
-    return " and ".join(parts) if parts else "waits for nothing"
+        # Failures and what else is told are counted with the results.
+        parts.append(f"has {counted(standing.in_flight, 'message')} on the way")
+    return parts
 
 
 def _and_more(texts: Collection[str], count: int) -> str:

@@ -66,6 +66,8 @@ class Dialogue:
         self.disagreed: dict[str, str] = {}
         # Who will acknowledge nothing more, and why.
         self._left: dict[str, Failure | None] = {}
+        # Whether the proxies are about to learn the state of the job.
+        self._publishing = False
 
     @property
     def party(self) -> str:
@@ -83,9 +85,11 @@ class Dialogue:
             self._shell.runtime.watch(ended, functools.partial(self._handle_end, name))
 
     def publish(self) -> None:
-        """Have the proxies learn the state of the job. Never blocks."""
-        # On one thread, so that an older one never comes after a newer one.
-        self._shell.errors.run(self._publish_now)
+        """Have the proxies learn the state of the job, once for all changes before that. With the lock."""
+        if not self._publishing:
+            self._publishing = True
+            # On one thread, so that an older one never comes after a newer one.
+            self._shell.errors.run(self._publish_now)
 
     def departed(self, peer: str, failure: Failure | None) -> None:
         """A peer acknowledges nothing more. With the lock."""
@@ -99,6 +103,7 @@ class Dialogue:
     def _publish_now(self) -> None:
         """Let the proxies know the state of the job."""
         with self._shell.lock:
+            self._publishing = False
             snapshot = Snapshot(
                 epoch=self._shell.running().number,
                 greeted=self.greeted,
@@ -135,8 +140,10 @@ class Dialogue:
         elif event.kind is PeerEventKind.DISAGREED:
             self.disagreed[event.peer] = event.reason
         elif event.kind is PeerEventKind.LOST:
-            detail = f"nothing was heard of it for {event.silent_s:.1f} s (lease_s is {self._shell.config.lease_s:g})"
-            self._lose(event.peer, detail)
+            lease = f"lease_s is {self._shell.config.lease_s:g}"
+            if event.reason:
+                lease = f"{event.reason}, so less than the lease was waited for; {lease}"
+            self._lose(event.peer, f"nothing was heard of it for {event.silent_s:.1f} s ({lease})")
         elif event.kind is PeerEventKind.REJECTED and not self._shell.life.leaving:
             self._lose(event.peer, REJECTED, event.reason)
 

@@ -241,6 +241,9 @@ def _observed(failure: Failure, party: str) -> str:
 def _party_lost(failure: Failure, party: str) -> str:
     reason = _told(failure, "nothing was heard of it for longer than its lease")
     lost = f"{_party(failure)} was lost{_observed(failure, party)}"
+    if failure.origin == failure.src_party:
+        # Its sender's own word, and no silence.
+        return f"{lost}{reason}; see how its program ended"
     return f"{lost}{reason}; see whether its program still runs and can be reached"
 
 

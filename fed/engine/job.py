@@ -26,7 +26,7 @@ from fed.core.failure import Failure
 from fed.core.lifecycle import State
 from fed.core.trace import Event
 from fed.engine.joining import START_S, Joining
-from fed.engine.leaving import STOP_S, Leaving
+from fed.engine.leaving import ANSWER_S, Leaving
 from fed.engine.records import Actor
 from fed.engine.shell import Shell, log_event
 from fed.errors import FedTimeoutError, JobAborted, JobInterrupted, UsageError
@@ -137,7 +137,7 @@ class Job:
         Raises:
             FailureError: The job has failed and the driver has not been told yet; or it fails meanwhile.
             JobAborted: A party has left, so there is nobody to go on with.
-            InitError: Not all parties were ready within ``init_timeout_s``.
+            FedTimeoutError: Not all parties called it within ``init_timeout_s``.
         """
         self.check_thread()
         with self.shell.interrupter.inside:
@@ -180,10 +180,10 @@ class Job:
                 with self.shell.lock:
                     root = self.shell.leading_root(self.shell.coordinator.book)
                 raise JobAborted(text, root)
-            raise FedTimeoutError(
-                f"fed.reset was not called within {self.config.init_timeout_s:g} s (init_timeout_s) by "
-                f"{', '.join(unready)}"
-            )
+            within = f"within {self.config.init_timeout_s:g} s (init_timeout_s)"
+            if unready:
+                raise FedTimeoutError(f"fed.reset was not called {within} by {', '.join(unready)}")
+            raise FedTimeoutError(f"fed.reset was not called {within} by all parties after the same calls")
         self.shell.interrupter.forget()
         # What another thread is just submitting of the old epoch comes before all that is called from here on.
         self.shell.waits.wait_for(lambda: not old.being_submitted, START_S)
@@ -226,7 +226,7 @@ class Job:
         with self.shell.interrupter.inside:
             if self.shell.proxies is not None and self.shell.life.state is not State.CLOSED:
                 self._leaving.last_statistics = self.shell.waits.result_of(
-                    self.shell.proxies.statistics(), self.shell.clock.monotonic() + STOP_S, "the sender proxy"
+                    self.shell.proxies.statistics(), self.shell.clock.monotonic() + ANSWER_S, "the sender proxy"
                 )
         links = self._leaving.last_statistics
         return JobStatistics(

@@ -62,7 +62,8 @@ class Joining:
         joining = proxies.connect(timeout_s)
         connected: list[Outcome] = []
         self._shell.runtime.watch(joining, functools.partial(self._shell.waits.note_outcome, connected))
-        log_event(self._shell.party, "waiting", {"for": list(self._shell.config.peers)})
+        if self._shell.config.peers:
+            log_event(self._shell.party, "waiting", {"for": list(self._shell.config.peers)})
         # Beyond the budget, which the sender keeps from when it has started, and which then knows what it last heard.
         self._shell.waits.wait_for(lambda: connected or self._join_failed(), timeout_s + START_S)
         with self._shell.lock:
@@ -96,7 +97,8 @@ class Joining:
             if not still:
                 break
             if self._shell.clock.monotonic() >= deadline:
-                raise init_error(dict.fromkeys(still, "it is reached, but has not finished its own start"), timeout_s)
+                reason = "it was reached, but has not said that it is ready; its output says what it waits for"
+                raise init_error(dict.fromkeys(still, reason), timeout_s)
             log_event(self._shell.party, "waiting", {"for": list(still)})
         log_event(self._shell.party, "joined", {})
 

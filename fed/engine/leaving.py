@@ -16,14 +16,19 @@ from fed.engine.shell import VOTES_S, Shell, log_event
 from fed.engine.waiting import SIGNAL_CHECK_S
 from fed.runtime.contract import Ref
 from fed.runtime.worker import text_of
+from fed.text import counted
 from fed.transport.contract import LinkStatistics
 
-__all__ = ["STOP_S", "Leaving"]
+__all__ = ["ANSWER_S", "Leaving"]
 
 logger = logging.getLogger("fed")
 
 FAREWELL_S: Final = 2.0
 """How long a party that leaves because of a failure waits for the others to have heard it."""
+
+ANSWER_S: Final = 60.0
+"""How long a proxy may take to answer. One that is gone is known to be, so this is for a machine that has far too much
+to do, which is no reason to fail at the end."""
 
 STOP_S: Final = 5.0
 """How long a thread or proxy may take to end."""
@@ -105,11 +110,14 @@ class Leaving:
 
     def end_cleanup(self, cleanup: CleanupManager) -> None:
         """Let a failure handler that runs come to its end."""
+        since = self._shell.clock.monotonic()
         cleanup.stop()
         self._wait(lambda: cleanup.ended, self._shell.config.handler_timeout_s, patient=True)
         if not cleanup.ended:
+            # A Ctrl-C may have cut the time short.
             logger.warning(
-                "the failure handler has not returned within %g s (handler_timeout_s): going on without it",
+                "the failure handler has not returned within %.1f s (handler_timeout_s is %g): going on without it",
+                self._shell.clock.monotonic() - since,
                 self._shell.config.handler_timeout_s,
             )
 
@@ -152,14 +160,17 @@ class Leaving:
             self._await_root()
             self._wait(lambda: not epoch.expected, FAREWELL_S)
         with self._shell.lock:
-            running, undelivered = epoch.running, epoch.undelivered
+            left = [
+                (epoch.running, "task", "not ended"),
+                (epoch.undelivered, "result", "not delivered"),
+                (epoch.expected, "object", "of other parties not arrived"),
+            ]
             drained = self._fast or self._shell.life.latched or epoch.drained
         if not drained:
             logger.warning(
-                "leaving after %g s (drain_timeout_s) with %d tasks running and %d results undelivered",
+                "leaving after %g s (drain_timeout_s) with %s",
                 self._shell.config.drain_timeout_s,
-                running,
-                undelivered,
+                ", ".join(f"{counted(count, what)} {state}" for count, what, state in left if count),
             )
 
     def _say_goodbye(self) -> None:
@@ -229,7 +240,7 @@ class Leaving:
         if self._shell.life.latched or self._fast:
             return
         answer = self._shell.running_proxies().unclaimed()
-        unclaimed = self._result_of(answer, self._shell.clock.monotonic() + STOP_S, "the receiver proxy")
+        unclaimed = self._result_of(answer, self._shell.clock.monotonic() + ANSWER_S, "the receiver proxy")
         for peer, count in sorted(unclaimed.items()):
             logger.warning("%d objects of party %r were never asked for, and are dropped", count, peer)
 
@@ -270,7 +281,7 @@ class Leaving:
         return self._shell.waits.result_of(ref, deadline, what, wait)
 
     def _note_statistics(self) -> None:
-        deadline = self._shell.clock.monotonic() + STOP_S
+        deadline = self._shell.clock.monotonic() + ANSWER_S
         self.last_statistics = self._result_of(self._shell.running_proxies().statistics(), deadline, "the sender proxy")
 
 

@@ -257,7 +257,8 @@ class Shell:
             self._unreachable.discard(peer)
         elif peer in self.life.attentive and peer not in self._unreachable and not self.life.leaving:
             self._unreachable.add(peer)
-            logger.warning("party %r could not be told: %s", peer, reason)
+            # What this leads to people are told: that the party is lost, or has left.
+            logger.info("party %r could not be told: %s", peer, reason)
 
     def redacted(self, peer: str, notice: Notice) -> Notice:
         """What a peer may see. Text of another party's failure is not ours to pass on [E02]."""

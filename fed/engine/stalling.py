@@ -6,8 +6,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from fed.core.failure import Fault, Kind
+from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.core.stall import Due, StallDetector, describe_wait, graph, mermaid
+from fed.text import counted
 
 if TYPE_CHECKING:
     from fed.engine.shell import Shell
@@ -82,11 +84,23 @@ class StallWatch:
             own = epoch.standing(idle=True, untold=self._shell.errors.untold)
             peers = self._shell.life.attentive
             if due is Due.REPORT:
-                text = describe_wait(own, peers, self._detector.answers)
+                text = describe_wait(own, peers, self._detector.answers, self._awaited())
             # What a peer was told of this may be lost with a receiver that was killed, and a divergence unseen with it.
             self._shell.carry_out(self._shell.coordinator.progress(everyone=True))
             number = self._detector.ask(peers, own)
             for peer in peers:
                 self._shell.send_control(peer, Notice(NoticeKind.ASK, epoch.number, calls=number))
         if text:
-            logger.warning("nothing has moved for %.0f s: %s", self._detector.waited_s(now), text)
+            logger.warning("nothing has moved here for %.0f s: %s", self._detector.waited_s(now), text)
+
+    def _awaited(self) -> list[str]:
+        """What the driver waits for that no task and no `fed.get` wants, as clauses. With the lock."""
+        life = self._shell.life
+        if life.state is State.RESETTING and life.unready_for_reset:
+            return [f"fed.reset waits for {', '.join(life.unready_for_reset)} to call it"]
+        if not life.leaving:
+            return []
+        expected = self._shell.running().arrivals.expected
+        awaited = [f"{counted(len(expected), 'object')} of {', '.join(sorted({key.peer for key in expected}))}"]
+        awaited = [*(awaited if expected else []), *(f"{peer} to finish" for peer in life.busy)]
+        return [f"before it leaves, this party waits for {', '.join(awaited)}"] if awaited else []

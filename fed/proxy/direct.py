@@ -87,6 +87,7 @@ class DirectServer:
 def serve_sender(end: ProxyEnd, sender: Sender) -> DirectServer:
     """Let a driver use a sender."""
     control = ControlServer(end, sender.events, sender.learn, send=sender.tell)
+    end.orphaned = sender.orphaned
     return DirectServer(end, sender, PushServer(end, sender.push), control)
 
 

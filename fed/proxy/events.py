@@ -46,7 +46,7 @@ class PeerEvent:
         peer: Who.
         incarnation: For GREETED: that life of the peer's driver.
         notice: For NOTICE: as the peer told it, of the current epoch or a later one; READY and GOODBYE of any epoch.
-        reason: For DISAGREED and REJECTED: a sentence.
+        reason: For DISAGREED and REJECTED: a sentence. For LOST: what has shortened its lease, as a clause, or nothing.
         silent_s: For LOST: for how many seconds nothing was heard of it.
     """
 

@@ -71,7 +71,8 @@ def disagreement(mine: Hello, theirs: Hello) -> str | None:
     ):
         if ours != others:
             more = _more(theirs.party, others, mine.party, ours), _more(mine.party, ours, theirs.party, others)
-            return f"different {what}: {'; '.join(filter(None, more))}; give all parties the same ones"
+            differing = "; ".join(filter(None, more)) or "the same names in another order, or twice"
+            return f"different {what}: {differing}; give all parties the same ones"
     return None
 
 

@@ -330,7 +330,8 @@ class PeerSession:
             self._spawn(self._rejoin())
 
     async def _rejoin(self) -> None:
-        level = logging.WARNING
+        # For those who look for it: people are told when the party is lost, in one line.
+        level = logging.INFO
         while not self.is_over():
             problem = await self.join(CONNECT_ATTEMPT_S)
             if problem is None:

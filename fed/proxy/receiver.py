@@ -235,9 +235,9 @@ class Receiver:
                     self._liveness.left(peer)
         self._set_alarm()
 
-    def suspect(self, peer: str) -> None:
+    def suspect(self, peer: str, evidence: str = "its port refused connections") -> None:
         """Something says that a peer may be gone: it has little time left to be heard."""
-        self._liveness.evidence(peer, asyncio.get_running_loop().time())
+        self._liveness.evidence(peer, asyncio.get_running_loop().time(), evidence)
         self._set_alarm()
 
     def confirm(self, keys: Iterable[Key]) -> None:
@@ -295,7 +295,7 @@ class Receiver:
         # gone on to its next job, under whatever name, waits until this one is over here too.
         if other and (self._closed or self._begun):
             # The one that we know has probably gone; or two run at the same time by mistake.
-            self.suspect(peer)
+            self.suspect(peer, "another driver greeted under its name")
             raise NotNow(f"party {self._hello.party!r} is still in the run that an earlier start of {peer!r} joined")
         reason = disagreement(self._hello, hello)
         if reason is not None:
@@ -395,7 +395,8 @@ class Receiver:
     def _look_at_leases(self) -> None:
         for change in self._liveness.tick(asyncio.get_running_loop().time()):
             if change.health is Health.LOST:
-                self.events.add(PeerEvent(PeerEventKind.LOST, change.peer, silent_s=change.silent_s))
+                lost = PeerEvent(PeerEventKind.LOST, change.peer, reason=change.evidence, silent_s=change.silent_s)
+                self.events.add(lost)
             else:
                 logger.info("nothing was heard of party %r for %.1f s", change.peer, change.silent_s)
         self._set_alarm()

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fed.core.failure import Fault
+from fed.core.failure import Failure, Fault, Kind
 from fed.object import ObjectId
 from fed.proxy.control import Snapshot
 from fed.proxy.deliveries import Delivery, DeliveryFuture, Pushed, Undelivered, refusal
@@ -24,7 +24,7 @@ from fed.proxy.peer_session import JoinProblem, PeerSession, settled
 from fed.serde.contract import Codec, EncodeError
 from fed.serde.encode_cost import is_small
 from fed.serde.receipt import SmallValue
-from fed.transport.contract import Hello, Link, LinkStatistics, Notice, Parcel
+from fed.transport.contract import Hello, Link, LinkStatistics, Notice, NoticeKind, Parcel
 
 __all__ = ["Sender", "announce"]
 
@@ -74,8 +74,13 @@ class Sender:
         small_object_bytes: int,
         lease_s: float = math.inf,
     ) -> None:
+        self._hello = hello
         self._codec = codec
         self.events = EventQueue()
+        self._snapshot: Snapshot | None = None
+        # Whether the driver has begun to say goodbye.
+        self._said_goodbye = False
+        self._last_words: set[asyncio.Future[str]] = set()
         self._peers = {
             peer: PeerSession(link, hello, small_object_bytes, lease_s, self.events) for peer, link in links.items()
         }
@@ -164,7 +169,24 @@ class Sender:
         Returns:
             The empty text if it has taken everything, else why not.
         """
+        self._said_goodbye |= any(notice.kind is NoticeKind.GOODBYE for notice in notices)
         return await self._peers[peer].tell(notices, timeout_s)
+
+    def orphaned(self) -> None:
+        """The driver has ended: say so to all in its place, unless it has said goodbye, or may be started anew.
+
+        The runtime ends this process too, within a moment or within seconds. Where it is quicker, the lease tells.
+        """
+        job = self._snapshot
+        if job is None or not job.begun or self._said_goodbye:
+            return
+        self._said_goodbye = True
+        party, name = self._hello.party, f"{self._hello.party}/{self._hello.incarnation}/0"
+        fault = Fault(Kind.PARTY_LOST, "PartyLostError", detail="its driver ended without a word")
+        failure = Failure.of_fault(fault, error_id=name, party=party, task="", sequence=-1)
+        goodbye = Notice(NoticeKind.GOODBYE, job.epoch, failure)
+        # Kept here because the event loop holds them weakly.
+        self._last_words = {asyncio.ensure_future(peer.tell([goodbye], math.inf)) for peer in self._peers.values()}
 
     def learn(self, snapshot: Snapshot) -> None:
         """Learn the state of the job.
@@ -173,6 +195,7 @@ class Sender:
         a failure or because it had finished, acknowledges nothing more. If this sender has taken the place of one that
         was killed it greets everyone; what was being pushed the runtime and the driver push again.
         """
+        self._snapshot = snapshot
         for name, peer in self._peers.items():
             peer.reset(snapshot.epoch)
             if snapshot.begun:
@@ -189,7 +212,10 @@ class Sender:
     async def close(self) -> None:
         """Close every link. Idempotent."""
         self.events.close()
+        for words in self._last_words:
+            words.cancel()
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
+        await asyncio.gather(*self._last_words, return_exceptions=True)
 
     def validate(self) -> None:
         """Check the laws of the outboxes. Raises RuntimeError where one is broken."""

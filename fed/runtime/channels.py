@@ -12,7 +12,7 @@ from fed.channel.handshake import Tls
 from fed.channel.socket_driver import SocketDriverEnd
 from fed.channel.socket_proxy import SocketAddress, SocketProxyEnd
 from fed.config import Config
-from fed.transport.identity import party_of_certificate
+from fed.transport.credentials import party_of_certificate
 
 __all__ = ["driver_end", "node_id", "proxy_end"]
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -59,7 +59,8 @@ class MemoryNetwork:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: dict[str, MemoryListener] = {}
-        self._connections: set[_Connection] = set()
+        # By the party that listens: what one party does costs nothing for the connections of others.
+        self._connections: defaultdict[str, set[_Connection]] = defaultdict(set)
         self._cut: set[frozenset[str]] = set()
         self._held: dict[tuple[str, str], list[Callable[[], object]]] = {}
 
@@ -76,7 +77,10 @@ class MemoryNetwork:
         pair = frozenset((party, peer))
         with self._lock:
             self._cut.add(pair)
-            broken = self._sever(lambda connection: connection.pair == pair)
+            broken = [
+                *self._sever(party, lambda connection: connection.link.party == peer),
+                *self._sever(peer, lambda connection: connection.link.party == party),
+            ]
         for connection in broken:
             connection.announce_break()
 
@@ -110,12 +114,13 @@ class MemoryNetwork:
             if frozenset((link.party, link.peer)) in self._cut:
                 raise PeerUnreachable(f"the network between {link.party!r} and {link.peer!r} is cut")
             connection = _Connection(link, listener)
-            self._connections.add(connection)
+            self._connections[link.peer].add(connection)
         return connection
 
     def _break(self, broken: _Connection) -> None:
         with self._lock:
-            self._sever(lambda connection: connection is broken)
+            broken.alive = False
+            self._connections[broken.listener.party].discard(broken)
 
     def _listen(self, listener: MemoryListener) -> None:
         with self._lock:
@@ -126,14 +131,15 @@ class MemoryNetwork:
         with self._lock:
             if self._listeners.get(listener.party) is listener:
                 del self._listeners[listener.party]
-            return self._sever(lambda connection: connection.listener is listener)
+            return self._sever(listener.party, lambda connection: connection.listener is listener)
 
-    def _sever(self, which: Callable[[_Connection], bool]) -> list[_Connection]:
-        """Mark connections as broken, with the lock held. Returns them, for both ends to be told."""
-        broken = [connection for connection in self._connections if which(connection)]
+    def _sever(self, party: str, which: Callable[[_Connection], bool]) -> list[_Connection]:
+        """Mark connections to a party as broken, with the lock held. Returns them, for both ends to be told."""
+        connections = self._connections[party]
+        broken = [connection for connection in connections if which(connection)]
         for connection in broken:
             connection.alive = False
-        self._connections.difference_update(broken)
+        connections.difference_update(broken)
         return broken
 
     def _pass(self, connection: _Connection, deliver: Callable[[], object]) -> None:
@@ -158,10 +164,6 @@ class _Connection:
         self.acks_changed = asyncio.Event()
         # On the listener's loop:
         self.offers: dict[int, ObjectId] = {}
-
-    @property
-    def pair(self) -> frozenset[str]:
-        return frozenset((self.link.party, self.link.peer))
 
     def announce_break(self) -> None:
         """Tell both ends. From any thread."""

@@ -17,7 +17,7 @@ import fed
 from fed import config
 from fed.cli.command import main as command
 from fed.testing import simulate
-from fed.transport.identity import check_own_credentials
+from fed.transport.credentials import check_own_credentials
 from tests.support.pages import PAGES, README, ROOT, Block, blocks_of, credentials, only, saved, shell
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import signal
 import socket
 import time
@@ -11,14 +13,20 @@ from collections.abc import Mapping
 
 import psutil
 
+from fed.core.liveness import RESTART_S
 from fed.testing.simulation import free_addresses
 from tests.support.drivers import Driver, Start
+from tests.support.eventually import eventually
 from tests.support.hosting import ANSWER_S
 
 LEASE_S = 8.0
 DRAIN_S = 9.0
 BOUND_S = DRAIN_S + 8.0
 """Two seconds for the farewell, and six for the interpreter to end on a machine that is very busy."""
+LEFT_S = 60.0
+AT_ONCE_S = 5.0
+"""Far less than a silence would take, and as much as a very busy machine does. Without anything else to do it is half a
+second."""
 TIMES = {"FED_LEASE_S": f"{LEASE_S}", "FED_DRAIN_TIMEOUT_S": f"{DRAIN_S}"}
 
 
@@ -59,7 +67,12 @@ class Parties:
                 free.listen()
             # Each driver leads a session of its own.
             pid = self.drivers[party].process.pid
-            assert [one.pid for one in psutil.process_iter() if _session_of(one) == pid] == []
+            # A cluster of its own takes some seconds to notice that it was killed.
+            assert eventually(functools.partial(_is_left_by_all, pid), LEFT_S)
+
+
+def _is_left_by_all(session: int) -> bool:
+    return not any(_session_of(process) == session for process in psutil.process_iter())
 
 
 def _session_of(process: psutil.Process) -> int:
@@ -68,10 +81,22 @@ def _session_of(process: psutil.Process) -> int:
     return 0
 
 
-def miss_a_killed_driver(federation: Start) -> list[float]:
-    """Kill one of three drivers. Returns the seconds until each of the others has said so."""
+def miss_a_killed_driver(federation: Start, lease_s: float = 15.0, *, own_cluster: bool = False) -> list[float]:
+    """Kill one of three drivers, alice's.
+
+    Args:
+        federation: Starts them.
+        lease_s: Their lease.
+        own_cluster: Whether she has started her Ray cluster herself, and not joined one.
+
+    Returns:
+        The seconds until each of the others has said so.
+    """
     parties = Parties(federation, ("alice", "bob", "carol"))
-    drivers = parties.start("alice", "bob", "carol", TEST_ENDING="get", FED_LEASE_S="4")
+    times_s = {"FED_LEASE_S": f"{lease_s}", "FED_DRAIN_TIMEOUT_S": f"{lease_s + 1}"}
+    drivers = parties.start("bob", "carol", TEST_ENDING="get", **times_s)
+    cluster = {"FED_RAY_ADDRESS": "local"} if own_cluster else {}
+    drivers |= parties.start("alice", TEST_ENDING="get", **times_s, **cluster)
     for driver in drivers.values():
         driver.wait_for("at the end", ANSWER_S)
     drivers["alice"].process.kill()
@@ -80,5 +105,19 @@ def miss_a_killed_driver(federation: Start) -> list[float]:
     for party in ("bob", "carol"):
         drivers[party].wait_for("fed: error: party 'alice' was lost", ANSWER_S)
         times.append(time.monotonic() - since)
-    parties.ended({"alice": -signal.SIGKILL, "bob": 1, "carol": 1}, since, 4 + BOUND_S)
+    parties.ended({"alice": -signal.SIGKILL, "bob": 1, "carol": 1}, since, lease_s + BOUND_S)
+    for party in ("bob", "carol"):
+        # Nothing else but that, in one line.
+        (said,) = [line for line in drivers[party].lines if "fed: waiting for" not in line][-1:]
+        assert drivers[party].lines[-2:] == ["at the end", said]
+        found = re.fullmatch(
+            r"fed: error: party 'alice' was lost( \(reported by \w+\))?: (its driver ended without a word|nothing was "
+            r"heard of it for .*); see .* \[PARTY_LOST, endings.py:\d+\]",
+            said,
+        )
+        assert found is not None, said
+        # Where Ray has ended her proxies before they could say so, her silence tells.
+        at_once = found[2].startswith("its driver")
+        assert at_once or not own_cluster, said
+        assert max(times) < (AT_ONCE_S if at_once else min(lease_s, RESTART_S) + AT_ONCE_S)
     return times

@@ -33,6 +33,7 @@ from fed.transport.contract import (
     TransportError,
     Verdict,
 )
+from fed.transport.credentials import load_credentials
 from fed.transport.greeting import check_own_hello, check_welcome
 from fed.transport.grpc.calls import (
     CALL_ERRORS,
@@ -158,7 +159,7 @@ class GrpcLink(Link):
         else:
             server = await identity.prove(self._party, self._peer, self._address, self._tls)
             try:
-                own = identity.load_credentials(self._tls)
+                own = load_credentials(self._tls)
             except ConfigError as error:
                 raise PeerUntrusted(f"this party cannot prove itself to {self._peer!r}: {error}") from error
             channel_credentials = grpc.ssl_channel_credentials(server.pem, own.key, own.cert)

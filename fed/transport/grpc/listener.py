@@ -16,7 +16,7 @@ import grpc.aio
 from typing_extensions import override
 
 from fed.config import Address, TLSConfig
-from fed.transport import identity, wire
+from fed.transport import wire
 from fed.transport.blocks import Blocks
 from fed.transport.chunks import Assembly
 from fed.transport.contract import (
@@ -30,6 +30,7 @@ from fed.transport.contract import (
     Refusal,
     Verdict,
 )
+from fed.transport.credentials import check_own_credentials, load_credentials, party_of_certificate
 from fed.transport.greeting import answer_hello
 from fed.transport.grpc.calls import (
     INCARNATION_KEY,
@@ -109,8 +110,8 @@ class GrpcListener(Listener):
     async def start(self, handler: Handler) -> None:
         credentials = None
         if self._tls is not None:
-            identity.check_own_credentials(self._party, self._tls)
-            own = identity.load_credentials(self._tls)
+            check_own_credentials(self._party, self._tls)
+            own = load_credentials(self._tls)
             credentials = grpc.ssl_server_credentials([(own.key, own.cert)], own.ca, require_client_auth=True)
         host_port = str(self._bind)
         if self._any_port:
@@ -140,7 +141,11 @@ class GrpcListener(Listener):
                 port = server.add_secure_port(host_port, credentials)
         except RuntimeError as error:
             await server.stop(None)
-            raise AddressInUse(f"cannot listen at {self._bind}: {error}") from error
+            # It was free a moment ago, and gRPC says the same where it is not and where it cannot use the credentials.
+            which = (
+                "could not bind it" if credentials is None else "could not bind it, or cannot use tls.cert and tls.key"
+            )
+            raise AddressInUse(f"cannot listen at {self._bind}: gRPC {which} ({error})") from error
         self._bind = Address(self._bind.host, port)
         self._server = server
         await server.start()
@@ -358,7 +363,7 @@ class GrpcListener(Listener):
             return None
         for pem in context.auth_context().get("x509_pem_cert", ()):
             try:
-                return identity.party_of_certificate(pem)
+                return party_of_certificate(pem)
             except ValueError as error:
                 await self._refuse(
                     context,

@@ -18,5 +18,6 @@ def test_proxies_that_are_killed_lose_nothing(federation: Start, tmp_path: Path)
     kill_proxies(federation, tmp_path / "stop", count=3, seed=SEED)
 
 
-def test_e40_a_driver_that_is_killed_is_missed_by_everyone(federation: Start) -> None:
-    assert len(miss_a_killed_driver(federation)) == 2
+@pytest.mark.parametrize("own_cluster", [True, False], ids=["its own cluster", "a cluster that it has joined"])
+def test_e40_a_driver_that_is_killed_is_missed_by_everyone(federation: Start, own_cluster: bool) -> None:
+    assert len(miss_a_killed_driver(federation, own_cluster=own_cluster)) == 2

@@ -11,6 +11,7 @@ import pytest
 
 import fed
 from fed.context import current_job
+from fed.core.coordination import Coordinator
 from fed.core.failure import Failure, Kind
 from fed.core.notice import Notice, NoticeKind
 from fed.testing import simulate
@@ -391,6 +392,22 @@ def test_e23_nobody_goes_on_with_a_party_that_has_asked_and_then_left(tap: Wiret
             with pytest.raises(fed.JobAborted, match="cannot go on without carol"):
                 fed.reset()
             refused.wait(10)
+
+    assert run(program, parties=THREE).errors == {}
+
+
+def test_e23_where_all_call_reset_and_cannot_agree_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A defect that this library should not have.
+    monkeypatch.setattr(Coordinator, "_switch_if_agreed", lambda _: [])
+    everyone = threading.Barrier(3)
+
+    def program() -> Any:
+        object.__setattr__(current_job().config, "init_timeout_s", 2.0)
+        everyone.wait(10)
+        with pytest.raises(
+            fed.FedTimeoutError, match=r"within 2 s \(init_timeout_s\) by all parties after the same calls$"
+        ):
+            fed.reset()
 
     assert run(program, parties=THREE).errors == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -13,13 +14,14 @@ import pytest
 import fed
 from fed.clock import Clock
 from fed.context import current_job
+from fed.core.coordination import Coordinator
 from fed.core.notice import NoticeKind
 from fed.engine.error_queue import ErrorQueue
 from fed.engine.records import Entry
 from fed.engine.results import Results
 from fed.engine.signals import Interrupter
 from fed.engine.stalling import STALL_S, StallWatch
-from fed.runtime.local import LocalRuntime
+from fed.runtime.local import LocalRuntime, _Host
 from fed.testing import Simulation, simulate, simulation
 from fed.testing.clock import SkippingClock
 from tests.support.eventually import eventually
@@ -59,6 +61,32 @@ def test_e34_a_party_that_comes_many_leases_late_is_waited_for(monkeypatch: pyte
             return fed.get(identity.party("carol").remote(1))
 
     assert dict(simulate(main, parties=PARTIES, timeout_s=60, skip_waiting=True)) == dict.fromkeys(PARTIES, 1)
+
+
+def test_e34_a_party_without_others_waits_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fed")
+
+    def main() -> Any:
+        with fed.job():
+            return fed.get(identity.party("alice").remote(1))
+
+    assert dict(simulate(main, parties=["alice"], timeout_s=30)) == {"alice": 1}
+    events = [getattr(record, "fed_event", None) for record in caplog.records]
+    assert "joined" in events
+    assert "waiting" not in events
+
+
+def test_e34_a_party_that_is_reached_and_never_ready_is_named_with_what_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Coordinator.ready
+    # Bob cannot reach somebody, say, which his own output tells.
+    monkeypatch.setattr(Coordinator, "ready", lambda self: [] if self.party == "bob" else original(self))
+    errors = run(lambda: None).errors
+    assert str(errors["alice"]) == (
+        "the job could not start within 120 s (init_timeout_s): party 'bob': it was reached, but has not said that it "
+        "is ready; its output says what it waits for"
+    )
 
 
 def test_e36_a_line_says_what_is_waited_for_and_what_the_other_party_is_at(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,6 +140,84 @@ def test_e36_what_a_task_cannot_get_of_the_cluster_is_told_to_all(monkeypatch: p
     for party, text in first.items():
         whose = "this party" if party == "bob" else "bob"
         assert f"; {whose} runs #0 held as soon as it gets {told}" in text
+
+
+def lines_of(caplog: pytest.LogCaptureFixture, program: Callable[[], Any], **arguments: Any) -> dict[str, set[str]]:
+    """The lines about waiting, by the party that says them."""
+    caplog.set_level(logging.WARNING, "fed")
+
+    def main() -> Any:
+        with fed.job(**arguments):
+            return program()
+
+    simulate(main, parties=PARTIES, timeout_s=60, skip_waiting=True)
+    said: dict[str, set[str]] = {}
+    for record in caplog.records:
+        moved, _, line = record.getMessage().partition(" s: ")
+        if moved.startswith("nothing has moved here for "):
+            said.setdefault(str(record.threadName).removeprefix("fed-"), set()).add(line)
+    return said
+
+
+def slow_task() -> Any:
+    """A task that runs until people were told of it twice."""
+    clock = current_job().shell.clock
+
+    @fed.remote
+    def slow() -> int:
+        assert eventually(lambda: clock.monotonic() > 3 * STALL_S)
+        return 1
+
+    return slow.party("alice").remote()
+
+
+def test_e36_a_party_that_runs_its_last_task_says_so_and_who_waits_for_it_says_whom_it_waits_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def program() -> None:
+        slow_task()
+
+    said = lines_of(caplog, program)
+    assert {line.split("; ")[0] for line in said["alice"]} == {"this party runs #0 slow"}
+    for party, other in (("bob", "carol"), ("carol", "bob")):
+        (line,) = said[party]
+        assert line == (
+            f"before it leaves, this party waits for alice to finish; alice runs #0 slow; {other} has nothing to do"
+        )
+
+
+def test_e36_who_waits_for_a_task_of_its_own_says_that_it_runs(caplog: pytest.LogCaptureFixture) -> None:
+    said = lines_of(caplog, lambda: fed.get(slow_task()))
+    assert {line.partition("; bob")[0] for line in said["alice"]} == {
+        "fed.get waits for #0 slow of party 'alice'; this party runs #0 slow"
+    }
+
+
+def test_e36_who_waits_for_a_reset_says_who_has_not_called_it(caplog: pytest.LogCaptureFixture) -> None:
+    def program() -> Any:
+        slow = slow_task()
+        if fed.party() == "alice":
+            current = current_job().shell.clock
+            assert eventually(lambda: current.monotonic() > 3 * STALL_S)
+        fed.reset()
+        del slow
+
+    said = lines_of(caplog, program, init_timeout_s=1e6)
+    assert said.keys() == {"bob", "carol"}
+    for party in ("bob", "carol"):
+        for line in said[party]:
+            assert line.startswith(
+                "fed.reset waits for alice to call it; alice runs #0 slow and does not wait in a fed"
+            )
+
+
+def test_e36_who_leaves_while_an_object_is_on_its_way_says_of_whom(caplog: pytest.LogCaptureFixture) -> None:
+    def program() -> Any:
+        with pytest.raises(fed.FedTimeoutError):
+            fed.get(slow_task(), timeout=1)
+
+    said = lines_of(caplog, program)
+    assert "before it leaves, this party waits for 1 object of alice, " in next(iter(said["bob"]))
 
 
 def test_e36_what_waits_for_long_is_no_failure() -> None:
@@ -255,6 +361,22 @@ def test_e37_a_driver_that_is_busy_outside_fed_keeps_it_from_being_a_deadlock(el
 
 def _interrupted(*_: Any) -> bool:
     raise TimeoutError
+
+
+def test_e39_a_proxy_that_answers_late_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _Host.ask
+
+    async def ask(host: _Host[Any], method: Callable[[Any], Any]) -> Any:
+        # The machine has far too much to do.
+        await asyncio.sleep(20)
+        return await original(host, method)
+
+    monkeypatch.setattr(_Host, "ask", ask)
+
+    def program() -> Any:
+        return fed.get(identity.party("bob").remote(1)), fed.statistics().calls
+
+    assert dict(run(program)) == dict.fromkeys(PARTIES, (1, 2))
 
 
 def test_e38_times_that_contradict_one_another_are_refused() -> None:

@@ -43,10 +43,10 @@ from fed.channel.socket_lanes import SocketConnection
 from fed.channel.socket_proxy import SocketAddress, SocketProxyEnd
 from fed.config import TLSConfig
 from fed.transport.certificates import write_credentials
-from fed.transport.identity import party_of_certificate
+from fed.transport.credentials import party_of_certificate
 from tests.support.channels import *  # noqa: F403 - the suite
 from tests.support.channels import Channel, ProxyRecorder, Recorder, closed, connected
-from tests.support.worlds import run
+from tests.support.worlds import LIMIT_S, run
 
 
 class SocketChannel(Channel):
@@ -430,6 +430,80 @@ def test_a_proxy_whose_process_is_killed_is_lost_and_another_one_comes() -> None
         assert [len(boot_ids) for boot_ids in boots] == [1, 1]
         assert boots[0] != boots[1]
         await closed(channel)
+
+    run(scenario())
+
+
+DRIVER = """
+import pickle, sys
+from fed.channel.socket_driver import SocketDriverEnd
+
+class Silent:
+    def connected(self, connection): pass
+    def received(self, connection, frames): pass
+    def lost(self, connection): pass
+
+end = SocketDriverEnd("alice", sys.argv[1])
+end.start(Silent())
+print(pickle.dumps(end.address).hex(), flush=True)
+sys.stdin.read()
+end.close()
+sys.stdin = None
+print("closed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1"], ids=["of the machine", "TCP"])
+def test_a_proxy_whose_driver_is_killed_is_told_so(host: str) -> None:
+    async def scenario() -> None:
+        with subprocess.Popen([sys.executable, "-c", DRIVER, host], stdin=-1, stdout=-1, text=True) as process:
+            assert process.stdout is not None
+            address = pickle.loads(bytes.fromhex(process.stdout.readline()))
+            orphaned = asyncio.Event()
+            end = SocketProxyEnd(address, Role.SENDER, remote=bool(host))
+            end.orphaned = orphaned.set
+            proxy = ProxyRecorder(end)
+            await proxy.until(lambda: proxy.events.count(("connected", Lane.CONTROL)) == 1)
+            assert not orphaned.is_set()
+            process.send_signal(signal.SIGKILL)
+            await asyncio.wait_for(orphaned.wait(), LIMIT_S)
+            await end.close()
+        shutil.rmtree(Path(address.path).parent)
+
+    run(scenario())
+
+
+def test_a_proxy_whose_driver_is_there_or_is_closed_is_not_told_that_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        channel = SocketChannel()
+        driver, proxies = await connected(channel)
+        proxy = proxies[Role.SENDER]
+        end = proxy.end
+        assert isinstance(end, SocketProxyEnd)
+        orphaned: list[None] = []
+        end.orphaned = lambda: orphaned.append(None)
+        connect, tried = end._connect, asyncio.Semaphore(0)
+
+        async def count(protocol: socket_proxy._ProxyProtocol) -> None:
+            try:
+                await connect(protocol)
+            finally:
+                tried.release()
+
+        monkeypatch.setattr(end, "_connect", count)
+        # Lost again and again, and connected again.
+        for _ in range(5):
+            before = len(driver.events)
+            driver.connections[Role.SENDER, Lane.CONTROL].close()
+            await driver.until(lambda before=before: len(driver.events) >= before + 2)  # type: ignore[misc]
+        # It is closed in order, and both lanes try again for a while.
+        await asyncio.to_thread(channel.driver.close)
+        for _ in range(5 + 6):
+            await asyncio.wait_for(tried.acquire(), LIMIT_S)
+        await closed(channel, *proxies.values())
+        assert not orphaned
 
     run(scenario())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 
 import pytest
@@ -22,9 +23,20 @@ def test_e36_a_wait_is_asked_about_first_and_reported_then_at_ever_longer_interv
         found = stall.look(float(second), 1)
         if found is not None:
             due.append((second, found))
-    assert due[:5] == [(5, Due.ASK), (10, Due.REPORT), (20, Due.REPORT), (40, Due.REPORT), (80, Due.REPORT)]
-    last = [second for second, _ in due[-2:]]
+    assert [second for second, what in due if what is Due.REPORT][:4] == [10, 20, 40, 80]
+    last = [second for second, what in due if what is Due.REPORT][-2:]
     assert last[1] - last[0] == MAX_INTERVAL_S
+
+
+def test_e36_what_a_line_says_of_the_others_was_asked_shortly_before() -> None:
+    stall = StallDetector("alice", STALL_S)
+    asked = -math.inf
+    for second in range(2000):
+        found = stall.look(float(second), 1)
+        if found is Due.REPORT:
+            assert second - asked == STALL_S / 2
+        elif found is Due.ASK:
+            asked = second
 
 
 def test_e36_whatever_moves_ends_the_wait() -> None:
@@ -187,7 +199,7 @@ STANDINGS = {
 def test_e37_the_graph_as_a_line_and_as_a_diagram() -> None:
     assert graph(STANDINGS) == (
         "alice: fed.get waits for #2 total of bob; bob: #2 total waits for #1 make of carol and 1 more; "
-        "carol waits for nothing"
+        "carol has nothing to do"
     )
     assert mermaid(STANDINGS).splitlines() == [
         "graph LR",
@@ -203,8 +215,8 @@ def test_e36_a_line_says_who_waits_for_what_and_what_the_others_last_said() -> N
         "erin": FREE,
     }
     assert describe_wait(STANDINGS["alice"], ["bob", "carol", "dave", "erin"], answers) == (
-        "fed.get waits for #2 total of party 'bob'; bob runs #2 total and 8 more and sends 2 objects and computes in "
-        "its driver; carol waits for #1 make of carol; dave has not answered; erin waits for nothing"
+        "fed.get waits for #2 total of party 'bob'; bob runs #2 total and 8 more and has 2 messages on the way and "
+        "does not wait in a fed call; carol waits for #1 make of carol; dave has not answered; erin has nothing to do"
     )
 
 
@@ -213,3 +225,30 @@ def test_e36_a_party_says_of_its_own_tasks_that_run_what_it_says_to_others() -> 
     text = "this party runs #0 train as soon as it gets CPU=1 and 1 more"
     assert text in describe_wait(own, ["bob"], {})
     assert describe_wait(STANDINGS["alice"], ["bob"], {"bob": own}).endswith(text.replace("this party", "bob"))
+
+
+@pytest.mark.parametrize(
+    ("own", "also", "said"),
+    [
+        (PartyStatus(1, True, running=1, tasks=("#3 slow",)), [], "this party runs #3 slow"),
+        (
+            PartyStatus(1, True, running=1, in_flight=1, tasks=("#3 slow",)),
+            ["before it leaves, this party waits for bob to finish"],
+            "this party runs #3 slow and has 1 message on the way; before it leaves, this party waits for bob to "
+            "finish",
+        ),
+        (
+            PartyStatus(
+                1, True, running=1, waiting=1, tasks=("#3 slow",), waits=(Wait("fed.get", "#3 slow", "alice"),)
+            ),
+            [],
+            "fed.get waits for #3 slow of party 'alice'; this party runs #3 slow",
+        ),
+        (PartyStatus(1, True), [], "this party has nothing to do"),
+    ],
+    ids=["a task", "a task and more", "a task that it waits for", "nothing"],
+)
+def test_e36_a_line_says_what_this_party_is_at_itself(own: PartyStatus, also: list[str], said: str) -> None:
+    assert describe_wait(own, ["bob"], {"bob": FREE}, also) == f"{said}; bob has nothing to do"
+    # It may be the only party.
+    assert describe_wait(own, [], {}, also) == said

@@ -90,9 +90,8 @@ SENTENCES = [
     ),
     (
         Kind.PARTY_LOST,
-        {"task": ""},
-        "party 'alice' was lost: nothing was heard of it for longer than its lease; see whether its program still runs "
-        "and can be reached",
+        {"task": "", "detail": "its driver ended without a word"},
+        "party 'alice' was lost: its driver ended without a word; see how its program ended",
     ),
     (
         Kind.PARTY_LOST,

@@ -773,6 +773,7 @@ def test_e44_what_a_peer_tells_costs_no_more_than_a_limit_while_the_driver_is_bu
         ({"protocol": 3}, "incompatible protocol version: party 'bob' speaks 3"),
         ({"job": "other"}, "different job names: party 'bob' runs 'other', party 'alice' runs 'job'"),
         ({"parties": ("alice", "bob")}, "different parties: party 'alice' has 'carol', which party 'bob' lacks; give"),
+        ({"parties": PARTIES[::-1]}, "different parties: the same names in another order, or twice; give all"),
         ({"types": ("m.T",)}, "different declared types: party 'bob' has 'm.T', which party 'alice' lacks"),
         ({"exceptions": ("E",)}, "different declared exceptions: party 'bob' has 'E', which party 'alice' lacks"),
         (
@@ -1732,6 +1733,7 @@ def test_e40_a_peer_whose_port_is_closed_is_missed_sooner_unless_it_is_heard() -
             fed.receivers["alice"].suspect("carol")
             (lost,) = await fed.events("alice")
             assert (lost.kind, lost.peer) == (PeerEventKind.LOST, "bob")
+            assert lost.reason == "its port refused connections"
 
     run(test)
 
@@ -1750,6 +1752,48 @@ def test_e40_another_life_of_a_peer_is_quick_evidence_against_the_one_that_had_j
             await again.close()
             first, lost = await fed.events("bob", 2)
             assert (first.notice, lost.kind, lost.peer) == (READY, PeerEventKind.LOST, "alice")
+            assert lost.reason == "another driver greeted under its name"
+
+    run(test)
+
+
+def test_e40_a_sender_whose_driver_has_died_says_so_to_all_in_its_place() -> None:
+    async def test() -> None:
+        async with federation() as fed:
+            fed.senders["alice"].learn(known("alice", epoch=3))
+            for _ in range(2):
+                fed.senders["alice"].orphaned()
+            for peer in ("bob", "carol"):
+                (event,) = await fed.events(peer)
+                assert event.notice is not None
+                assert (event.peer, event.notice.kind, event.notice.epoch) == ("alice", NoticeKind.GOODBYE, 3)
+                failure = event.notice.failure
+                assert failure is not None
+                assert (failure.kind, failure.src_party, failure.hops) == (Kind.PARTY_LOST, "alice", ())
+                assert failure.error_id == "alice/life of alice/0"
+                assert failure.detail == "its driver ended without a word"
+
+    run(test)
+
+
+@pytest.mark.parametrize("before", ["the job has begun", "it knows anything", "it was told to say goodbye"])
+def test_e40_a_sender_whose_driver_ends_when_nobody_misses_it_says_nothing(before: str) -> None:
+    async def test() -> None:
+        async with federation(begun=False) as fed:
+            alice, told = fed.senders["alice"], 0
+            if before == "the job has begun":
+                # Another driver may take its place.
+                alice.learn(unknown("alice"))
+            elif before == "it was told to say goodbye":
+                alice.learn(known("alice"))
+                assert await alice.tell("bob", [Notice(NoticeKind.GOODBYE, 0)]) == ""
+                told = 1
+            alice.orphaned()
+            # Told after whatever it may have said.
+            for peer in ("bob", "carol"):
+                assert await alice.tell(peer, [READY]) == ""
+            assert [event.notice for event in await fed.events("bob", told + 1)][told:] == [READY]
+            assert [event.notice for event in await fed.events("carol")] == [READY]
 
     run(test)
 

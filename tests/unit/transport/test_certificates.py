@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fed.transport.certificates import Authority, write_credentials
-from fed.transport.identity import check_own_credentials, party_of_certificate
+from fed.transport.credentials import check_own_credentials, party_of_certificate
 
 
 def test_a_certificate_names_its_party_and_its_hosts() -> None:

@@ -245,3 +245,32 @@ def test_a_handler_that_raises_does_not_leave_its_peer_waiting(network: MemoryNe
         await listener.close()
 
     run(scenario())
+
+
+class Untouched(set[Any]):
+    """Connections that nobody may look through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("somebody looks through connections that have nothing to do with it")
+
+
+def test_what_one_link_does_costs_nothing_for_the_connections_of_others(network: MemoryNetwork) -> None:
+    """With a hundred parties there are ten thousand, and each is closed once."""
+
+    async def scenario() -> None:
+        listeners = {name: network.listener(name) for name in ("bob", "carol")}
+        links = {name: network.link("alice", name) for name in listeners}
+        for name, listener in listeners.items():
+            await listener.start(Recorder(name))
+            await links[name].connect(hello("alice"), timeout_s=LIMIT_S)
+        network._connections["carol"] = Untouched(network._connections["carol"])
+        await links["bob"].close()
+        await listeners["bob"].close()
+        network.cut("alice", "bob")
+        # Hers is as it was.
+        await links["carol"].tell(READY, timeout_s=LIMIT_S)
+        network._connections["carol"] = set()
+        await links["carol"].close()
+        await listeners["carol"].close()
+
+    run(scenario())
