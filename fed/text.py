@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["cut", "cut_head", "indented", "is_plain", "plain"]
+__all__ = ["cut", "cut_head", "in_one_line", "indented", "is_plain", "plain"]
 
 _MAX_CACHED: Final = 4096
 
@@ -60,6 +60,15 @@ _WITH_LINES: Final = _Escapes("\n\t")
 def indented(text: str) -> str:
     """Text of several lines in which no line but the first can be taken for one of somebody else's."""
     return text.replace("\n", "\n    ")
+
+
+def in_one_line(text: str, max_chars: int = 500) -> str:
+    """Text of several lines in one; of a long one as many whole sentences as there is room for."""
+    line = " ".join(text.split())
+    if len(line) <= max_chars:
+        return line
+    whole, end, _ = line[:max_chars].rpartition(". ")
+    return f"{whole}." if end else f"{line[: max_chars - 1]}…"
 
 
 def cut(text: str, max_bytes: int) -> tuple[str, bool]:

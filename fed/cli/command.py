@@ -16,7 +16,14 @@ import click
 # Only what is quick: the rest, Ray above all, is imported by the command that needs it, so that help and usage
 # errors come at once.
 from fed.cli.reports import RUN_LOG_DIR_VARIABLE
-from fed.config import DEFAULT_JOB_VARIABLE, LOG_DIR_VARIABLE, check_party_name, gather
+from fed.config import (
+    DEFAULT_JOB_VARIABLE,
+    LOG_DIR_VARIABLE,
+    RAY_ADDRESS_VARIABLE,
+    check_party_name,
+    check_ray_address,
+    gather,
+)
 from fed.errors import ConfigError, FedError
 
 if TYPE_CHECKING:
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+LOCAL = "local"
+"""The address by which Ray starts a cluster."""
 _EPILOG = """\b
 Exit codes:
     0  every party ended well
@@ -93,7 +102,7 @@ def main() -> None:
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="Simulate on this Ray cluster instead of starting one.",
+    help="Simulate on this Ray cluster; local starts one.  [default: $RAY_ADDRESS, else local]",
 )
 def run(
     script: Path,
@@ -124,8 +133,6 @@ def run(
     for name, value in (("--grace", grace), ("--cpus", cpus), ("--ray-address", ray_address)):
         if value is not None and simulate is None:
             raise click.UsageError(f"{name} concerns simulations only: use it with --simulate")
-    if cpus is not None and ray_address is not None:
-        raise click.UsageError("--cpus and --ray-address exclude one another: a running cluster has the CPUs it has")
     try:
         _check_script(script)
         environ = _environment(script, config, log_dir)
@@ -133,7 +140,9 @@ def run(
             _run_party(script, arguments, party, environ)
         parties = _parse_parties(simulate)
         gather({}, environ, Path.cwd())
-        sys.exit(_simulate(script, arguments, parties, environ, 30.0 if grace is None else grace, cpus, ray_address))
+        terminal = _terminal(parties)
+        cluster = _cluster(ray_address, cpus, len(parties), terminal)
+        sys.exit(_simulate(script, arguments, parties, environ, 30.0 if grace is None else grace, terminal, cluster))
     except FedError as error:
         raise _Refusal(str(error)) from None
     except KeyboardInterrupt:
@@ -198,24 +207,41 @@ def _driver_command(script: Path, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "fed.cli.driver", str(script), *arguments]
 
 
+def _terminal(parties: Sequence[str]) -> Terminal:
+    from fed.cli.terminal import Terminal
+
+    return Terminal(parties, sys.stdout, sys.stderr)
+
+
+def _cluster(
+    address: str | None, cpus: int | None, parties: int, terminal: Terminal
+) -> AbstractContextManager[Mapping[str, str]]:
+    """What a simulation runs on: entered, it gives the variables by which a driver joins it."""
+    where = "--ray-address" if address is not None else RAY_ADDRESS_VARIABLE
+    address = address if address is not None else os.environ.get(RAY_ADDRESS_VARIABLE) or LOCAL
+    if check_ray_address(address, where) == LOCAL:
+        return _local_cluster(cpus or max(os.cpu_count() or 1, 2 * parties), terminal)
+    if cpus is not None:
+        raise click.UsageError(
+            f"--cpus and {where} exclude one another: the cluster at {address} has the CPUs it has; "
+            f"--ray-address {LOCAL} starts another one"
+        )
+    if where == RAY_ADDRESS_VARIABLE:
+        terminal.say(f"on the Ray cluster at {address} ({where})")
+    return contextlib.nullcontext({"FED_RAY_ADDRESS": address})
+
+
 def _simulate(
     script: Path,
     arguments: Sequence[str],
     parties: Sequence[str],
     environ: Mapping[str, str],
     grace_s: float,
-    cpus: int | None,
-    ray_address: str | None,
+    terminal: Terminal,
+    cluster: AbstractContextManager[Mapping[str, str]],
 ) -> int:
     from fed.cli.simulation import simulate
-    from fed.cli.terminal import Terminal
 
-    terminal = Terminal(parties, sys.stdout, sys.stderr)
-    cluster: AbstractContextManager[Mapping[str, str]]
-    if ray_address is not None:
-        cluster = contextlib.nullcontext({"FED_RAY_ADDRESS": ray_address})
-    else:
-        cluster = _local_cluster(cpus or max(os.cpu_count() or 1, 2 * len(parties)), terminal)
     code = simulate(
         _driver_command(script, arguments),
         parties,

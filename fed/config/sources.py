@@ -27,7 +27,8 @@ file are relative to that file, others to the current directory. A name that nob
 stands, with the nearest valid one. Classes and functions can be given as arguments only.
 
 Variables that begin with ``FED_RUN_`` belong to the command ``fed run``, which talks to its children by them; one is
-read here: ``FED_RUN_JOB`` names the job if nothing else does.
+read here: ``FED_RUN_JOB`` names the job if nothing else does. Likewise ``RAY_ADDRESS``, Ray's own, names the cluster if
+nothing else does.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fed.config.model import PATH, RULES, Config, Rule, TLSConfig, unknown_name, wrong_value
+from fed.config.model import PATH, RULES, Config, Rule, TLSConfig, check_ray_address, unknown_name, wrong_value
 from fed.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -47,7 +48,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["DEFAULT_JOB_VARIABLE", "LOG_DIR_VARIABLE", "gather", "load"]
+__all__ = ["DEFAULT_JOB_VARIABLE", "LOG_DIR_VARIABLE", "RAY_ADDRESS_VARIABLE", "gather", "load"]
 
 FILE_NAME: Final = "fed.toml"
 ENVIRONMENT_PREFIX: Final = "FED_"
@@ -56,6 +57,9 @@ DEFAULT_JOB_VARIABLE: Final = "FED_RUN_JOB"
 CONFIG_VARIABLE: Final = "FED_CONFIG"
 LOG_DIR_VARIABLE: Final = "FED_LOG_DIR"
 """Read by the command line, and known here, since a script may also be started without it."""
+
+RAY_ADDRESS_VARIABLE: Final = "RAY_ADDRESS"
+"""Ray's own, by which it is told what cluster to use. It is set in whatever ``ray job submit`` runs."""
 
 _REQUIRED: Final = ("job", "party", "addresses")
 _AT_THE_TOP: Final = ("job", "party", "listen", "insecure")
@@ -156,6 +160,8 @@ def gather(arguments: Mapping[str, Any], environ: Mapping[str, str], directory: 
     given = {**_from_file(_file(arguments, environ, directory)), **from_environment, **from_arguments}
     if environ.get(DEFAULT_JOB_VARIABLE):
         given.setdefault("job", environ[DEFAULT_JOB_VARIABLE])
+    if "ray_address" not in given and environ.get(RAY_ADDRESS_VARIABLE):
+        given["ray_address"] = check_ray_address(environ[RAY_ADDRESS_VARIABLE], RAY_ADDRESS_VARIABLE)
     return given
 
 

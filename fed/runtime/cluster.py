@@ -23,9 +23,18 @@ from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from fed.errors import InitError, UsageError
+from fed.config import RAY_ADDRESS_VARIABLE
+from fed.errors import ConfigError, InitError, UsageError
+from fed.text import in_one_line
 
-__all__ = ["LocalCluster", "PrivateDirectory", "first_line", "init_ray", "prepare_environment"]
+__all__ = [
+    "LocalCluster",
+    "PrivateDirectory",
+    "init_ray",
+    "prepare_environment",
+    "reason_of",
+    "refuse_second_cluster",
+]
 
 _QUIET: Mapping[str, str] = MappingProxyType(
     {
@@ -37,6 +46,8 @@ _QUIET: Mapping[str, str] = MappingProxyType(
     }
 )
 _TOKEN_BYTES = 32
+_SUBMITTED_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by ``ray job submit`` in what it runs; `ray.init` reads it."""
 _DIRECTORY_VARIABLE = "RAY_TMPDIR"
 _REMOVALS = 20
 """A worker that is just ending may write a file while they are removed."""
@@ -127,8 +138,10 @@ class LocalCluster:
 
         Raises:
             UsageError: This process already uses a Ray cluster.
+            ConfigError: This process is a job of one.
             InitError: Ray did not start.
         """
+        refuse_second_cluster()
         prepare_environment(own_cluster=True)
         if self._num_cpus is not None:
             # Each party has two proxies that wait far more than they work; Ray would warn every driver of their number.
@@ -145,7 +158,7 @@ class LocalCluster:
             ray.shutdown()
             self._directory.remove()
             if isinstance(error, Exception):
-                raise InitError(f"the local Ray cluster did not start: {first_line(error)}") from error
+                raise InitError(f"the local Ray cluster did not start: {reason_of(error, 'local')}") from error
             raise
         return self
 
@@ -201,7 +214,27 @@ def init_ray(**options: Any) -> None:
             signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an exception of Ray's, which may have many."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def reason_of(error: BaseException, address: str) -> str:
+    """Why a cluster cannot be used: what Ray says, in one line, and what can be done where Ray says nothing of it."""
+    reason = in_one_line(str(error)) or type(error).__name__
+    if "AF_UNIX" in reason:
+        return f"{reason} (give a directory with a shorter path by {_DIRECTORY_VARIABLE})"
+    if address != "local" and os.environ.get("RAY_AUTH_MODE") != "token":
+        return f"{reason} (if it asks for a token, as one does that ray start has started, set RAY_AUTH_MODE=token)"
+    return reason
+
+
+def refuse_second_cluster() -> None:
+    """Refuse to start a cluster within a job of another one.
+
+    Ray would ask the new cluster for the packages that ``ray job submit`` has brought to the other one.
+
+    Raises:
+        ConfigError: This process is such a job's.
+    """
+    if _SUBMITTED_VARIABLE in os.environ:
+        around = os.environ.get(RAY_ADDRESS_VARIABLE, "")
+        raise ConfigError(
+            f"the address 'local' starts a Ray cluster, but this program was submitted as a job to the one at "
+            f"{around!r}: give {around!r} as the address (option ray_address, --ray-address in a simulation), or none"
+        )

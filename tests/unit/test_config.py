@@ -330,6 +330,32 @@ def test_the_command_names_a_job_that_nobody_else_names(tmp_path: Path) -> None:
     assert load(given, {"FED_RUN_JOB": "script"}, tmp_path).job == "file"
 
 
+def test_rays_own_variable_names_the_cluster_that_nobody_else_names(tmp_path: Path) -> None:
+    environ = {"RAY_ADDRESS": "10.0.0.5:6379"}
+    assert load(GIVEN, environ, tmp_path).ray_address == "10.0.0.5:6379"
+    assert load(GIVEN, {"RAY_ADDRESS": ""}, tmp_path).ray_address is None
+    assert load({**GIVEN, "ray_address": "local"}, environ, tmp_path).ray_address == "local"
+    assert load(GIVEN, {**environ, "FED_RAY_ADDRESS": "auto"}, tmp_path).ray_address == "auto"
+    write(tmp_path, "[ray]\naddress = '10.0.0.6:6379'")
+    assert load(GIVEN, environ, tmp_path).ray_address == "10.0.0.6:6379"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://10.0.0.5:10001"])
+def test_a_cluster_is_named_by_its_gcs(address: str, tmp_path: Path) -> None:
+    sentence = (
+        f"{address!r} leads to a dashboard or a Ray client server, which fed cannot use: give host:port of the clu"
+    )
+    for where, arguments, environ in (
+        ("argument ray_address", {"ray_address": address}, {}),
+        ("FED_RAY_ADDRESS", {}, {"FED_RAY_ADDRESS": address}),
+        ("RAY_ADDRESS", {}, {"RAY_ADDRESS": address}),
+    ):
+        with pytest.raises(ConfigError, match=f"^{where}: {sentence}"):
+            load({**GIVEN, **arguments}, environ, tmp_path)
+    # What nobody asks for does no harm.
+    assert load({**GIVEN, "ray_address": "local"}, {"RAY_ADDRESS": address}, tmp_path).ray_address == "local"
+
+
 @pytest.mark.parametrize("name", ["job", "party", "addresses"])
 def test_what_is_missing_is_named_with_the_places_for_it(name: str, tmp_path: Path) -> None:
     given = {key: value for key, value in GIVEN.items() if key != name}

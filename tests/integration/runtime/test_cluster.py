@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from fed.runtime.cluster import LocalCluster
+from tests.support.launching import environment, fed, script
 from tests.support.worlds import free_address
 
 SEEN = """
@@ -62,6 +64,22 @@ def test_the_files_of_a_cluster_of_our_own_are_private_and_removed(program: str)
     assert (found["mode"], found["sessions"], found["set"]) == (0o700, 1, None)
     assert Path(found["place"]).name.startswith("fed-ray-")
     assert not Path(found["place"]).exists()
+
+
+def test_a_program_joins_the_cluster_that_ray_is_told_of(ray_cluster: LocalCluster, tmp_path: Path) -> None:
+    text = """
+        import fed, ray
+        with fed.job():
+            print("at", ray.get_runtime_context().gcs_address)
+    """
+    script(tmp_path, text)
+    variables = {**ray_cluster.environment(), "FED_ADDRESSES": f"alice={free_address()}"}
+    del variables["FED_RAY_ADDRESS"]
+    # As in a job that was submitted.
+    told = {"RAY_ADDRESS": ray_cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {}, "metadata": {}}'}
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path, env=environment(**variables, **told))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"at {ray_cluster.address}\n"
 
 
 def test_a_place_that_was_named_is_left_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> None:
