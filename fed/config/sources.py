@@ -23,8 +23,9 @@ every other option                                       ``bob=message,carol=typ
 
 The three credentials are looked up one by one, so that a file may give the authority and the environment the key.
 Everything else, the list of parties too, comes whole from the strongest place that gives it. Relative paths in a
-file are relative to that file, others to the current directory. A name that nobody knows is refused wherever it
-stands, with the nearest valid one. Classes and functions can be given as arguments only.
+file are relative to that file, others to the current directory. A name that nobody knows is refused, with the
+nearest valid one. The environment is not only ours: there a name is refused if it is nearly one of ours. Classes and
+functions can be given as arguments only.
 
 Variables that begin with ``FED_RUN_`` belong to the command ``fed run``, which talks to its children by them; one is
 read here: ``FED_RUN_JOB`` names the job if nothing else does. Likewise ``RAY_ADDRESS``, Ray's own, names the cluster if
@@ -34,9 +35,10 @@ nothing else does.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +66,10 @@ RAY_ADDRESS_VARIABLE: Final = "RAY_ADDRESS"
 _REQUIRED: Final = ("job", "party", "addresses")
 _AT_THE_TOP: Final = ("job", "party", "listen", "insecure")
 _ARGUMENTS_ONLY: Final = ("exceptions", "types", "failure_handler")
+
+NEAR: Final = 0.8
+"""How much a variable must resemble an option's, by `difflib`, to be taken for a misspelt one: LEASE does LEASE_S, and
+neither PORT nor PARTY_PORT does PARTY."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,11 +208,26 @@ def _from_environment(environ: Mapping[str, str], directory: Path) -> dict[str, 
         if name in _ARGUMENTS_ONLY:
             raise ConfigError(f"{variable}: {name} cannot stand in a variable: pass it to fed.init as an argument")
         if variable not in settings:
-            raise unknown_name("variable", variable, [*settings, *others], "environment")
-        if environ[variable]:
+            _refuse_misspelt(variable, [*settings, *others])
+        elif environ[variable]:
             setting = settings[variable]
             given[setting.name] = setting.checked(_read(setting, environ[variable]), variable, directory)
     return given
+
+
+def _refuse_misspelt(variable: str, valid: Iterable[str]) -> None:
+    """Refuse a variable that is nearly one of ours. Any other is somebody else's.
+
+    The prefix is no sign: Kubernetes tells a container of each service, and of one called ``fed-alice`` by
+    ``FED_ALICE_PORT`` and the like.
+    """
+    names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in valid]
+    near = difflib.get_close_matches(variable.removeprefix(ENVIRONMENT_PREFIX), names, n=1, cutoff=NEAR)
+    if near:
+        raise ConfigError(
+            f"environment: unknown variable {variable!r}, did you mean {ENVIRONMENT_PREFIX + near[0]!r}? "
+            "If it is meant for something else, give it another name"
+        )
 
 
 def _read(setting: Setting, text: str) -> Any:

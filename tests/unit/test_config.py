@@ -457,12 +457,18 @@ def test_a_switch_is_read_in_many_spellings(text: str, value: bool, tmp_path: Pa
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
-        ({"FED_PARTIES": "x"}, "environment: unknown variable 'FED_PARTIES', did you mean 'FED_PARTY'?"),
+        (
+            {"FED_PARTYY": "x"},
+            r"environment: unknown variable 'FED_PARTYY', did you mean 'FED_PARTY'\? If it is meant for something ",
+        ),
         (
             {"FED_INIT_TIMEOUT": "x"},
             "environment: unknown variable 'FED_INIT_TIMEOUT', did you mean 'FED_INIT_TIMEOUT_S'?",
         ),
-        ({"FED_EMPTY_AND_UNKNOWN": ""}, "environment: unknown variable 'FED_EMPTY_AND_UNKNOWN', "),
+        ({"FED_LEASE": ""}, "environment: unknown variable 'FED_LEASE', did you mean 'FED_LEASE_S'?"),
+        ({"FED_ADDRESS": "x"}, "environment: unknown variable 'FED_ADDRESS', did you mean 'FED_ADDRESSES'?"),
+        ({"FED_TLS_CRT": "x"}, "environment: unknown variable 'FED_TLS_CRT', did you mean 'FED_TLS_CERT'?"),
+        ({"FED_LOGDIR": "x"}, "environment: unknown variable 'FED_LOGDIR', did you mean 'FED_LOG_DIR'?"),
         ({"FED_TYPES": "x"}, "FED_TYPES: types cannot stand in a variable: pass it to fed.init as an argument"),
         ({"FED_INSECURE": "tru"}, "FED_INSECURE: expected true or false, found 'tru'"),
         ({"FED_DRAIN_TIMEOUT_S": "long"}, f"FED_DRAIN_TIMEOUT_S: {SECONDS} 'long'"),
@@ -500,7 +506,32 @@ def test_each_wrong_variable_is_refused_in_one_sentence(environ: Any, sentence: 
 
 
 def test_other_programs_variables_are_left_alone(tmp_path: Path) -> None:
-    load(GIVEN, {"FEDORA": "1", "FED_RUN_STATUS_FD": "3", "PATH": ""}, tmp_path)
+    environ = {
+        "FEDORA": "1",
+        "FED_RUN_STATUS_FD": "3",
+        "PATH": "",
+        "FED_ROUNDS": "5",
+        "FED_EPOCHS": "",
+        "FED_SEED": "1",
+    }
+    assert load(GIVEN, environ, tmp_path) == load(GIVEN, {}, tmp_path)
+
+
+@pytest.mark.parametrize("service", ["fed", "fed-alice", "fed-party", "fed-job", "fed-listen", "fed-config", "fed-ray"])
+def test_what_kubernetes_tells_of_services_is_left_alone(service: str, tmp_path: Path) -> None:
+    name = service.upper().replace("-", "_")
+    link = "tcp://10.96.0.7:8080"
+    environ = {
+        f"{name}_SERVICE_HOST": "10.96.0.7",
+        f"{name}_SERVICE_PORT": "8080",
+        f"{name}_SERVICE_PORT_GRPC": "8080",
+        f"{name}_PORT": link,
+        f"{name}_PORT_8080_TCP": link,
+        f"{name}_PORT_8080_TCP_PROTO": "tcp",
+        f"{name}_PORT_8080_TCP_PORT": "8080",
+        f"{name}_PORT_8080_TCP_ADDR": "10.96.0.7",
+    }
+    assert load(GIVEN, environ, tmp_path) == load(GIVEN, {}, tmp_path)
 
 
 # The file

@@ -136,10 +136,13 @@ def test_a_malformed_file_is_refused_with_the_place(mode: Sequence[str], directo
 
 
 @pytest.mark.parametrize("mode", [["--party", "alice"], ["--simulate", "alice,bob"]])
-def test_an_unknown_variable_is_refused(mode: Sequence[str]) -> None:
+def test_a_misspelt_variable_is_refused(mode: Sequence[str]) -> None:
     result = fed("run", "script.py", *mode, env={"FED_PARTYY": "x"})
     assert result.exit_code == 2
-    assert result.stderr == "fed: error: environment: unknown variable 'FED_PARTYY', did you mean 'FED_PARTY'?\n"
+    assert result.stderr == (
+        "fed: error: environment: unknown variable 'FED_PARTYY', did you mean 'FED_PARTY'? "
+        "If it is meant for something else, give it another name\n"
+    )
 
 
 def test_a_party_that_the_file_does_not_know_is_refused_with_those_it_does(directory: Path) -> None:
