@@ -34,6 +34,7 @@ nothing else does.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import difflib
 import re
@@ -290,11 +291,18 @@ def _unknown_key(path: Path, table: str, key: str) -> ConfigError:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    # Editors of Windows begin UTF-8 with a byte order mark, and offer UTF-16, in which every second byte of these is 0.
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ConfigError(f"{path} is UTF-16 or no text at all: save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        wrong = error.object[error.start]
+        raise ConfigError(f"{path}, line {line}: byte {wrong:#04x} is not UTF-8: save the file as UTF-8") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -639,10 +639,37 @@ def test_each_mistake_in_a_file_is_refused_in_one_sentence(text: str, sentence: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "fed.toml").write_bytes(b'job = "\xff"')
-    with pytest.raises(ConfigError, match=r"fed.toml is not UTF-8: byte 7 is 0xff$"):
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'job = "\xff"', ", line 1: byte 0xff is not UTF-8: save the file as UTF-8"),
+        ('job = "j"\r\n# für alle\r\n'.encode("latin-1"), ", line 2: byte 0xfc is not UTF-8: save the file as UTF-8"),
+        (b'\xef\xbb\xbfjob = "j"\n# \xe4', ", line 2: byte 0xe4 is not UTF-8: save the file as UTF-8"),
+        ('job = "j"'.encode("utf-16"), " is UTF-16 or no text at all: save it as UTF-8"),
+        ('\ufeffjob = "j"'.encode("utf-16-be"), " is UTF-16 or no text at all: save it as UTF-8"),
+        ('job = "j"'.encode("utf-16-le"), " is UTF-16 or no text at all: save it as UTF-8"),
+        ('job = "j"'.encode("utf-32"), " is UTF-16 or no text at all: save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "fed.toml").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
         load(GIVEN, {}, tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'fed.toml'}{sentence}"
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_may_come_from_windows(mark: str, end: str, tmp_path: Path) -> None:
+    given = {"party": "alice", "addresses": TWO}
+    (tmp_path / "fed.toml").write_bytes(f'{mark}job = "j"{end}[options]{end}lease_s = 3{end}'.encode())
+    assert load(given, {}, tmp_path).lease_s == 3
+    (tmp_path / "fed.toml").write_bytes(f"{mark}jobs = 'j'{end}".encode())
+    with pytest.raises(ConfigError, match=r"unknown key 'jobs', did you mean 'job'\?"):
+        load(given, {}, tmp_path)
+    (tmp_path / "fed.toml").write_bytes(f"{mark}a = = 1{end}".encode())
+    with pytest.raises(ConfigError, match=r"fed.toml, line 1, column 5: Invalid value$"):
+        load(given, {}, tmp_path)
 
 
 # The documentation
