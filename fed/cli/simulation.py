@@ -13,6 +13,7 @@ import os
 import queue
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -139,7 +140,9 @@ class _Watch:
         self._drivers = drivers
         self._events = events
         self._terminal = terminal
-        self._supervisor = Supervisor(parties, grace_s)
+        # The drivers have inherited it.
+        ignoring_sigint = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        self._supervisor = Supervisor(parties, grace_s, ignoring_sigint=ignoring_sigint)
         self._summary = Summary(parties)
         # What a driver writes may come after its end.
         self._open_streams = STREAMS * len(parties)

@@ -83,6 +83,17 @@ def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """What is started inside of the block ignores these signals, as under ``nohup`` or in the background of a shell."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _command(arguments: Sequence[object]) -> list[str]:
     return [sys.executable, "-m", "fed.cli", *map(str, arguments)]
 
@@ -173,7 +184,7 @@ def _drive(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.C
     """Run the driver, and put back all that it changes in a process which is to be its script's alone."""
     root, logger = logging.getLogger(), logging.getLogger("fed")
     handlers, own, level = root.handlers[:], logger.handlers[:], logger.level
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     stdout, stderr = io.StringIO(), io.StringIO()
     root.handlers.clear()
     try:

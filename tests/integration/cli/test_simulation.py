@@ -21,6 +21,7 @@ from tests.support.launching import (
     environment,
     eventually,
     fed,
+    ignored,
     is_gone,
     read_until,
     script,
@@ -312,6 +313,40 @@ def test_an_interruption_ends_everything(number: signal.Signals, tmp_path: Path)
         assert all(is_gone(pid) for pid in recorded)
         assert not session_of(process.pid)
         assert not directory.exists()
+
+
+def test_what_was_ignored_stays_ignored_and_sigterm_ends_everything(tmp_path: Path) -> None:
+    for party in ("alice", "bob"):
+        os.mkfifo(tmp_path / party)
+    text = """
+        import os, signal
+        print("hangup ignored", signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, flush=True)
+        open(os.environ["FED_PARTY"]).read()
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            print("still here", flush=True)
+            while True:
+                pass
+        finally:
+            print("cleaned up", flush=True)
+    """
+    script(tmp_path, text)
+    with (
+        ignored(signal.SIGHUP, signal.SIGINT),
+        started("run", "script.py", "--simulate", "alice,bob", *NO_CLUSTER, cwd=tmp_path) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        read_until(process.stdout, "alice | hangup ignored True", "bob   | hangup ignored True")
+        os.kill(process.pid, signal.SIGHUP)
+        os.kill(process.pid, signal.SIGINT)
+        for party in ("alice", "bob"):
+            (tmp_path / party).write_text("")
+        read_until(process.stdout, "alice | still here", "bob   | still here")
+        os.kill(process.pid, signal.SIGTERM)
+        read_until(process.stdout, "alice | cleaned up", "bob   | cleaned up")
+        assert process.wait(60) == 130
+        assert process.stderr.read() == "fed: interrupted, ending alice, bob\n"
 
 
 def test_a_second_interruption_kills_at_once(tmp_path: Path) -> None:
