@@ -20,6 +20,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -30,6 +31,7 @@ from fed.text import in_one_line
 __all__ = [
     "LocalCluster",
     "PrivateDirectory",
+    "environment_for_workers",
     "init_ray",
     "prepare_environment",
     "reason_of",
@@ -48,6 +50,9 @@ _QUIET: Mapping[str, str] = MappingProxyType(
 _TOKEN_BYTES = 32
 _SUBMITTED_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by ``ray job submit`` in what it runs; `ray.init` reads it."""
+_SIMULATION_VARIABLE = "FED_RUN_CLUSTER"
+_NOT_THE_PROGRAMS = ("LC_CTYPE", "GRPC_VERBOSITY")
+"""Set by Python itself where there is no locale, and by `fed.transport.grpc`, which every worker imports."""
 _DIRECTORY_VARIABLE = "RAY_TMPDIR"
 _REMOVALS = 20
 """A worker that is just ending may write a file while they are removed."""
@@ -129,6 +134,7 @@ class LocalCluster:
             **_QUIET,
             **credentials,
             "FED_RAY_ADDRESS": self.address,
+            _SIMULATION_VARIABLE: self.address,
             # A Ray call after the end of the job would otherwise start another cluster in silence.
             "RAY_ENABLE_AUTO_CONNECT": "0",
         }
@@ -198,6 +204,25 @@ def prepare_environment(*, own_cluster: bool) -> None:
     if own_cluster and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
+
+
+def environment_for_workers(address: str) -> dict[str, str]:
+    """What Ray has to set in the workers of a cluster, for them to have the variables that this program has set.
+
+    Workers of a cluster that a program starts inherit them. So those of a simulation's are to have them too, which the
+    command has started. In any other cluster Ray would write them where its other users may read them, and there is
+    nothing to set. What the program has removed is not told: Ray can only set variables.
+    """
+    if os.environ.get(_SIMULATION_VARIABLE) != address:
+        return {}
+    started = Path("/proc/self/environ").read_bytes().split(b"\0")
+    before = dict(os.fsdecode(entry).partition("=")[::2] for entry in started)
+    return {
+        name: text
+        for name, text in os.environ.items()
+        # Ray's own are the cluster's business.
+        if before.get(name) != text and not name.startswith("RAY_") and name not in _NOT_THE_PROGRAMS
+    }
 
 
 def init_ray(**options: Any) -> None:

@@ -31,7 +31,7 @@ from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Sender, announce
 from fed.runtime import worker
 from fed.runtime.channels import driver_end, node_id, proxy_end
-from fed.runtime.cluster import PrivateDirectory, init_ray, reason_of, refuse_second_cluster
+from fed.runtime.cluster import PrivateDirectory, environment_for_workers, init_ray, reason_of, refuse_second_cluster
 from fed.runtime.contract import (
     ActorBody,
     Body,
@@ -187,19 +187,22 @@ class RayRuntime(Runtime):
 
     def _init_ray(self) -> None:
         address = self._config.ray_address or "local"
-        local = {"include_dashboard": False} if address == "local" else {}
-        if local:
+        if address == "local":
             refuse_second_cluster()
+            options: dict[str, Any] = {"include_dashboard": False}
+        else:
+            variables = environment_for_workers(address)
+            options = {"runtime_env": {"env_vars": variables}} if variables else {}
         # Also if it fails: then there are processes to end and a directory to remove.
         self._owns_cluster = True
         try:
-            if local:
+            if address == "local":
                 self._directory.make()
             _check_reachable(address)
             init_ray(
                 address=address,
                 namespace=self._config.ray_namespace or f"{self._config.job}-{self._config.party}",
-                **local,
+                **options,
             )
         except Exception as error:
             raise ConfigError(

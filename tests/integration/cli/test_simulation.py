@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fed.testing.simulation import free_addresses
 from tests.support.launching import (
     NO_CLUSTER,
     descendants_of,
@@ -486,6 +487,31 @@ def test_a_simulation_on_a_cluster_of_its_own_leaves_nothing(tmp_path: Path) -> 
     assert len(recorded) == 2
     assert of("alice", result.stdout)[-1] == "cpus 3.0"
     eventually(lambda: all(is_gone(pid) for pid in recorded))
+
+
+SETS = """
+    import os
+    os.environ["SET_BY_THE_SCRIPT"] = "x"
+    os.environ["INHERITED"] = "changed"
+    import fed
+
+    @fed.remote
+    def look():
+        return {name: os.environ.get(name) for name in ("SET_BY_THE_SCRIPT", "INHERITED", "KEPT")}
+
+    with fed.job():
+        print("seen", list(fed.get(look.party(fed.parties()[0]).remote()).values()))
+"""
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_what_a_script_sets_in_its_environment_reaches_its_tasks(simulated: bool, tmp_path: Path) -> None:
+    script(tmp_path, SETS)
+    env = environment(INHERITED="as it was", KEPT="y", FED_ADDRESSES=f"alice={free_addresses(1)[0]}")
+    how = ("--simulate", "alice") if simulated else ("--party", "alice")
+    result = fed("run", "script.py", *how, cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].removeprefix("alice | ") == "seen ['x', 'changed', 'y']"
 
 
 FAILS = """
