@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ import click
 
 # Only what is quick: the rest, Ray above all, is imported by the command that needs it, so that help and usage
 # errors come at once.
+from fed.cli.program import Program, find_module, find_script, refuse_hidden_packages
 from fed.cli.reports import RUN_LOG_DIR_VARIABLE
 from fed.config import (
     DEFAULT_JOB_VARIABLE,
@@ -71,8 +71,9 @@ def main() -> None:
 
 
 @main.command(cls=_RunCommand, epilog=_EPILOG)
-@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("script")
 @click.argument("arguments", nargs=-1, metavar="[-- ARGUMENTS]...", type=click.UNPROCESSED)
+@click.option("-m", "as_module", is_flag=True, help="SCRIPT is the name of a module or package, as in python -m.")
 @click.option("--simulate", metavar="NAMES", help="Run all parties here; their names, separated by commas.")
 @click.option("--party", metavar="NAME", help="Run this party only, as in production.")
 @click.option(
@@ -105,7 +106,8 @@ def main() -> None:
     help="Simulate on this Ray cluster; local starts one.  [default: $RAY_ADDRESS, else local]",
 )
 def run(
-    script: Path,
+    script: str,
+    as_module: bool,
     arguments: tuple[str, ...],
     simulate: str | None,
     party: str | None,
@@ -120,6 +122,7 @@ def run(
     \b
     fed run train.py --simulate alice,bob,carol -- --epochs 3
     fed run train.py --party alice
+    fed run -m package.train --party alice
 
     A simulation needs nothing else: it starts a Ray cluster, makes certificates for TLS, runs the script once per
     party, shows each party's output under its name, and leaves nothing behind. Progress bars appear as a line every few
@@ -134,15 +137,16 @@ def run(
         if value is not None and simulate is None:
             raise click.UsageError(f"{name} concerns simulations only: use it with --simulate")
     try:
-        _check_script(script)
-        environ = _environment(script, config, log_dir)
+        program = find_module(script) if as_module else find_script(script)
+        refuse_hidden_packages(dict.fromkeys((program.directory, str(Path.cwd()))))
+        environ = _environment(program, config, log_dir)
         if simulate is None:
-            _run_party(script, arguments, party, environ)
+            _run_party(program, arguments, party, environ)
         parties = _parse_parties(simulate)
         gather({}, environ, Path.cwd())
         terminal = _terminal(parties)
         cluster = _cluster(ray_address, cpus, len(parties), terminal)
-        sys.exit(_simulate(script, arguments, parties, environ, 30.0 if grace is None else grace, terminal, cluster))
+        sys.exit(_simulate(program, arguments, parties, environ, 30.0 if grace is None else grace, terminal, cluster))
     except FedError as error:
         raise _Refusal(str(error)) from None
     except KeyboardInterrupt:
@@ -150,34 +154,17 @@ def run(
         sys.exit(_INTERRUPTED)
 
 
-def _check_script(script: Path) -> None:
-    if script.is_dir():
-        raise ConfigError(f"script {str(script)!r} is a directory")
-    try:
-        with script.open("rb"):
-            pass
-    except FileNotFoundError:
-        raise ConfigError(f"script {str(script)!r} does not exist") from None
-    except OSError as error:
-        raise ConfigError(f"script {str(script)!r} cannot be read: {error.strerror}") from None
-
-
-def _environment(script: Path, config: Path | None, log_dir: Path | None) -> dict[str, str]:
+def _environment(program: Program, config: Path | None, log_dir: Path | None) -> dict[str, str]:
     environ = dict(os.environ)
     # Under the name by which the command talks to its drivers: it is no option of the job's.
     asked = environ.pop(LOG_DIR_VARIABLE, "")
     if log_dir is not None or asked:
         environ[RUN_LOG_DIR_VARIABLE] = str((log_dir or Path(asked)).absolute())
     # The weakest of all names for the job: one in the file, in FED_JOB or in the script itself counts more.
-    environ[DEFAULT_JOB_VARIABLE] = _job_name(script)
+    environ[DEFAULT_JOB_VARIABLE] = program.job
     if config is not None:
         environ["FED_CONFIG"] = str(config.absolute())
     return environ
-
-
-def _job_name(script: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", script.stem).lstrip("_.-")
-    return name[:128] or "job"
 
 
 def _parse_parties(text: str) -> tuple[str, ...]:
@@ -188,7 +175,7 @@ def _parse_parties(text: str) -> tuple[str, ...]:
     return parties
 
 
-def _run_party(script: Path, arguments: Sequence[str], party: str | None, environ: dict[str, str]) -> NoReturn:
+def _run_party(program: Program, arguments: Sequence[str], party: str | None, environ: dict[str, str]) -> NoReturn:
     given = gather({"party": party}, environ, Path.cwd())
     if "party" not in given:
         raise click.UsageError(
@@ -198,13 +185,14 @@ def _run_party(script: Path, arguments: Sequence[str], party: str | None, enviro
         parties = ", ".join(sorted(given["addresses"]))
         raise ConfigError(f"party {given['party']!r} is unknown: the parties are {parties}")
     environ["FED_PARTY"] = given["party"]
-    command = _driver_command(script, arguments)
+    command = _driver_command(program, arguments)
     # In place of this process, so that signals, the terminal and the exit code are the script's own.
     os.execve(command[0], command, environ)  # noqa: S606 - the user's own script, as the user asked
 
 
-def _driver_command(script: Path, arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "fed.cli.driver", str(script), *arguments]
+def _driver_command(program: Program, arguments: Sequence[str]) -> list[str]:
+    # By its file: with -m Python would look for all that the driver itself imports in the current directory first.
+    return [sys.executable, str(Path(__file__).with_name("driver.py")), *program.arguments, *arguments]
 
 
 def _terminal(parties: Sequence[str]) -> Terminal:
@@ -232,7 +220,7 @@ def _cluster(
 
 
 def _simulate(
-    script: Path,
+    program: Program,
     arguments: Sequence[str],
     parties: Sequence[str],
     environ: Mapping[str, str],
@@ -243,7 +231,7 @@ def _simulate(
     from fed.cli.simulation import simulate
 
     code = simulate(
-        _driver_command(script, arguments),
+        _driver_command(program, arguments),
         parties,
         job=environ[DEFAULT_JOB_VARIABLE],
         environ=environ,

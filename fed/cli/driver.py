@@ -1,6 +1,7 @@
 """Runs one party's script as Python itself would, and ends it in a way that a person or a program can act on.
 
-``python -m fed.cli.driver SCRIPT [ARGUMENTS]``. It differs from ``python SCRIPT [ARGUMENTS]`` in this:
+``python -m fed.cli.driver SCRIPT [ARGUMENTS]``, or ``-m MODULE [ARGUMENTS]``. It differs from ``python SCRIPT
+[ARGUMENTS]``, or ``python -m``, in this:
 
 - an error of fed's ends it with one sentence instead of a traceback, and with the exit codes of ``fed run``. Where
   a task of this party failed, the task's own traceback comes first (`fed.cli.error_message`);
@@ -30,6 +31,7 @@ from typing import Final, NoReturn, TextIO
 
 from fed.cli.error_message import error_message
 from fed.cli.logfile import LogFile, log_directory
+from fed.cli.program import Program, find_module, find_script
 from fed.cli.reports import (
     DIRECTORY_PREFIX,
     DIRECTORY_VARIABLE,
@@ -143,10 +145,15 @@ class _Termination:
 def main(arguments: Sequence[str]) -> int:
     """Run a script: its path, and what it gets as ``sys.argv[1:]``. Returns the exit code.
 
+    Args:
+        arguments: The path and the rest; or ``-m``, the name of a module, and the rest.
+
     Raises:
         SystemExit: The script raised it.
     """
-    script = arguments[0]
+    named = arguments[0] == "-m"
+    program = find_module(arguments[1]) if named else find_script(arguments[0])
+    script = program.path
     reports = _taken_descriptor(REPORTS_VARIABLE)
     lifeline = _taken_descriptor(LIFELINE_VARIABLE)
     directory = os.environ.pop(DIRECTORY_VARIABLE, None)
@@ -156,14 +163,14 @@ def main(arguments: Sequence[str]) -> int:
         _follow(lifeline, directory)
     outlets = _set_up_logging(script, None if reports is None else ReportHandler(reports))
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_ANNOUNCEMENTS)
-    sys.argv[:] = arguments
+    sys.argv[:] = [script, *arguments[2 if named else 1 :]]
     if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(script))  # noqa: PTH120 - a string, as Python has it
+        sys.path[0] = program.directory
     termination.install()
     try:
         # `fed run` blocks it in the drivers that it starts; one that came meanwhile arrives now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        _run(script)
+        _run(program)
     except FedError as error:
         # Before KeyboardInterrupt: one that the library raises into a busy driver is both.
         return _show(error, script, outlets)
@@ -187,10 +194,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run(script: str) -> None:
-    """Run the script, and leave a job that it began with `fed.init` and did not leave, with what it died of."""
+def _run(program: Program) -> None:
+    """Run the program, and leave a job that it began with `fed.init` and did not leave, with what it died of."""
     try:
-        runpy.run_path(script, run_name="__main__")
+        if program.module:
+            runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(program.path, run_name="__main__")
     except BaseException as error:
         _leave_job(error)
         raise

@@ -10,6 +10,7 @@ from fed.config.model import (
     check_ray_address,
 )
 from fed.config.sources import DEFAULT_JOB_VARIABLE, LOG_DIR_VARIABLE, RAY_ADDRESS_VARIABLE, gather, load
+from fed.installation import refuse_others
 
 __all__ = [
     "COMMON_RESOURCES",
@@ -25,3 +26,7 @@ __all__ = [
     "gather",
     "load",
 ]
+
+# Here, since whatever was installed last has its own `fed/__init__.py` in place. That of RayFed imports `fed.config`,
+# for which Python takes this package and not RayFed's module.
+refuse_others()

@@ -57,6 +57,20 @@ def fed(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> 
     )
 
 
+def fed_by_its_name(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as it is installed, which does not look for modules in the current directory."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("fed")), *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
 @contextmanager
 def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """Start the command in a session of its own, and kill whatever is left of it in the end."""
@@ -175,7 +189,7 @@ def fed_here(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None
             ended = CliRunner().invoke(main, [str(one) for one in arguments], prog_name="fed")
         if not isinstance(ended.exception, _TookTheProcess):
             return subprocess.CompletedProcess(str(arguments), ended.exit_code, ended.stdout, ended.stderr)
-        return _drive(ended.exception.command[3:], ended.exception.environ)
+        return _drive(ended.exception.command[2:], ended.exception.environ)
     finally:
         os.chdir(before)
 

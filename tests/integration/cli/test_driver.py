@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launching import environment, fed, fed_here, ignored, read_until, script, started
+from tests.support.launching import environment, fed, fed_by_its_name, fed_here, ignored, read_until, script, started
 
 
 def test_a_script_finds_itself_as_under_python(tmp_path: Path) -> None:
@@ -31,6 +31,37 @@ def test_a_script_finds_itself_as_under_python(tmp_path: Path) -> None:
         str(tmp_path / "sub/script.py"), ""
     ).replace("sub/script.py", "")
     assert (ours.returncode, ours.stderr) == (0, "")
+
+
+def test_a_module_finds_itself_and_its_neighbours_as_under_python(tmp_path: Path) -> None:
+    text = """
+        import sys
+        from . import neighbour
+        from .neighbour import name
+        print(__name__, __file__, __package__, __spec__.name, sys.argv, sys.modules["__main__"].__dict__ is globals())
+        print(sys.path[0], name, neighbour.__name__)
+    """
+    (tmp_path / "shop").mkdir()
+    script(tmp_path / "shop", "", "__init__.py")
+    script(tmp_path / "shop", "name = 'next door'", "neighbour.py")
+    script(tmp_path / "shop", text, "__main__.py")
+    script(tmp_path / "shop", text + "        raise ValueError('bad')", "train.py")
+    for module, code in (("shop", 0), ("shop.train", 1)):
+        ours = fed("run", "-m", module, "--party", "alice", "--", "-x", "--party", "bob", cwd=tmp_path)
+        command = [sys.executable, "-m", module, "-x", "--party", "bob"]
+        theirs = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        assert (ours.returncode, ours.stdout) == (code, theirs.stdout)
+        assert theirs.returncode == code
+        # Python's own begins with the frames of what has found the module.
+        assert theirs.stderr.endswith(ours.stderr.removeprefix("Traceback (most recent call last):\n"))
+
+
+def test_what_lies_in_the_current_directory_is_not_in_the_way_of_the_driver(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    script(tmp_path / "sub", "print('runs')")
+    script(tmp_path, "raise RuntimeError", "queue.py")
+    result = fed_by_its_name("run", "sub/script.py", "--party", "alice", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "runs\n", "")
 
 
 def test_the_environment_tells_who_and_where(tmp_path: Path) -> None:

@@ -514,6 +514,29 @@ def test_what_a_script_sets_in_its_environment_reaches_its_tasks(simulated: bool
     assert result.stdout.splitlines()[-1].removeprefix("alice | ") == "seen ['x', 'changed', 'y']"
 
 
+def test_a_module_and_its_tasks_import_their_neighbours(tmp_path: Path) -> None:
+    text = """
+        import fed
+        from .neighbour import name
+
+        @fed.remote
+        def who():
+            from .neighbour import name as same
+            from shop import neighbour
+            return [name, same, neighbour.name]
+
+        with fed.job():
+            print("seen", fed.get(who.party("bob").remote()))
+    """
+    (tmp_path / "shop").mkdir()
+    script(tmp_path / "shop", "", "__init__.py")
+    script(tmp_path / "shop", "name = 'next door'", "neighbour.py")
+    script(tmp_path / "shop", text, "train.py")
+    result = fed("run", "-m", "shop.train", "--simulate", "alice,bob", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert of("alice", result.stdout) == of("bob", result.stdout) == [f"seen {['next door'] * 3}"]
+
+
 FAILS = """
     import fed
 

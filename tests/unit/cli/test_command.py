@@ -48,6 +48,7 @@ def test_the_help_documents_the_options_and_the_exit_codes() -> None:
     [
         (["nope.py", "--party", "a"], "script 'nope.py' does not exist"),
         ([".", "--simulate", "a,b"], "script '.' is a directory"),
+        (["-m", "nope.train", "--simulate", "a"], "module 'nope.train' is found neither in "),
         (["script.py", "--simulate", "a,b,a"], "--simulate: party 'a' occurs twice"),
         (["script.py", "--simulate", ""], "--simulate: expected a party's name (1 to 63 letters, "),
         (["script.py", "--simulate", "a,,b"], "--simulate: expected a party's name (1 to 63 letters, "),
@@ -142,6 +143,16 @@ def test_a_misspelt_variable_is_refused(mode: Sequence[str]) -> None:
     assert result.stderr == (
         "fed: error: environment: unknown variable 'FED_PARTYY', did you mean 'FED_PARTY'? "
         "If it is meant for something else, give it another name\n"
+    )
+
+
+@pytest.mark.parametrize("mode", [["--party", "alice"], ["--simulate", "alice,bob"]])
+def test_a_file_in_the_way_of_the_package_is_refused(mode: Sequence[str], directory: Path) -> None:
+    (directory / "fed.py").touch()
+    result = fed("run", "script.py", *mode)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"fed: error: {directory / 'fed.py'} hides the package fed, which it is not: give it another name\n"
     )
 
 
