@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -28,6 +28,7 @@ from fed.errors import ConfigError, FedError
 
 if TYPE_CHECKING:
     from fed.cli.terminal import Terminal
+    from fed.runtime.cluster import LocalCluster
 
 __all__ = ["main"]
 
@@ -145,8 +146,9 @@ def run(
         parties = _parse_parties(simulate)
         gather({}, environ, Path.cwd())
         terminal = _terminal(parties)
-        cluster = _cluster(ray_address, cpus, len(parties), terminal)
-        sys.exit(_simulate(program, arguments, parties, environ, 30.0 if grace is None else grace, terminal, cluster))
+        cluster, discard = _cluster(ray_address, cpus, len(parties), terminal)
+        grace_s = 30.0 if grace is None else grace
+        sys.exit(_simulate(program, arguments, parties, environ, grace_s, terminal, cluster, discard))
     except FedError as error:
         raise _Refusal(str(error)) from None
     except KeyboardInterrupt:
@@ -203,12 +205,15 @@ def _terminal(parties: Sequence[str]) -> Terminal:
 
 def _cluster(
     address: str | None, cpus: int | None, parties: int, terminal: Terminal
-) -> AbstractContextManager[Mapping[str, str]]:
-    """What a simulation runs on: entered, it gives the variables by which a driver joins it."""
+) -> tuple[AbstractContextManager[Mapping[str, str]], Callable[[], None]]:
+    """What a simulation runs on, which gives the variables by which a driver joins it; and what removes its files."""
     where = "--ray-address" if address is not None else RAY_ADDRESS_VARIABLE
     address = address if address is not None else os.environ.get(RAY_ADDRESS_VARIABLE) or LOCAL
     if check_ray_address(address, where) == LOCAL:
-        return _local_cluster(cpus or max(os.cpu_count() or 1, 2 * parties), terminal)
+        from fed.runtime.cluster import LocalCluster
+
+        cluster = LocalCluster(num_cpus=cpus or max(os.cpu_count() or 1, 2 * parties))
+        return _started(cluster, terminal), cluster.discard
     if cpus is not None:
         raise click.UsageError(
             f"--cpus and {where} exclude one another: the cluster at {address} has the CPUs it has; "
@@ -216,7 +221,7 @@ def _cluster(
         )
     if where == RAY_ADDRESS_VARIABLE:
         terminal.say(f"on the Ray cluster at {address} ({where})")
-    return contextlib.nullcontext({"FED_RAY_ADDRESS": address})
+    return contextlib.nullcontext({"FED_RAY_ADDRESS": address}), lambda: None
 
 
 def _simulate(
@@ -227,6 +232,7 @@ def _simulate(
     grace_s: float,
     terminal: Terminal,
     cluster: AbstractContextManager[Mapping[str, str]],
+    discard: Callable[[], None],
 ) -> int:
     from fed.cli.simulation import simulate
 
@@ -236,6 +242,7 @@ def _simulate(
         job=environ[DEFAULT_JOB_VARIABLE],
         environ=environ,
         cluster=cluster,
+        discard=discard,
         terminal=terminal,
         grace_s=grace_s,
     )
@@ -253,13 +260,11 @@ def _drop_unread(stream: IO[str]) -> None:
 
 
 @contextlib.contextmanager
-def _local_cluster(cpus: int, terminal: Terminal) -> Iterator[Mapping[str, str]]:
-    from fed.runtime.cluster import LocalCluster
-
+def _started(cluster: LocalCluster, terminal: Terminal) -> Iterator[Mapping[str, str]]:
     terminal.wait("starting a local Ray cluster")
     with contextlib.ExitStack() as stack:
         try:
-            cluster = stack.enter_context(LocalCluster(num_cpus=cpus))
+            stack.enter_context(cluster)
         finally:
             terminal.stop_waiting()
         yield cluster.environment()

@@ -17,7 +17,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, NoReturn
@@ -45,6 +45,7 @@ def simulate(
     job: str,
     environ: Mapping[str, str],
     cluster: AbstractContextManager[Mapping[str, str]],
+    discard: Callable[[], None],
     terminal: Terminal,
     grace_s: float,
 ) -> int:
@@ -58,6 +59,7 @@ def simulate(
         job: Prefix of the Ray namespaces, one per party.
         environ: What the drivers' environments begin with.
         cluster: Entered, it gives the variables by which a driver joins the Ray cluster.
+        discard: Removes the files of a cluster that is just being started.
         terminal: Where everything is shown.
         grace_s: Seconds that the others have to end by themselves after one has failed.
 
@@ -67,7 +69,7 @@ def simulate(
     events: EventQueue = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)))
-        interruption = stack.enter_context(catch_signals(events, functools.partial(_abandon, directory)))
+        interruption = stack.enter_context(catch_signals(events, functools.partial(_abandon, directory, discard)))
         try:
             joining = stack.enter_context(cluster)
         except SystemExit:
@@ -100,13 +102,14 @@ def simulate(
         return _Watch(parties, grace_s, drivers, events, terminal).run()
 
 
-def _abandon(directory: Path) -> NoReturn:
+def _abandon(directory: Path, discard: Callable[[], None]) -> NoReturn:
     """End at once, while Ray starts and before there are drivers.
 
     An exception would have to come out of the middle of ``ray.init``, which does not survive that. The processes
     that Ray has started end by themselves when this one is gone.
     """
     shutil.rmtree(directory, ignore_errors=True)
+    discard()
     if os.isatty(2):
         # The spinner had hidden the cursor, and its lock may be held by this very thread.
         os.write(2, b"\x1b[?25h\n")

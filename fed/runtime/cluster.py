@@ -156,8 +156,8 @@ class LocalCluster:
 
         if ray.is_initialized():
             raise UsageError("this process already uses a Ray cluster: a local one can only be started without it")
-        self._directory.make()
         try:
+            self._directory.make()
             init_ray(address="local", num_cpus=self._num_cpus, include_dashboard=False, log_to_driver=False)
             self._address = str(ray.get_runtime_context().gcs_address)
         except BaseException as error:
@@ -180,7 +180,13 @@ class LocalCluster:
         self._address = None
         import ray
 
-        ray.shutdown()
+        try:
+            ray.shutdown()
+        finally:
+            self._directory.remove()
+
+    def discard(self) -> None:
+        """Remove its files. For a process that ends at once, without closing it, maybe while it starts."""
         self._directory.remove()
 
     def __del__(self) -> None:
@@ -231,12 +237,19 @@ def init_ray(**options: Any) -> None:
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    terminated = False
     try:
         ray.init(logging_level=logging.ERROR, **options)
+    except SystemExit as error:
+        terminated = error.code == signal.SIGTERM
+        raise
     finally:
         # Ray puts its own in place of ours, which ends the process without asking anybody.
         if in_main_thread and on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
+            if terminated and callable(on_sigterm):
+                # Meanwhile it was Ray's that was asked.
+                signal.raise_signal(signal.SIGTERM)
 
 
 def reason_of(error: BaseException, address: str) -> str:

@@ -182,8 +182,10 @@ class RayRuntime(Runtime):
             self._proxies = None
         if self._owns_cluster:
             self._owns_cluster = False
-            ray.shutdown()
-            self._directory.remove()
+            try:
+                ray.shutdown()
+            finally:
+                self._directory.remove()
 
     def _init_ray(self) -> None:
         address = self._config.ray_address or "local"
