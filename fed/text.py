@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["counted", "cut", "cut_head", "indented", "is_plain", "plain"]
+__all__ = ["counted", "cut", "cut_head", "in_one_line", "indented", "is_plain", "plain"]
 
 _MAX_CACHED: Final = 4096
 
@@ -65,6 +65,15 @@ def indented(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """How many of something, as text: ``1 task``, ``2 tasks``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def in_one_line(text: str, max_chars: int = 500) -> str:
+    """Text of several lines in one; of a long one as many whole sentences as there is room for."""
+    line = " ".join(text.split())
+    if len(line) <= max_chars:
+        return line
+    whole, end, _ = line[:max_chars].rpartition(". ")
+    return f"{whole}." if end else f"{line[: max_chars - 1]}…"
 
 
 def cut(text: str, max_bytes: int) -> tuple[str, bool]:

@@ -28,9 +28,10 @@ pytest_plugins = ["tests.support.fixtures"]
 settings.register_profile("fed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fed")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # So it is in the background of a shell, and would be in every process that a test starts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# So they are in the background of a shell and under nohup, and would be in every process that a test starts.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 TESTS: Final = Path(__file__).parent
 FOLDERS: Final = ("unit", "simulated", "integration", "soak")

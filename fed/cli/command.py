@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -15,16 +14,27 @@ import click
 
 # Only what is quick: the rest, Ray above all, is imported by the command that needs it, so that help and usage
 # errors come at once.
+from fed.cli.program import Program, find_module, find_script, refuse_hidden_packages
 from fed.cli.reports import RUN_LOG_DIR_VARIABLE
-from fed.config import DEFAULT_JOB_VARIABLE, LOG_DIR_VARIABLE, check_party_name, gather
+from fed.config import (
+    DEFAULT_JOB_VARIABLE,
+    LOG_DIR_VARIABLE,
+    RAY_ADDRESS_VARIABLE,
+    check_party_name,
+    check_ray_address,
+    gather,
+)
 from fed.errors import ConfigError, FedError
 
 if TYPE_CHECKING:
     from fed.cli.terminal import Terminal
+    from fed.runtime.cluster import LocalCluster
 
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+LOCAL = "local"
+"""The address by which Ray starts a cluster."""
 _EPILOG = """\b
 Exit codes:
     0  every party ended well
@@ -62,8 +72,9 @@ def main() -> None:
 
 
 @main.command(cls=_RunCommand, epilog=_EPILOG)
-@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("script")
 @click.argument("arguments", nargs=-1, metavar="[-- ARGUMENTS]...", type=click.UNPROCESSED)
+@click.option("-m", "as_module", is_flag=True, help="SCRIPT is the name of a module or package, as in python -m.")
 @click.option("--simulate", metavar="NAMES", help="Run all parties here; their names, separated by commas.")
 @click.option("--party", metavar="NAME", help="Run this party only, as in production.")
 @click.option(
@@ -93,10 +104,11 @@ def main() -> None:
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="Simulate on this Ray cluster instead of starting one.",
+    help="Simulate on this Ray cluster; local starts one.  [default: $RAY_ADDRESS, else local]",
 )
 def run(
-    script: Path,
+    script: str,
+    as_module: bool,
     arguments: tuple[str, ...],
     simulate: str | None,
     party: str | None,
@@ -111,6 +123,7 @@ def run(
     \b
     fed run train.py --simulate alice,bob,carol -- --epochs 3
     fed run train.py --party alice
+    fed run -m package.train --party alice
 
     A simulation needs nothing else: it starts a Ray cluster, makes certificates for TLS, runs the script once per
     party, shows each party's output under its name, and leaves nothing behind. Progress bars appear as a line every few
@@ -124,16 +137,18 @@ def run(
     for name, value in (("--grace", grace), ("--cpus", cpus), ("--ray-address", ray_address)):
         if value is not None and simulate is None:
             raise click.UsageError(f"{name} concerns simulations only: use it with --simulate")
-    if cpus is not None and ray_address is not None:
-        raise click.UsageError("--cpus and --ray-address exclude one another: a running cluster has the CPUs it has")
     try:
-        _check_script(script)
-        environ = _environment(script, config, log_dir)
+        program = find_module(script) if as_module else find_script(script)
+        refuse_hidden_packages(dict.fromkeys((program.directory, str(Path.cwd()))))
+        environ = _environment(program, config, log_dir)
         if simulate is None:
-            _run_party(script, arguments, party, environ)
+            _run_party(program, arguments, party, environ)
         parties = _parse_parties(simulate)
         gather({}, environ, Path.cwd())
-        sys.exit(_simulate(script, arguments, parties, environ, 30.0 if grace is None else grace, cpus, ray_address))
+        terminal = _terminal(parties)
+        cluster, discard = _cluster(ray_address, cpus, len(parties), terminal)
+        grace_s = 30.0 if grace is None else grace
+        sys.exit(_simulate(program, arguments, parties, environ, grace_s, terminal, cluster, discard))
     except FedError as error:
         raise _Refusal(str(error)) from None
     except KeyboardInterrupt:
@@ -141,34 +156,17 @@ def run(
         sys.exit(_INTERRUPTED)
 
 
-def _check_script(script: Path) -> None:
-    if script.is_dir():
-        raise ConfigError(f"script {str(script)!r} is a directory")
-    try:
-        with script.open("rb"):
-            pass
-    except FileNotFoundError:
-        raise ConfigError(f"script {str(script)!r} does not exist") from None
-    except OSError as error:
-        raise ConfigError(f"script {str(script)!r} cannot be read: {error.strerror}") from None
-
-
-def _environment(script: Path, config: Path | None, log_dir: Path | None) -> dict[str, str]:
+def _environment(program: Program, config: Path | None, log_dir: Path | None) -> dict[str, str]:
     environ = dict(os.environ)
     # Under the name by which the command talks to its drivers: it is no option of the job's.
     asked = environ.pop(LOG_DIR_VARIABLE, "")
     if log_dir is not None or asked:
         environ[RUN_LOG_DIR_VARIABLE] = str((log_dir or Path(asked)).absolute())
     # The weakest of all names for the job: one in the file, in FED_JOB or in the script itself counts more.
-    environ[DEFAULT_JOB_VARIABLE] = _job_name(script)
+    environ[DEFAULT_JOB_VARIABLE] = program.job
     if config is not None:
         environ["FED_CONFIG"] = str(config.absolute())
     return environ
-
-
-def _job_name(script: Path) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", script.stem).lstrip("_.-")
-    return name[:128] or "job"
 
 
 def _parse_parties(text: str) -> tuple[str, ...]:
@@ -179,7 +177,7 @@ def _parse_parties(text: str) -> tuple[str, ...]:
     return parties
 
 
-def _run_party(script: Path, arguments: Sequence[str], party: str | None, environ: dict[str, str]) -> NoReturn:
+def _run_party(program: Program, arguments: Sequence[str], party: str | None, environ: dict[str, str]) -> NoReturn:
     given = gather({"party": party}, environ, Path.cwd())
     if "party" not in given:
         raise click.UsageError(
@@ -189,39 +187,62 @@ def _run_party(script: Path, arguments: Sequence[str], party: str | None, enviro
         parties = ", ".join(sorted(given["addresses"]))
         raise ConfigError(f"party {given['party']!r} is unknown: the parties are {parties}")
     environ["FED_PARTY"] = given["party"]
-    command = _driver_command(script, arguments)
+    command = _driver_command(program, arguments)
     # In place of this process, so that signals, the terminal and the exit code are the script's own.
     os.execve(command[0], command, environ)  # noqa: S606 - the user's own script, as the user asked
 
 
-def _driver_command(script: Path, arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "fed.cli.driver", str(script), *arguments]
+def _driver_command(program: Program, arguments: Sequence[str]) -> list[str]:
+    # By its file: with -m Python would look for all that the driver itself imports in the current directory first.
+    return [sys.executable, str(Path(__file__).with_name("driver.py")), *program.arguments, *arguments]
+
+
+def _terminal(parties: Sequence[str]) -> Terminal:
+    from fed.cli.terminal import Terminal
+
+    return Terminal(parties, sys.stdout, sys.stderr)
+
+
+def _cluster(
+    address: str | None, cpus: int | None, parties: int, terminal: Terminal
+) -> tuple[AbstractContextManager[Mapping[str, str]], Callable[[], None]]:
+    """What a simulation runs on, which gives the variables by which a driver joins it; and what removes its files."""
+    where = "--ray-address" if address is not None else RAY_ADDRESS_VARIABLE
+    address = address if address is not None else os.environ.get(RAY_ADDRESS_VARIABLE) or LOCAL
+    if check_ray_address(address, where) == LOCAL:
+        from fed.runtime.cluster import LocalCluster
+
+        cluster = LocalCluster(num_cpus=cpus or max(os.cpu_count() or 1, 2 * parties))
+        return _started(cluster, terminal), cluster.discard
+    if cpus is not None:
+        raise click.UsageError(
+            f"--cpus and {where} exclude one another: the cluster at {address} has the CPUs it has; "
+            f"--ray-address {LOCAL} starts another one"
+        )
+    if where == RAY_ADDRESS_VARIABLE:
+        terminal.say(f"on the Ray cluster at {address} ({where})")
+    return contextlib.nullcontext({"FED_RAY_ADDRESS": address}), lambda: None
 
 
 def _simulate(
-    script: Path,
+    program: Program,
     arguments: Sequence[str],
     parties: Sequence[str],
     environ: Mapping[str, str],
     grace_s: float,
-    cpus: int | None,
-    ray_address: str | None,
+    terminal: Terminal,
+    cluster: AbstractContextManager[Mapping[str, str]],
+    discard: Callable[[], None],
 ) -> int:
     from fed.cli.simulation import simulate
-    from fed.cli.terminal import Terminal
 
-    terminal = Terminal(parties, sys.stdout, sys.stderr)
-    cluster: AbstractContextManager[Mapping[str, str]]
-    if ray_address is not None:
-        cluster = contextlib.nullcontext({"FED_RAY_ADDRESS": ray_address})
-    else:
-        cluster = _local_cluster(cpus or max(os.cpu_count() or 1, 2 * len(parties)), terminal)
     code = simulate(
-        _driver_command(script, arguments),
+        _driver_command(program, arguments),
         parties,
         job=environ[DEFAULT_JOB_VARIABLE],
         environ=environ,
         cluster=cluster,
+        discard=discard,
         terminal=terminal,
         grace_s=grace_s,
     )
@@ -239,13 +260,11 @@ def _drop_unread(stream: IO[str]) -> None:
 
 
 @contextlib.contextmanager
-def _local_cluster(cpus: int, terminal: Terminal) -> Iterator[Mapping[str, str]]:
-    from fed.runtime.cluster import LocalCluster
-
+def _started(cluster: LocalCluster, terminal: Terminal) -> Iterator[Mapping[str, str]]:
     terminal.wait("starting a local Ray cluster")
     with contextlib.ExitStack() as stack:
         try:
-            cluster = stack.enter_context(LocalCluster(num_cpus=cpus))
+            stack.enter_context(cluster)
         finally:
             terminal.stop_waiting()
         yield cluster.environment()

@@ -1,12 +1,14 @@
 """Runs one party's script as Python itself would, and ends it in a way that a person or a program can act on.
 
-``python -m fed.cli.driver SCRIPT [ARGUMENTS]``. It differs from ``python SCRIPT [ARGUMENTS]`` in this:
+``python -m fed.cli.driver SCRIPT [ARGUMENTS]``, or ``-m MODULE [ARGUMENTS]``. It differs from ``python SCRIPT
+[ARGUMENTS]``, or ``python -m``, in this:
 
 - an error of fed's ends it with one sentence instead of a traceback, and with the exit codes of ``fed run``. Where
   a task of this party failed, the task's own traceback comes first (`fed.cli.error_message`);
 - warnings of fed's go to the standard error, unless the script has configured logging, which then decides;
 - what the library logs, and all that is known of a failure, goes to a log file (`fed.cli.logfile`);
-- SIGTERM, unless the script handles it, ends it as Ctrl-C does, so that the other parties are told and nothing is left;
+- SIGTERM and SIGHUP, unless the script handles them, end it as Ctrl-C does, so that the other parties are told and
+  nothing is left. What was ignored at its start (SIGHUP by ``nohup``, SIGINT in a shell's background jobs) stays so;
 - Ray's own announcements of failed workers are not shown, since the library reports them;
 - started by ``fed run``, it forwards the job's reports to it, and ends when it is gone.
 """
@@ -29,6 +31,7 @@ from typing import Final, NoReturn, TextIO
 
 from fed.cli.error_message import error_message
 from fed.cli.logfile import LogFile, log_directory
+from fed.cli.program import Program, find_module, find_script
 from fed.cli.reports import (
     DIRECTORY_PREFIX,
     DIRECTORY_VARIABLE,
@@ -48,7 +51,6 @@ __all__ = ["main"]
 FAILED: Final = 1
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
-TERMINATED: Final = 128 + signal.SIGTERM
 
 RAY_ANNOUNCEMENTS: Final = (
     r"^A worker died or was killed while executing a task|^Task \S+ failed\. There are \S+ retries remaining"
@@ -92,60 +94,90 @@ class _Outlets:
 
 
 class _Termination:
-    """Turns SIGTERM, which would end the process at once, into the interruption that Ctrl-C is.
+    """Turns SIGTERM and SIGHUP, which would end the process at once, into the interruption that Ctrl-C is.
 
     Attributes:
-        came: Whether there was one.
+        came: Which of them; None as long as none has.
     """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came: int | None = None
+        self._forking = threading.local()
 
     def install(self) -> None:
-        """Handle it, unless somebody does or wants it ignored."""
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._handle)
+        """Handle each, unless somebody does or wants it ignored."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self._handle)
+        # A child that the script forks is to end as under Python. What comes to it before it has its own handlers has
+        # to wait, since Python forgets what came to a child by then.
+        os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._let_go)
+
+    def _block(self) -> None:
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
+
+    def _let_go(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, signal.SIG_DFL)
+        self._unblock()
+
+    def stand_in_for_ignored(self) -> None:
+        """Go on ignoring SIGINT where it is, by a handler: what interrupts the script has to come by SIGINT too."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._ignore)
+
+    def _ignore(self, signum: int, frame: FrameType | None) -> None:
+        if self.came is not None:
+            signal.default_int_handler(signum, frame)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
-        self.came = True
-        if callable(signal.getsignal(signal.SIGINT)):
-            signal.raise_signal(signal.SIGINT)
-            return
-        # Where Ctrl-C is ignored, as in a shell's background jobs, this one still ends it.
-        signal.signal(signum, signal.SIG_DFL)
-        signal.raise_signal(signum)
+        self.came = signum
+        if not callable(signal.getsignal(signal.SIGINT)):
+            # Where Ctrl-C is ignored, this one still ends the script.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a script: its path, and what it gets as ``sys.argv[1:]``. Returns the exit code.
 
+    Args:
+        arguments: The path and the rest; or ``-m``, the name of a module, and the rest.
+
     Raises:
         SystemExit: The script raised it.
     """
-    script = arguments[0]
+    named = arguments[0] == "-m"
+    program = find_module(arguments[1]) if named else find_script(arguments[0])
+    script = program.path
     reports = _taken_descriptor(REPORTS_VARIABLE)
     lifeline = _taken_descriptor(LIFELINE_VARIABLE)
     directory = os.environ.pop(DIRECTORY_VARIABLE, None)
+    termination = _Termination()
     if lifeline is not None:
+        termination.stand_in_for_ignored()
         _follow(lifeline, directory)
     outlets = _set_up_logging(script, None if reports is None else ReportHandler(reports))
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", RAY_ANNOUNCEMENTS)
-    sys.argv[:] = arguments
+    sys.argv[:] = [script, *arguments[2 if named else 1 :]]
     if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(script))  # noqa: PTH120 - a string, as Python has it
-    termination = _Termination()
+        sys.path[0] = program.directory
     termination.install()
     try:
         # `fed run` blocks it in the drivers that it starts; one that came meanwhile arrives now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        _run(script)
+        _run(program)
     except FedError as error:
         # Before KeyboardInterrupt: one that the library raises into a busy driver is both.
         return _show(error, script, outlets)
     except KeyboardInterrupt as interruption:
         outlets.died(interruption)
-        outlets.log_end("terminated" if termination.came else "interrupted")
-        return TERMINATED if termination.came else INTERRUPTED
+        outlets.log_end("interrupted" if termination.came is None else "terminated")
+        return INTERRUPTED if termination.came is None else 128 + termination.came
     except SystemExit as exit_:
         # Python itself shows a text that it carries, and gives it a code.
         if exit_.code not in (None, 0):
@@ -162,10 +194,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run(script: str) -> None:
-    """Run the script, and leave a job that it began with `fed.init` and did not leave, with what it died of."""
+def _run(program: Program) -> None:
+    """Run the program, and leave a job that it began with `fed.init` and did not leave, with what it died of."""
     try:
-        runpy.run_path(script, run_name="__main__")
+        if program.module:
+            runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(program.path, run_name="__main__")
     except BaseException as error:
         _leave_job(error)
         raise
@@ -215,8 +250,6 @@ def _taken_descriptor(variable: str) -> int | None:
 
 
 def _follow(lifeline: int, directory: str | None) -> None:
-    # A shell starts background jobs with SIGINT ignored, and children inherit that; ours are ended by it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Lines must leave as they are printed: the standard output is a pipe, which Python would fill by the block.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -44,7 +44,10 @@ class Interruption:
 
 @contextlib.contextmanager
 def catch_signals(events: EventQueue, impatience: Callable[[], object]) -> Iterator[Interruption]:
-    """Have every signal put an event inside of the block, which must be entered in the main thread."""
+    """Have every signal put an event inside of the block, which must be entered in the main thread.
+
+    One that this process was started to ignore, by ``nohup`` or in the background of a shell, stays ignored.
+    """
     interruption = Interruption(impatience)
     arrived, wakeup = os.pipe()
     # Python writes to it from within the signal.
@@ -52,7 +55,8 @@ def catch_signals(events: EventQueue, impatience: Callable[[], object]) -> Itera
     passing_on = threading.Thread(target=_pass_on, args=(arrived, events), name="fed-signals", daemon=True)
     passing_on.start()
     wakeup_before = signal.set_wakeup_fd(wakeup)
-    before = {number: signal.signal(number, interruption.handle) for number in SIGNALS}
+    caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interruption.handle) for number in caught}
     try:
         yield interruption
     finally:

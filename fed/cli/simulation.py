@@ -13,10 +13,11 @@ import os
 import queue
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, NoReturn
@@ -44,6 +45,7 @@ def simulate(
     job: str,
     environ: Mapping[str, str],
     cluster: AbstractContextManager[Mapping[str, str]],
+    discard: Callable[[], None],
     terminal: Terminal,
     grace_s: float,
 ) -> int:
@@ -57,6 +59,7 @@ def simulate(
         job: Prefix of the Ray namespaces, one per party.
         environ: What the drivers' environments begin with.
         cluster: Entered, it gives the variables by which a driver joins the Ray cluster.
+        discard: Removes the files of a cluster that is just being started.
         terminal: Where everything is shown.
         grace_s: Seconds that the others have to end by themselves after one has failed.
 
@@ -66,7 +69,7 @@ def simulate(
     events: EventQueue = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX)))
-        interruption = stack.enter_context(catch_signals(events, functools.partial(_abandon, directory)))
+        interruption = stack.enter_context(catch_signals(events, functools.partial(_abandon, directory, discard)))
         try:
             joining = stack.enter_context(cluster)
         except SystemExit:
@@ -99,13 +102,14 @@ def simulate(
         return _Watch(parties, grace_s, drivers, events, terminal).run()
 
 
-def _abandon(directory: Path) -> NoReturn:
+def _abandon(directory: Path, discard: Callable[[], None]) -> NoReturn:
     """End at once, while Ray starts and before there are drivers.
 
     An exception would have to come out of the middle of ``ray.init``, which does not survive that. The processes
     that Ray has started end by themselves when this one is gone.
     """
     shutil.rmtree(directory, ignore_errors=True)
+    discard()
     if os.isatty(2):
         # The spinner had hidden the cursor, and its lock may be held by this very thread.
         os.write(2, b"\x1b[?25h\n")
@@ -139,7 +143,9 @@ class _Watch:
         self._drivers = drivers
         self._events = events
         self._terminal = terminal
-        self._supervisor = Supervisor(parties, grace_s)
+        # The drivers have inherited it.
+        ignoring_sigint = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        self._supervisor = Supervisor(parties, grace_s, ignoring_sigint=ignoring_sigint)
         self._summary = Summary(parties)
         # What a driver writes may come after its end.
         self._open_streams = STREAMS * len(parties)

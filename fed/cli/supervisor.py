@@ -4,7 +4,8 @@ Laws:
 
 1. No party is signalled while all goes well, however long it takes.
 2. After the first failure the others have `grace_s` seconds to end by themselves: the framework tells them of it.
-3. Whoever is to end is asked first, by SIGINT, so that it can clean up; then by SIGTERM; then killed.
+3. Whoever is to end is asked first, by SIGINT, so that it can clean up; then by SIGTERM; then killed. Drivers that
+   ignore SIGINT are asked by SIGTERM at once.
 4. An interruption begins that ladder at once; a second one goes to its end.
 5. The exit code is that of the party where the failure began, if that is known and it ended by itself, else that of
    the party that failed first; an interruption overrides it.
@@ -47,8 +48,9 @@ class SendSignal:
 class Supervisor:
     """Follows the drivers of one simulation to their end. Times are monotonic, in seconds."""
 
-    def __init__(self, parties: Sequence[str], grace_s: float) -> None:
+    def __init__(self, parties: Sequence[str], grace_s: float, *, ignoring_sigint: bool = False) -> None:
         self._running = list(parties)
+        self._ladder = _LADDER[1:] if ignoring_sigint else _LADDER
         self._grace_s = grace_s
         self._codes: dict[str, int] = {}
         self._signalled: set[str] = set()
@@ -109,7 +111,7 @@ class Supervisor:
         if self._interruptions == 1:
             self._step = 0
             return self._climb(now, f"interrupted, ending {self._names()}")
-        self._step = len(_LADDER) - 1
+        self._step = len(self._ladder) - 1
         return self._climb(now, f"interrupted again, killing {self._names()}")
 
     def tick(self, now: float) -> SendSignal | None:
@@ -122,9 +124,9 @@ class Supervisor:
         return self._climb(now, f"ending {self._names()}, {since}")
 
     def _climb(self, now: float, reason: str) -> SendSignal:
-        instruction = SendSignal(self.running, _LADDER[self._step], reason)
+        instruction = SendSignal(self.running, self._ladder[self._step], reason)
         self._signalled.update(instruction.parties)
-        self._step = min(self._step + 1, len(_LADDER) - 1)
+        self._step = min(self._step + 1, len(self._ladder) - 1)
         self._deadline = now + PATIENCE_S
         return instruction
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 from fed.config.codecs import DeclaredType, TypeCodec
 from fed.errors import ConfigError
 
-__all__ = ["COMMON_RESOURCES", "PARTY_NAME", "Address", "Config", "TLSConfig", "check_party_name"]
+__all__ = ["COMMON_RESOURCES", "PARTY_NAME", "Address", "Config", "TLSConfig", "check_party_name", "check_ray_address"]
 
 PARTY_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -199,6 +199,15 @@ def _to_resources(value: object) -> object:
     return _to_frozen(value)
 
 
+def _to_ray_address(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        raise ConfigError(
+            f"{value!r} leads to a dashboard or a Ray client server, which fed cannot use: give host:port of the "
+            "cluster's GCS, for example 10.0.0.5:6379, or auto on one of its nodes, or local"
+        )
+    return value
+
+
 def _to_tls(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
@@ -251,6 +260,7 @@ def _integer(expected: str, least: int, most: float = math.inf) -> Rule:
 
 
 _TEXT: Final = Rule("a non-empty string", lambda value: isinstance(value, str) and value != "")
+_RAY_ADDRESS: Final = dataclasses.replace(_TEXT, convert=_to_ray_address)
 PATH: Final = Rule(
     "a path",
     lambda value: isinstance(value, Path),
@@ -317,6 +327,19 @@ def check_party_name(name: object, where: str) -> str:
     return str(_PARTY.checked(name, where))
 
 
+def check_ray_address(address: str, where: str) -> str:
+    """Return `address` if it can be that of a Ray cluster.
+
+    Args:
+        address: What somebody gave as one.
+        where: Where it was given; begins the sentence of the error.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    return str(_RAY_ADDRESS.checked(address, where))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that one party needs to know to take part in one job.
@@ -330,7 +353,7 @@ class Config:
         listen: Where this party binds, if other than its address (behind NAT, in a container). None: its address.
         tls: Credentials. None: no TLS, which only loopback addresses may do, unless `insecure`.
         insecure: Allow connections without TLS to other machines. Anyone on the path can then read and forge.
-        ray_address: The Ray cluster to use: ``local`` starts one, anything else joins one.
+        ray_address: The Ray cluster to use: ``local`` starts one, ``host:port`` or ``auto`` joins one.
             None: one that is already initialised in this process, else ``local``.
         ray_namespace: Ray namespace for the proxy actors. None: one made for the job and party.
         ray_proxy_resources: Amounts of Ray's resources that each of the two proxies takes. They run, and run again
@@ -363,7 +386,7 @@ class Config:
     listen: Annotated[Address | None, _LISTEN] = None
     tls: Annotated[TLSConfig | None, _TLS] = None
     insecure: Annotated[bool, _FLAG] = False
-    ray_address: Annotated[str | None, _TEXT] = None
+    ray_address: Annotated[str | None, _RAY_ADDRESS] = None
     ray_namespace: Annotated[str | None, _TEXT] = None
     ray_proxy_resources: Annotated[Mapping[str, float], _RESOURCES] = dataclasses.field(default_factory=dict)
     on_error: Annotated[Literal["abort", "isolate"], _ON_ERROR] = "abort"

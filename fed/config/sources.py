@@ -23,23 +23,27 @@ every other option                                       ``bob=message,carol=typ
 
 The three credentials are looked up one by one, so that a file may give the authority and the environment the key.
 Everything else, the list of parties too, comes whole from the strongest place that gives it. Relative paths in a
-file are relative to that file, others to the current directory. A name that nobody knows is refused wherever it
-stands, with the nearest valid one. Classes and functions can be given as arguments only.
+file are relative to that file, others to the current directory. A name that nobody knows is refused, with the
+nearest valid one. The environment is not only ours: there a name is refused if it is nearly one of ours. Classes and
+functions can be given as arguments only.
 
 Variables that begin with ``FED_RUN_`` belong to the command ``fed run``, which talks to its children by them; one is
-read here: ``FED_RUN_JOB`` names the job if nothing else does.
+read here: ``FED_RUN_JOB`` names the job if nothing else does. Likewise ``RAY_ADDRESS``, Ray's own, names the cluster if
+nothing else does.
 """
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fed.config.model import PATH, RULES, Config, Rule, TLSConfig, unknown_name, wrong_value
+from fed.config.model import PATH, RULES, Config, Rule, TLSConfig, check_ray_address, unknown_name, wrong_value
 from fed.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -47,7 +51,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["DEFAULT_JOB_VARIABLE", "LOG_DIR_VARIABLE", "gather", "load"]
+__all__ = ["DEFAULT_JOB_VARIABLE", "LOG_DIR_VARIABLE", "RAY_ADDRESS_VARIABLE", "gather", "load"]
 
 FILE_NAME: Final = "fed.toml"
 ENVIRONMENT_PREFIX: Final = "FED_"
@@ -57,9 +61,16 @@ CONFIG_VARIABLE: Final = "FED_CONFIG"
 LOG_DIR_VARIABLE: Final = "FED_LOG_DIR"
 """Read by the command line, and known here, since a script may also be started without it."""
 
+RAY_ADDRESS_VARIABLE: Final = "RAY_ADDRESS"
+"""Ray's own, by which it is told what cluster to use. It is set in whatever ``ray job submit`` runs."""
+
 _REQUIRED: Final = ("job", "party", "addresses")
 _AT_THE_TOP: Final = ("job", "party", "listen", "insecure")
 _ARGUMENTS_ONLY: Final = ("exceptions", "types", "failure_handler")
+
+NEAR: Final = 0.8
+"""How much a variable must resemble an option's, by `difflib`, to be taken for a misspelt one: LEASE does LEASE_S, and
+neither PORT nor PARTY_PORT does PARTY."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +167,8 @@ def gather(arguments: Mapping[str, Any], environ: Mapping[str, str], directory: 
     given = {**_from_file(_file(arguments, environ, directory)), **from_environment, **from_arguments}
     if environ.get(DEFAULT_JOB_VARIABLE):
         given.setdefault("job", environ[DEFAULT_JOB_VARIABLE])
+    if "ray_address" not in given and environ.get(RAY_ADDRESS_VARIABLE):
+        given["ray_address"] = check_ray_address(environ[RAY_ADDRESS_VARIABLE], RAY_ADDRESS_VARIABLE)
     return given
 
 
@@ -196,11 +209,26 @@ def _from_environment(environ: Mapping[str, str], directory: Path) -> dict[str, 
         if name in _ARGUMENTS_ONLY:
             raise ConfigError(f"{variable}: {name} cannot stand in a variable: pass it to fed.init as an argument")
         if variable not in settings:
-            raise unknown_name("variable", variable, [*settings, *others], "environment")
-        if environ[variable]:
+            _refuse_misspelt(variable, [*settings, *others])
+        elif environ[variable]:
             setting = settings[variable]
             given[setting.name] = setting.checked(_read(setting, environ[variable]), variable, directory)
     return given
+
+
+def _refuse_misspelt(variable: str, valid: Iterable[str]) -> None:
+    """Refuse a variable that is nearly one of ours. Any other is somebody else's.
+
+    The prefix is no sign: Kubernetes tells a container of each service, and of one called ``fed-alice`` by
+    ``FED_ALICE_PORT`` and the like.
+    """
+    names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in valid]
+    near = difflib.get_close_matches(variable.removeprefix(ENVIRONMENT_PREFIX), names, n=1, cutoff=NEAR)
+    if near:
+        raise ConfigError(
+            f"environment: unknown variable {variable!r}, did you mean {ENVIRONMENT_PREFIX + near[0]!r}? "
+            "If it is meant for something else, give it another name"
+        )
 
 
 def _read(setting: Setting, text: str) -> Any:
@@ -263,11 +291,18 @@ def _unknown_key(path: Path, table: str, key: str) -> ConfigError:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    # Editors of Windows begin UTF-8 with a byte order mark, and offer UTF-16, in which every second byte of these is 0.
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ConfigError(f"{path} is UTF-16 or no text at all: save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        wrong = error.object[error.start]
+        raise ConfigError(f"{path}, line {line}: byte {wrong:#04x} is not UTF-8: save the file as UTF-8") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -18,10 +18,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from fed.text import cut, cut_head, indented, plain
+from fed.text import cut, cut_head, in_one_line, indented, plain
 
 __all__ = ["Exposure", "Failure", "FailureBook", "Fault", "ForgedFailure", "Kind", "first_root"]
 
@@ -115,6 +116,15 @@ class Fault:
     message: str = ""
     traceback: str = ""
     inherited: Failure | None = None
+
+    @property
+    def reason(self) -> str:
+        """In one line what happened, for this party alone."""
+        text = self.message or self.traceback
+        if "Traceback (most recent call last)" in text:
+            # Below the last of its frames, which are indented, stands what was raised.
+            text = re.split(r"(?m)^[ \t].*$", text)[-1].strip() or text
+        return in_one_line(text) or self.type_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,4 +133,4 @@ class Joining:
             raise init_error({problem.peer: problem.reason for problem in problems}, self._shell.config.init_timeout_s)
         if problems is None:
             fault = outcome.fault if outcome is not None else None
-            raise InitError(f"the sender proxy did not start: {fault.message if fault else 'no answer'}")
+            raise InitError(f"the sender proxy did not start: {fault.reason if fault else 'no answer'}")

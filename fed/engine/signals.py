@@ -9,6 +9,7 @@ Laws:
    finds the thread in a fed call, or its signal does, the end of that call wakes whoever may ask again. It raises each
    error once.
 4. Signals do not count: those that come before the handler has run for the first of them are one.
+5. A process that was forked during the job is not interrupted for it: there SIGINT is what it was before the job.
 
 Who writes what. Python runs signal handlers in the main thread, between two of its bytecodes, so that everything the
 handler and `Inside` change (`depth`, `deferred`, `_runs`, `_settling`, `_raised`) is changed by the main thread alone;
@@ -24,6 +25,7 @@ sends is sent again until it was handled.
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import sys
@@ -126,6 +128,7 @@ class Interrupter:
         "_error",
         "_handled",
         "_handler",
+        "_pid",
         "_raised",
         "_runs",
         "_sending",
@@ -138,6 +141,8 @@ class Interrupter:
         self.inside: Final = Inside(wake)
         # Kept, because every `self._handle` is a new object, and whether ours is installed is a question of identity.
         self._handler: Final[Handler] = self._handle
+        # A process that is forked during the job inherits the handler, and no job.
+        self._pid: Final = os.getpid()
         # Set once: this serves one job, so that it never stands before a handler that calls it.
         self._begun = False
         self._active = False
@@ -313,6 +318,10 @@ class Interrupter:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         """Signal context: the main thread, between any two bytecodes of anything, with any lock held."""
+        if os.getpid() != self._pid:
+            signal.signal(signum, self.inside.previous)
+            self.inside.previous(signum, frame)
+            return
         if self._settling:
             self._runs += 1
             return

@@ -111,7 +111,7 @@ class DriverWaits:
         if not outcomes:
             raise InitError(f"party {self._party!r} waited too long for {what}")
         if outcomes[0].fault is not None:
-            raise InitError(f"party {self._party!r} waited for {what}: {outcomes[0].fault.message}")
+            raise InitError(f"party {self._party!r} waited for {what}: {outcomes[0].fault.reason}")
         return outcomes[0].value
 
     def note_outcome(self, into: list[Outcome], outcome: Outcome) -> None:

@@ -20,12 +20,23 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from fed.errors import InitError, UsageError
+from fed.config import RAY_ADDRESS_VARIABLE
+from fed.errors import ConfigError, InitError, UsageError
+from fed.text import in_one_line
 
-__all__ = ["LocalCluster", "PrivateDirectory", "first_line", "init_ray", "prepare_environment"]
+__all__ = [
+    "LocalCluster",
+    "PrivateDirectory",
+    "environment_for_workers",
+    "init_ray",
+    "prepare_environment",
+    "reason_of",
+    "refuse_second_cluster",
+]
 
 _QUIET: Mapping[str, str] = MappingProxyType(
     {
@@ -37,6 +48,11 @@ _QUIET: Mapping[str, str] = MappingProxyType(
     }
 )
 _TOKEN_BYTES = 32
+_SUBMITTED_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by ``ray job submit`` in what it runs; `ray.init` reads it."""
+_SIMULATION_VARIABLE = "FED_RUN_CLUSTER"
+_NOT_THE_PROGRAMS = ("LC_CTYPE", "GRPC_VERBOSITY")
+"""Set by Python itself where there is no locale, and by `fed.transport.grpc`, which every worker imports."""
 _DIRECTORY_VARIABLE = "RAY_TMPDIR"
 _REMOVALS = 20
 """A worker that is just ending may write a file while they are removed."""
@@ -118,6 +134,7 @@ class LocalCluster:
             **_QUIET,
             **credentials,
             "FED_RAY_ADDRESS": self.address,
+            _SIMULATION_VARIABLE: self.address,
             # A Ray call after the end of the job would otherwise start another cluster in silence.
             "RAY_ENABLE_AUTO_CONNECT": "0",
         }
@@ -127,8 +144,10 @@ class LocalCluster:
 
         Raises:
             UsageError: This process already uses a Ray cluster.
+            ConfigError: This process is a job of one.
             InitError: Ray did not start.
         """
+        refuse_second_cluster()
         prepare_environment(own_cluster=True)
         if self._num_cpus is not None:
             # Each party has two proxies that wait far more than they work; Ray would warn every driver of their number.
@@ -137,15 +156,15 @@ class LocalCluster:
 
         if ray.is_initialized():
             raise UsageError("this process already uses a Ray cluster: a local one can only be started without it")
-        self._directory.make()
         try:
+            self._directory.make()
             init_ray(address="local", num_cpus=self._num_cpus, include_dashboard=False, log_to_driver=False)
             self._address = str(ray.get_runtime_context().gcs_address)
         except BaseException as error:
             ray.shutdown()
             self._directory.remove()
             if isinstance(error, Exception):
-                raise InitError(f"the local Ray cluster did not start: {first_line(error)}") from error
+                raise InitError(f"the local Ray cluster did not start: {reason_of(error, 'local')}") from error
             raise
         return self
 
@@ -161,7 +180,13 @@ class LocalCluster:
         self._address = None
         import ray
 
-        ray.shutdown()
+        try:
+            ray.shutdown()
+        finally:
+            self._directory.remove()
+
+    def discard(self) -> None:
+        """Remove its files. For a process that ends at once, without closing it, maybe while it starts."""
         self._directory.remove()
 
     def __del__(self) -> None:
@@ -187,21 +212,67 @@ def prepare_environment(*, own_cluster: bool) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
 
 
+def environment_for_workers(address: str) -> dict[str, str]:
+    """What Ray has to set in the workers of a cluster, for them to have the variables that this program has set.
+
+    Workers of a cluster that a program starts inherit them. So those of a simulation's are to have them too, which the
+    command has started. In any other cluster Ray would write them where its other users may read them, and there is
+    nothing to set. What the program has removed is not told: Ray can only set variables.
+    """
+    if os.environ.get(_SIMULATION_VARIABLE) != address:
+        return {}
+    started = Path("/proc/self/environ").read_bytes().split(b"\0")
+    before = dict(os.fsdecode(entry).partition("=")[::2] for entry in started)
+    return {
+        name: text
+        for name, text in os.environ.items()
+        # Ray's own are the cluster's business.
+        if before.get(name) != text and not name.startswith("RAY_") and name not in _NOT_THE_PROGRAMS
+    }
+
+
 def init_ray(**options: Any) -> None:
     """`ray.init`, quietly, and with the program's own SIGTERM handler in its place again afterwards."""
     import ray
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    terminated = False
     try:
         ray.init(logging_level=logging.ERROR, **options)
+    except SystemExit as error:
+        terminated = error.code == signal.SIGTERM
+        raise
     finally:
         # Ray puts its own in place of ours, which ends the process without asking anybody.
         if in_main_thread and on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
+            if terminated and callable(on_sigterm):
+                # Meanwhile it was Ray's that was asked.
+                signal.raise_signal(signal.SIGTERM)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an exception of Ray's, which may have many."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def reason_of(error: BaseException, address: str) -> str:
+    """Why a cluster cannot be used: what Ray says, in one line, and what can be done where Ray says nothing of it."""
+    reason = in_one_line(str(error)) or type(error).__name__
+    if "AF_UNIX" in reason:
+        return f"{reason} (give a directory with a shorter path by {_DIRECTORY_VARIABLE})"
+    if address != "local" and os.environ.get("RAY_AUTH_MODE") != "token":
+        return f"{reason} (if it asks for a token, as one does that ray start has started, set RAY_AUTH_MODE=token)"
+    return reason
+
+
+def refuse_second_cluster() -> None:
+    """Refuse to start a cluster within a job of another one.
+
+    Ray would ask the new cluster for the packages that ``ray job submit`` has brought to the other one.
+
+    Raises:
+        ConfigError: This process is such a job's.
+    """
+    if _SUBMITTED_VARIABLE in os.environ:
+        around = os.environ.get(RAY_ADDRESS_VARIABLE, "")
+        raise ConfigError(
+            f"the address 'local' starts a Ray cluster, but this program was submitted as a job to the one at "
+            f"{around!r}: give {around!r} as the address (option ray_address, --ray-address in a simulation), or none"
+        )

@@ -21,7 +21,7 @@ import ray
 
 from fed.channel import ChannelError, DriverEnd, Role
 from fed.channel.socket_proxy import SocketAddress
-from fed.config import Config
+from fed.config import RAY_ADDRESS_VARIABLE, Config
 from fed.core.liveness import RESTART_S
 from fed.core.rendezvous import Key
 from fed.errors import ConfigError
@@ -31,7 +31,7 @@ from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Sender, announce
 from fed.runtime import worker
 from fed.runtime.channels import driver_end, node_id, proxy_end
-from fed.runtime.cluster import PrivateDirectory, first_line, init_ray
+from fed.runtime.cluster import PrivateDirectory, environment_for_workers, init_ray, reason_of, refuse_second_cluster
 from fed.runtime.contract import (
     ActorBody,
     Body,
@@ -242,33 +242,39 @@ class RayRuntime(Runtime):
         """End the proxies, and the cluster if it was started here. Idempotent."""
         if self._channel is not None:
             self._channel.close()
-        if not ray.is_initialized():
-            return
-        if self._proxies is not None:
+        if self._proxies is not None and ray.is_initialized():
             self._proxies.kill()
             self._proxies = None
         if self._owns_cluster:
             self._owns_cluster = False
-            ray.shutdown()
-            self._directory.remove()
+            try:
+                ray.shutdown()
+            finally:
+                self._directory.remove()
 
     def _init_ray(self) -> None:
         address = self._config.ray_address or "local"
-        local = {"include_dashboard": False} if address == "local" else {}
-        # Also if it fails: then there is a directory to remove.
-        self._owns_cluster = True
         if address == "local":
-            self._directory.make()
+            refuse_second_cluster()
+            options: dict[str, Any] = {"include_dashboard": False}
+        else:
+            variables = environment_for_workers(address)
+            options = {"runtime_env": {"env_vars": variables}} if variables else {}
+        # Also if it fails: then there are processes to end and a directory to remove.
+        self._owns_cluster = True
         try:
+            if address == "local":
+                self._directory.make()
             _check_reachable(address)
             init_ray(
                 address=address,
                 namespace=self._config.ray_namespace or f"{self._config.job}-{self._config.party}",
-                **local,
+                **options,
             )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:
             raise ConfigError(
-                f"cannot use the Ray cluster at {address!r} (option ray_address): {first_line(error)}"
+                f"cannot use the Ray cluster at {address!r} (option ray_address, else {RAY_ADDRESS_VARIABLE}): "
+                f"{reason_of(error, address)}"
             ) from error
 
     def _check_placement(self) -> None:

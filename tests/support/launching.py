@@ -57,6 +57,20 @@ def fed(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> 
     )
 
 
+def fed_by_its_name(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as it is installed, which does not look for modules in the current directory."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("fed")), *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
 @contextmanager
 def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """Start the command in a session of its own, and kill whatever is left of it in the end."""
@@ -81,6 +95,17 @@ def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
             if child.is_running():
                 child.kill()
         process.communicate()
+
+
+@contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """What is started inside of the block ignores these signals, as under ``nohup`` or in the background of a shell."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _command(arguments: Sequence[object]) -> list[str]:
@@ -164,7 +189,7 @@ def fed_here(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None
             ended = CliRunner().invoke(main, [str(one) for one in arguments], prog_name="fed")
         if not isinstance(ended.exception, _TookTheProcess):
             return subprocess.CompletedProcess(str(arguments), ended.exit_code, ended.stdout, ended.stderr)
-        return _drive(ended.exception.command[3:], ended.exception.environ)
+        return _drive(ended.exception.command[2:], ended.exception.environ)
     finally:
         os.chdir(before)
 
@@ -173,7 +198,7 @@ def _drive(arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.C
     """Run the driver, and put back all that it changes in a process which is to be its script's alone."""
     root, logger = logging.getLogger(), logging.getLogger("fed")
     handlers, own, level = root.handlers[:], logger.handlers[:], logger.level
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     stdout, stderr = io.StringIO(), io.StringIO()
     root.handlers.clear()
     try:

@@ -331,6 +331,32 @@ def test_the_command_names_a_job_that_nobody_else_names(tmp_path: Path) -> None:
     assert load(given, {"FED_RUN_JOB": "script"}, tmp_path).job == "file"
 
 
+def test_rays_own_variable_names_the_cluster_that_nobody_else_names(tmp_path: Path) -> None:
+    environ = {"RAY_ADDRESS": "10.0.0.5:6379"}
+    assert load(GIVEN, environ, tmp_path).ray_address == "10.0.0.5:6379"
+    assert load(GIVEN, {"RAY_ADDRESS": ""}, tmp_path).ray_address is None
+    assert load({**GIVEN, "ray_address": "local"}, environ, tmp_path).ray_address == "local"
+    assert load(GIVEN, {**environ, "FED_RAY_ADDRESS": "auto"}, tmp_path).ray_address == "auto"
+    write(tmp_path, "[ray]\naddress = '10.0.0.6:6379'")
+    assert load(GIVEN, environ, tmp_path).ray_address == "10.0.0.6:6379"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://10.0.0.5:10001"])
+def test_a_cluster_is_named_by_its_gcs(address: str, tmp_path: Path) -> None:
+    sentence = (
+        f"{address!r} leads to a dashboard or a Ray client server, which fed cannot use: give host:port of the clu"
+    )
+    for where, arguments, environ in (
+        ("argument ray_address", {"ray_address": address}, {}),
+        ("FED_RAY_ADDRESS", {}, {"FED_RAY_ADDRESS": address}),
+        ("RAY_ADDRESS", {}, {"RAY_ADDRESS": address}),
+    ):
+        with pytest.raises(ConfigError, match=f"^{where}: {sentence}"):
+            load({**GIVEN, **arguments}, environ, tmp_path)
+    # What nobody asks for does no harm.
+    assert load({**GIVEN, "ray_address": "local"}, {"RAY_ADDRESS": address}, tmp_path).ray_address == "local"
+
+
 @pytest.mark.parametrize("name", ["job", "party", "addresses"])
 def test_what_is_missing_is_named_with_the_places_for_it(name: str, tmp_path: Path) -> None:
     given = {key: value for key, value in GIVEN.items() if key != name}
@@ -432,12 +458,18 @@ def test_a_switch_is_read_in_many_spellings(text: str, value: bool, tmp_path: Pa
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
-        ({"FED_PARTIES": "x"}, "environment: unknown variable 'FED_PARTIES', did you mean 'FED_PARTY'?"),
+        (
+            {"FED_PARTYY": "x"},
+            r"environment: unknown variable 'FED_PARTYY', did you mean 'FED_PARTY'\? If it is meant for something ",
+        ),
         (
             {"FED_INIT_TIMEOUT": "x"},
             "environment: unknown variable 'FED_INIT_TIMEOUT', did you mean 'FED_INIT_TIMEOUT_S'?",
         ),
-        ({"FED_EMPTY_AND_UNKNOWN": ""}, "environment: unknown variable 'FED_EMPTY_AND_UNKNOWN', "),
+        ({"FED_LEASE": ""}, "environment: unknown variable 'FED_LEASE', did you mean 'FED_LEASE_S'?"),
+        ({"FED_ADDRESS": "x"}, "environment: unknown variable 'FED_ADDRESS', did you mean 'FED_ADDRESSES'?"),
+        ({"FED_TLS_CRT": "x"}, "environment: unknown variable 'FED_TLS_CRT', did you mean 'FED_TLS_CERT'?"),
+        ({"FED_LOGDIR": "x"}, "environment: unknown variable 'FED_LOGDIR', did you mean 'FED_LOG_DIR'?"),
         ({"FED_TYPES": "x"}, "FED_TYPES: types cannot stand in a variable: pass it to fed.init as an argument"),
         ({"FED_INSECURE": "tru"}, "FED_INSECURE: expected true or false, found 'tru'"),
         ({"FED_DRAIN_TIMEOUT_S": "long"}, f"FED_DRAIN_TIMEOUT_S: {SECONDS} 'long'"),
@@ -475,7 +507,32 @@ def test_each_wrong_variable_is_refused_in_one_sentence(environ: Any, sentence: 
 
 
 def test_other_programs_variables_are_left_alone(tmp_path: Path) -> None:
-    load(GIVEN, {"FEDORA": "1", "FED_RUN_STATUS_FD": "3", "PATH": ""}, tmp_path)
+    environ = {
+        "FEDORA": "1",
+        "FED_RUN_STATUS_FD": "3",
+        "PATH": "",
+        "FED_ROUNDS": "5",
+        "FED_EPOCHS": "",
+        "FED_SEED": "1",
+    }
+    assert load(GIVEN, environ, tmp_path) == load(GIVEN, {}, tmp_path)
+
+
+@pytest.mark.parametrize("service", ["fed", "fed-alice", "fed-party", "fed-job", "fed-listen", "fed-config", "fed-ray"])
+def test_what_kubernetes_tells_of_services_is_left_alone(service: str, tmp_path: Path) -> None:
+    name = service.upper().replace("-", "_")
+    link = "tcp://10.96.0.7:8080"
+    environ = {
+        f"{name}_SERVICE_HOST": "10.96.0.7",
+        f"{name}_SERVICE_PORT": "8080",
+        f"{name}_SERVICE_PORT_GRPC": "8080",
+        f"{name}_PORT": link,
+        f"{name}_PORT_8080_TCP": link,
+        f"{name}_PORT_8080_TCP_PROTO": "tcp",
+        f"{name}_PORT_8080_TCP_PORT": "8080",
+        f"{name}_PORT_8080_TCP_ADDR": "10.96.0.7",
+    }
+    assert load(GIVEN, environ, tmp_path) == load(GIVEN, {}, tmp_path)
 
 
 # The file
@@ -583,10 +640,37 @@ def test_each_mistake_in_a_file_is_refused_in_one_sentence(text: str, sentence: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "fed.toml").write_bytes(b'job = "\xff"')
-    with pytest.raises(ConfigError, match=r"fed.toml is not UTF-8: byte 7 is 0xff$"):
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'job = "\xff"', ", line 1: byte 0xff is not UTF-8: save the file as UTF-8"),
+        ('job = "j"\r\n# für alle\r\n'.encode("latin-1"), ", line 2: byte 0xfc is not UTF-8: save the file as UTF-8"),
+        (b'\xef\xbb\xbfjob = "j"\n# \xe4', ", line 2: byte 0xe4 is not UTF-8: save the file as UTF-8"),
+        ('job = "j"'.encode("utf-16"), " is UTF-16 or no text at all: save it as UTF-8"),
+        ('\ufeffjob = "j"'.encode("utf-16-be"), " is UTF-16 or no text at all: save it as UTF-8"),
+        ('job = "j"'.encode("utf-16-le"), " is UTF-16 or no text at all: save it as UTF-8"),
+        ('job = "j"'.encode("utf-32"), " is UTF-16 or no text at all: save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "fed.toml").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
         load(GIVEN, {}, tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'fed.toml'}{sentence}"
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_may_come_from_windows(mark: str, end: str, tmp_path: Path) -> None:
+    given = {"party": "alice", "addresses": TWO}
+    (tmp_path / "fed.toml").write_bytes(f'{mark}job = "j"{end}[options]{end}lease_s = 3{end}'.encode())
+    assert load(given, {}, tmp_path).lease_s == 3
+    (tmp_path / "fed.toml").write_bytes(f"{mark}jobs = 'j'{end}".encode())
+    with pytest.raises(ConfigError, match=r"unknown key 'jobs', did you mean 'job'\?"):
+        load(given, {}, tmp_path)
+    (tmp_path / "fed.toml").write_bytes(f"{mark}a = = 1{end}".encode())
+    with pytest.raises(ConfigError, match=r"fed.toml, line 1, column 5: Invalid value$"):
+        load(given, {}, tmp_path)
 
 
 # The documentation

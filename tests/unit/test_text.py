@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed.text import cut, cut_head, indented, is_plain, plain
+from fed.text import cut, cut_head, in_one_line, indented, is_plain, plain
 
 anything = st.text(st.characters())
 
@@ -52,3 +52,26 @@ def test_a_cut_text_fits_and_is_valid(text: str, most: int) -> None:
         kept, shorter = cutting(text, most)
         assert len(kept.encode()) <= most
         assert shorter or kept == text.encode("utf-8", "replace").decode()
+
+
+RAYS = """Invalid Ray address: 'http://h:8265'. To fix this, either:
+  1. Unset RAY_ADDRESS if you are running from a Ray node, or
+  2. Set RAY_ADDRESS to the GCS address instead (e.g. <head_node_ip>:6379)."""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("\n\nlate\n", "late"),
+        (
+            RAYS,
+            "Invalid Ray address: 'http://h:8265'. To fix this, either: 1. Unset RAY_ADDRESS if you are running from a "
+            "Ray node, or 2. Set RAY_ADDRESS to the GCS address instead (e.g. <head_node_ip>:6379).",
+        ),
+        ("It failed. " + "why " * 200, "It failed."),
+        ("x" * 501, "x" * 499 + "…"),
+    ],
+)
+def test_text_of_several_lines_becomes_one_of_whole_sentences(text: str, line: str) -> None:
+    assert in_one_line(text) == line

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launching import environment, fed, fed_here, read_until, script, started
+from tests.support.launching import environment, fed, fed_by_its_name, fed_here, ignored, read_until, script, started
 
 
 def test_a_script_finds_itself_as_under_python(tmp_path: Path) -> None:
@@ -31,6 +31,37 @@ def test_a_script_finds_itself_as_under_python(tmp_path: Path) -> None:
         str(tmp_path / "sub/script.py"), ""
     ).replace("sub/script.py", "")
     assert (ours.returncode, ours.stderr) == (0, "")
+
+
+def test_a_module_finds_itself_and_its_neighbours_as_under_python(tmp_path: Path) -> None:
+    text = """
+        import sys
+        from . import neighbour
+        from .neighbour import name
+        print(__name__, __file__, __package__, __spec__.name, sys.argv, sys.modules["__main__"].__dict__ is globals())
+        print(sys.path[0], name, neighbour.__name__)
+    """
+    (tmp_path / "shop").mkdir()
+    script(tmp_path / "shop", "", "__init__.py")
+    script(tmp_path / "shop", "name = 'next door'", "neighbour.py")
+    script(tmp_path / "shop", text, "__main__.py")
+    script(tmp_path / "shop", text + "        raise ValueError('bad')", "train.py")
+    for module, code in (("shop", 0), ("shop.train", 1)):
+        ours = fed("run", "-m", module, "--party", "alice", "--", "-x", "--party", "bob", cwd=tmp_path)
+        command = [sys.executable, "-m", module, "-x", "--party", "bob"]
+        theirs = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        assert (ours.returncode, ours.stdout) == (code, theirs.stdout)
+        assert theirs.returncode == code
+        # Python's own begins with the frames of what has found the module.
+        assert theirs.stderr.endswith(ours.stderr.removeprefix("Traceback (most recent call last):\n"))
+
+
+def test_what_lies_in_the_current_directory_is_not_in_the_way_of_the_driver(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    script(tmp_path / "sub", "print('runs')")
+    script(tmp_path, "raise RuntimeError", "queue.py")
+    result = fed_by_its_name("run", "sub/script.py", "--party", "alice", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "runs\n", "")
 
 
 def test_the_environment_tells_who_and_where(tmp_path: Path) -> None:
@@ -230,9 +261,10 @@ def test_a_driver_that_the_library_interrupts_says_why(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_exit_code_says_what_ended_a_party(tmp_path: Path, number: int, code: int) -> None:
-    script(tmp_path, "import os, signal; print('here', os.getpid(), flush=True); signal.pause()")
+    # Not in a system call, which a signal that comes just before does not interrupt.
+    script(tmp_path, "import os; print('here', os.getpid(), flush=True)\nwhile True: pass")
     with started("run", "script.py", "--party", "alice", cwd=tmp_path) as process:
         assert process.stdout is not None
         [line] = read_until(process.stdout, "here")
@@ -251,7 +283,59 @@ def test_sigterm_ends_a_party_that_ignores_ctrl_c_too(tmp_path: Path) -> None:
         assert process.stdout is not None
         read_until(process.stdout, "here")
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
+        assert process.wait(60) == 143
+
+
+def test_what_was_ignored_stays_ignored_and_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    text = """
+        import signal
+        print("ignored", [signal.getsignal(n) is signal.SIG_IGN for n in (signal.SIGHUP, signal.SIGINT)], flush=True)
+        try:
+            open("fifo").read()
+            print("still here", flush=True)
+            while True:
+                pass
+        finally:
+            print("cleaned up", flush=True)
+    """
+    script(tmp_path, text)
+    with ignored(signal.SIGHUP, signal.SIGINT), started("run", "script.py", "--party", "a", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert read_until(process.stdout, "ignored") == ["ignored [True, True]\n"]
+        os.kill(process.pid, signal.SIGHUP)
+        os.kill(process.pid, signal.SIGINT)
+        (tmp_path / "fifo").write_text("")
+        read_until(process.stdout, "still here")
+        os.kill(process.pid, signal.SIGTERM)
+        read_until(process.stdout, "cleaned up")
+        assert process.wait(60) == 143
+
+
+CHILDREN = """
+    import multiprocessing, os, signal
+    child = multiprocessing.get_context("fork").Process(target=signal.pause)
+    child.start()
+    child.terminate()
+    child.join()
+    print(child.exitcode)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.kill(pid, signal.{name})
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_child_of_the_script_ends_as_under_python(name: str, tmp_path: Path) -> None:
+    script(tmp_path, CHILDREN.format(name=name))
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    number = int(getattr(signal, name))
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"-15\n-{number}\n", "")
 
 
 def test_a_script_that_handles_sigterm_goes_on_doing_so(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from fed.testing.simulation import free_addresses
 from tests.support.launching import (
     NO_CLUSTER,
     descendants_of,
     environment,
     eventually,
     fed,
+    ignored,
     is_gone,
     read_until,
     script,
@@ -314,6 +316,40 @@ def test_an_interruption_ends_everything(number: signal.Signals, tmp_path: Path)
         assert not directory.exists()
 
 
+def test_what_was_ignored_stays_ignored_and_sigterm_ends_everything(tmp_path: Path) -> None:
+    for party in ("alice", "bob"):
+        os.mkfifo(tmp_path / party)
+    text = """
+        import os, signal
+        print("hangup ignored", signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, flush=True)
+        open(os.environ["FED_PARTY"]).read()
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            print("still here", flush=True)
+            while True:
+                pass
+        finally:
+            print("cleaned up", flush=True)
+    """
+    script(tmp_path, text)
+    with (
+        ignored(signal.SIGHUP, signal.SIGINT),
+        started("run", "script.py", "--simulate", "alice,bob", *NO_CLUSTER, cwd=tmp_path) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        read_until(process.stdout, "alice | hangup ignored True", "bob   | hangup ignored True")
+        os.kill(process.pid, signal.SIGHUP)
+        os.kill(process.pid, signal.SIGINT)
+        for party in ("alice", "bob"):
+            (tmp_path / party).write_text("")
+        read_until(process.stdout, "alice | still here", "bob   | still here")
+        os.kill(process.pid, signal.SIGTERM)
+        read_until(process.stdout, "alice | cleaned up", "bob   | cleaned up")
+        assert process.wait(60) == 130
+        assert process.stderr.read() == "fed: interrupted, ending alice, bob\n"
+
+
 def test_a_second_interruption_kills_at_once(tmp_path: Path) -> None:
     ignore = "[signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]"
     script(tmp_path, FAMILY.format(disposition=ignore))
@@ -451,6 +487,54 @@ def test_a_simulation_on_a_cluster_of_its_own_leaves_nothing(tmp_path: Path) -> 
     assert len(recorded) == 2
     assert of("alice", result.stdout)[-1] == "cpus 3.0"
     eventually(lambda: all(is_gone(pid) for pid in recorded))
+
+
+SETS = """
+    import os
+    os.environ["SET_BY_THE_SCRIPT"] = "x"
+    os.environ["INHERITED"] = "changed"
+    import fed
+
+    @fed.remote
+    def look():
+        return {name: os.environ.get(name) for name in ("SET_BY_THE_SCRIPT", "INHERITED", "KEPT")}
+
+    with fed.job():
+        print("seen", list(fed.get(look.party(fed.parties()[0]).remote()).values()))
+"""
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_what_a_script_sets_in_its_environment_reaches_its_tasks(simulated: bool, tmp_path: Path) -> None:
+    script(tmp_path, SETS)
+    env = environment(INHERITED="as it was", KEPT="y", FED_ADDRESSES=f"alice={free_addresses(1)[0]}")
+    how = ("--simulate", "alice") if simulated else ("--party", "alice")
+    result = fed("run", "script.py", *how, cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].removeprefix("alice | ") == "seen ['x', 'changed', 'y']"
+
+
+def test_a_module_and_its_tasks_import_their_neighbours(tmp_path: Path) -> None:
+    text = """
+        import fed
+        from .neighbour import name
+
+        @fed.remote
+        def who():
+            from .neighbour import name as same
+            from shop import neighbour
+            return [name, same, neighbour.name]
+
+        with fed.job():
+            print("seen", fed.get(who.party("bob").remote()))
+    """
+    (tmp_path / "shop").mkdir()
+    script(tmp_path / "shop", "", "__init__.py")
+    script(tmp_path / "shop", "name = 'next door'", "neighbour.py")
+    script(tmp_path / "shop", text, "train.py")
+    result = fed("run", "-m", "shop.train", "--simulate", "alice,bob", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert of("alice", result.stdout) == of("bob", result.stdout) == [f"seen {['next door'] * 3}"]
 
 
 FAILS = """

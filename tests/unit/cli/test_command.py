@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def fed(*arguments: str, env: dict[str, str] | None = None) -> Result:
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("FED_PARTY", "FED_JOB", "FED_CONFIG", "FED_ADDRESSES"):
+    for name in ("FED_PARTY", "FED_JOB", "FED_CONFIG", "FED_ADDRESSES", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "script.py").write_text("raise SystemExit('this must not run')")
     return tmp_path
@@ -47,6 +48,7 @@ def test_the_help_documents_the_options_and_the_exit_codes() -> None:
     [
         (["nope.py", "--party", "a"], "script 'nope.py' does not exist"),
         ([".", "--simulate", "a,b"], "script '.' is a directory"),
+        (["-m", "nope.train", "--simulate", "a"], "module 'nope.train' is found neither in "),
         (["script.py", "--simulate", "a,b,a"], "--simulate: party 'a' occurs twice"),
         (["script.py", "--simulate", ""], "--simulate: expected a party's name (1 to 63 letters, "),
         (["script.py", "--simulate", "a,,b"], "--simulate: expected a party's name (1 to 63 letters, "),
@@ -55,6 +57,8 @@ def test_the_help_documents_the_options_and_the_exit_codes() -> None:
         (["script.py", "--party", "a/b"], "argument party: expected a party's name (1 to 63 letters, "),
         (["script.py", "--party", "a", "--config", "nope.toml"], "nope.toml cannot be read: No such file or directory"),
         (["script.py", "--simulate", "a", "--config", "nope.toml"], "nope.toml cannot be read: No such file or dir"),
+        (["script.py", "--simulate", "a", "--ray-address", "http://h:8265"], "--ray-address: 'http://h:8265' leads to"),
+        (["script.py", "--simulate", "a", "--ray-address", ""], "--ray-address: expected a non-empty string, found ''"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_sentence(arguments: Sequence[str], sentence: str) -> None:
@@ -90,6 +94,40 @@ def test_wrong_usage_is_refused_with_a_pointer_to_the_help(arguments: Sequence[s
     assert "Try 'fed run -" in result.stderr
 
 
+def test_a_cluster_that_ray_is_told_of_has_the_cpus_it_has() -> None:
+    result = fed("run", "script.py", "--simulate", "a", "--cpus", "1", env={"RAY_ADDRESS": "10.0.0.5:6379"})
+    assert result.exit_code == 2
+    assert (
+        "--cpus and RAY_ADDRESS exclude one another: the cluster at 10.0.0.5:6379 has the CPUs it has; "
+        "--ray-address local starts another one"
+    ) in " ".join(result.stderr.split())
+
+
+def test_a_simulation_runs_on_the_cluster_that_ray_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: dict[str, str] = {}
+
+    def simulate(*_: object, cluster: AbstractContextManager[Mapping[str, str]], **__: object) -> int:
+        with cluster as variables:
+            joined.update(variables)
+        return 0
+
+    monkeypatch.setattr("fed.cli.simulation.simulate", simulate)
+    result = fed("run", "script.py", "--simulate", "a", env={"RAY_ADDRESS": "10.0.0.5:6379"})
+    assert (result.exit_code, joined) == (0, {"FED_RAY_ADDRESS": "10.0.0.5:6379"})
+    assert result.stderr == "fed: on the Ray cluster at 10.0.0.5:6379 (RAY_ADDRESS)\n"
+
+
+def test_a_job_of_a_cluster_starts_no_other_one() -> None:
+    environ = {"RAY_ADDRESS": "10.0.0.5:6379", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    result = fed("run", "script.py", "--simulate", "a", "--ray-address", "local", env=environ)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "fed: error: the address 'local' starts a Ray cluster, but this program was submitted as a job to the one at "
+        "'10.0.0.5:6379': give '10.0.0.5:6379' as the address (option ray_address, --ray-address in a simulation), "
+        "or none"
+    )
+
+
 @pytest.mark.parametrize("mode", [["--party", "alice"], ["--simulate", "alice,bob"]])
 def test_a_malformed_file_is_refused_with_the_place(mode: Sequence[str], directory: Path) -> None:
     (directory / "fed.toml").write_text("job = \n")
@@ -99,10 +137,23 @@ def test_a_malformed_file_is_refused_with_the_place(mode: Sequence[str], directo
 
 
 @pytest.mark.parametrize("mode", [["--party", "alice"], ["--simulate", "alice,bob"]])
-def test_an_unknown_variable_is_refused(mode: Sequence[str]) -> None:
+def test_a_misspelt_variable_is_refused(mode: Sequence[str]) -> None:
     result = fed("run", "script.py", *mode, env={"FED_PARTYY": "x"})
     assert result.exit_code == 2
-    assert result.stderr == "fed: error: environment: unknown variable 'FED_PARTYY', did you mean 'FED_PARTY'?\n"
+    assert result.stderr == (
+        "fed: error: environment: unknown variable 'FED_PARTYY', did you mean 'FED_PARTY'? "
+        "If it is meant for something else, give it another name\n"
+    )
+
+
+@pytest.mark.parametrize("mode", [["--party", "alice"], ["--simulate", "alice,bob"]])
+def test_a_file_in_the_way_of_the_package_is_refused(mode: Sequence[str], directory: Path) -> None:
+    (directory / "fed.py").touch()
+    result = fed("run", "script.py", *mode)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"fed: error: {directory / 'fed.py'} hides the package fed, which it is not: give it another name\n"
+    )
 
 
 def test_a_party_that_the_file_does_not_know_is_refused_with_those_it_does(directory: Path) -> None:

@@ -38,6 +38,19 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_an_event(number: signal.
     assert interruption.count == 1
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with catch_signals(queue.SimpleQueue(), lambda: None) as interruption:
+            assert signal.getsignal(number) is signal.SIG_IGN
+            signal.raise_signal(number)
+        assert interruption.count == 0
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_second_signal_is_impatience_until_events_are_listened_to() -> None:
     impatience: list[int] = []
     events: EventQueue = queue.SimpleQueue()

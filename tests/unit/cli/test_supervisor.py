@@ -47,6 +47,14 @@ def test_after_a_failure_the_others_have_their_grace_and_then_the_ladder(supervi
     assert supervisor.signalled == {"alice", "carol"}
 
 
+def test_drivers_that_ignore_sigint_are_asked_by_sigterm() -> None:
+    supervisor = Supervisor(PARTIES, 30.0, ignoring_sigint=True)
+    first = supervisor.interrupt(100.0)
+    assert first == SendSignal(PARTIES, SIGTERM, "interrupted, ending alice, bob, carol")
+    assert supervisor.tick(100.0 + PATIENCE_S) == SendSignal(PARTIES, SIGKILL)
+    supervisor.validate()
+
+
 def test_the_first_failure_in_time_gives_the_exit_code(supervisor: Supervisor) -> None:
     supervisor.ended("carol", 0, 1.0)
     supervisor.ended("bob", -SIGKILL, 2.0)

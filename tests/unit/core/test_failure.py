@@ -251,3 +251,23 @@ def test_symmetric_kinds_are_those_that_every_party_sees_alike() -> None:
         "OBJECT_LOST",
         "UNSERIALIZABLE",
     }
+
+
+TRACE = """Traceback (most recent call last):
+  File "worker.py", line 1, in load
+    import fed.runtime
+ModuleNotFoundError: No module named 'fed.runtime'
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault(Kind.INTERNAL, "E", message="it is\n  late"), "it is late"),
+        (Fault(Kind.ACTOR_DIED, "E", traceback=TRACE), "ModuleNotFoundError: No module named 'fed.runtime'"),
+        (Fault(Kind.TASK, "E", message=f"Not set up:\n{TRACE}"), "ModuleNotFoundError: No module named 'fed.runtime'"),
+        (Fault(Kind.INTERNAL, "E"), "E"),
+    ],
+)
+def test_a_fault_has_a_reason_in_one_line(fault: Fault, reason: str) -> None:
+    assert fault.reason == reason

@@ -6,6 +6,7 @@ What must not end the test process runs as a program of its own: a function of t
 from __future__ import annotations
 
 import _thread
+import contextlib
 import inspect
 import json
 import os
@@ -975,6 +976,32 @@ def woken(name: str, holds_the_interpreter: bool) -> None:
 @pytest.mark.parametrize("blocked", [sleep, compute, wait, receive, get])
 def test_a_blocked_driver_is_woken(blocked: Callable[[Callable[[], None]], None]) -> None:
     assert run(woken, blocked.__name__, blocked is compute) == [[True], "bob failed", True]
+
+
+def forked() -> None:
+    """Raise SIGINT in children that were forked outside and inside of a fed call, print what became of them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupter = Interrupter(lambda: None)
+    interrupter.install()
+    codes = []
+    for within in (False, True):
+        with interrupter.inside if within else contextlib.nullcontext():
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    signal.raise_signal(signal.SIGINT)
+                except KeyboardInterrupt:
+                    code = 7 if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 2
+                finally:
+                    os._exit(code)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    interrupter.uninstall()
+    print(json.dumps(codes))
+
+
+def test_a_forked_child_has_the_handler_of_before_the_job() -> None:
+    assert run(forked) == [7, 7]
 
 
 def spin(instructions: int) -> None:
