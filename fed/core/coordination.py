@@ -404,7 +404,9 @@ class Coordinator:
         return self.lost(peer, failure)
 
     def _settle_if_complete(self) -> list[Instruction]:
-        if not self.life.latched or not self.book.voted.issuperset(self.life.voters):
+        # Who has ended, by its own last word, votes on nothing any more, whoever has passed that on.
+        ended = [one.src_party for one in self.book.all if one.kind is Kind.PARTY_LOST and one.origin == one.src_party]
+        if not self.life.latched or not self.book.voted.issuperset(set(self.life.voters).difference(ended)):
             return []
         return self._settle()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fed.core.coordination import EXIT, LEAVE, MAX_EARLY, MAX_EARLY_OBJECTS, OTHERS_EVERY, STANDS_STILL, Coordinator
 from fed.core.failure import Exposure, Failure, Fault, Kind
-from fed.core.instructions import SendControl
+from fed.core.instructions import SendControl, Settled
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
 from fed.object import ObjectId
@@ -53,6 +53,29 @@ def test_the_root_is_not_settled_before_everyone_has_voted() -> None:
     federation.carry("alice", "carol")
     federation.carry("carol", "alice")
     assert set(alice.roots) == {0}
+
+
+@pytest.mark.parametrize("word", ["its own", "that of another one"])
+def test_e40_a_party_that_has_ended_by_its_own_word_is_not_waited_for_whoever_has_heard_it(word: str) -> None:
+    """Alice's proxies reach bob with it, and nobody else before they end."""
+    names = ("alice", "bob", "carol")
+    cores = {name: Coordinator(name, set(names) - {name}, "x") for name in names}
+    for name, core in cores.items():
+        for peer in set(names) - {name}:
+            core.heard(peer, Notice(NoticeKind.READY, 0))
+        core.life.joined()
+    origin = cores["alice" if word == "its own" else "bob"]
+    lost = dataclasses.replace(origin.new_failure(Fault(Kind.PARTY_LOST, "PartyLostError")), src_party="alice")
+    if word == "its own":
+        told = cores["bob"].heard("alice", Notice(NoticeKind.GOODBYE, 0, lost))
+    else:
+        told = cores["bob"].lost("alice", lost)
+    (latched,) = [one.notice for one in told if isinstance(one, SendControl) and one.peer == "carol"]
+    assert latched.failure is not None
+    heard = dataclasses.replace(latched, failure=latched.failure.told_by("bob", names))
+    found = cores["carol"].heard("bob", heard)
+    # What bob has seen of her she may still deny to carol.
+    assert any(isinstance(one, Settled) for one in found) == (word == "its own")
 
 
 def test_a_root_that_was_settled_stays_whatever_comes_later() -> None:
