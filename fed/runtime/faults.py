@@ -15,6 +15,7 @@ the user's own: `fed.runtime.worker` noted that it came from there.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,7 +26,10 @@ from fed.core.failure import Fault, Kind
 from fed.runtime import worker
 from fed.runtime.contract import Outcome, UnreadableError
 
-__all__ = ["KINDS", "fault_of", "kind_of", "outcome_of"]
+__all__ = ["KINDS", "UNPICKLING_LOG", "fault_of", "kind_of", "outcome_of", "pass_nothing"]
+
+UNPICKLING_LOG: Final = logging.getLogger("ray._private.serialization")
+"""Where Ray writes the traceback of what a value raises while it is unpickled, which it raises too."""
 
 KINDS: Final[Mapping[str, Kind]] = {
     "TaskCancelledError": Kind.CANCELLED,
@@ -159,3 +163,8 @@ def _quotes_trace(error: Any) -> bool:
 
 def _with_trace(fault: Fault, text: str) -> Fault:
     return dataclasses.replace(fault, traceback=worker.without_colours(text))
+
+
+def pass_nothing(_: logging.LogRecord) -> bool:
+    """A filter of a log, which lets nothing pass."""
+    return False

@@ -5,32 +5,24 @@ Public Ray API only. What is relied on was established by experiment and is name
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 import functools
 import inspect
 import logging
 import socket
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import ray
 
-from fed.channel import ChannelError, DriverEnd, Role
-from fed.channel.socket_proxy import SocketAddress
+from fed.channel import DriverEnd
 from fed.config import RAY_ADDRESS_VARIABLE, Config
-from fed.core.liveness import RESTART_S
-from fed.core.rendezvous import Key
 from fed.errors import ConfigError
-from fed.proxy.deliveries import Delivery
-from fed.proxy.direct import DirectClients, serve_receiver, serve_sender
-from fed.proxy.receiver import NotHere, Receiver
-from fed.proxy.sender import Sender, announce
+from fed.proxy.direct import DirectClients
+from fed.proxy.sender import announce
 from fed.runtime import worker
-from fed.runtime.channels import driver_end, node_id, proxy_end
+from fed.runtime.channels import driver_end
 from fed.runtime.cluster import PrivateDirectory, environment_for_workers, init_ray, reason_of, refuse_second_cluster
 from fed.runtime.contract import (
     ActorBody,
@@ -45,37 +37,19 @@ from fed.runtime.contract import (
     TaskBody,
     UnreadableError,
 )
-from fed.runtime.faults import fault_of, outcome_of
+from fed.runtime.faults import UNPICKLING_LOG, fault_of, outcome_of, pass_nothing
 from fed.runtime.pickling import argument_error, code_error, held_error
 from fed.runtime.placement import held_by_actors, needs, why_no_room, why_nowhere
-from fed.serde.data import DataCodec
+from fed.runtime.ray_proxies import RayProxies, build_sender, submission
 from fed.serde.receipt import SmallCodec
-from fed.transport.allocator import keep_freed_memory
-from fed.transport.contract import AddressInUse, Hello, Notice
-from fed.transport.grpc import GrpcLink, GrpcListener
+from fed.transport.contract import Hello, Notice
 
 __all__ = ["RayRuntime"]
 
 logger = logging.getLogger("fed.runtime")
 
-_RAYS_LOG: Final = logging.getLogger("ray._private.serialization")
-"""Where Ray writes the traceback of what a value raises while it is unpickled, which it raises too."""
-
 CONNECT_S: Final = 10.0
 """How long the Ray cluster's address may take to answer."""
-
-REACH_S: Final = 10.0
-"""How long a proxy may take to connect to its driver, which listens by then."""
-
-PROXY_OPTIONS: Final = {
-    # A proxy waits far more than it works, and must find room on a cluster that is full of the user's tasks.
-    "num_cpus": 0,
-    # Ray restarts a killed proxy and repeats the calls that were pending: of large results they are the outbox.
-    "max_restarts": -1,
-    "max_task_retries": -1,
-    # Every pending call counts; beyond the limit even a ping would wait.
-    "max_concurrency": 100_000,
-}
 
 
 class RayRuntime(Runtime):
@@ -92,7 +66,7 @@ class RayRuntime(Runtime):
         self._owns_cluster = False
         self._directory = PrivateDirectory()
         self._channel: DriverEnd | None = None
-        self._proxies: _RayProxies | None = None
+        self._proxies: RayProxies | None = None
         self._codec = SmallCodec(config.types, config.small_object_bytes)
         # Guards the next two: whatever thread finds that a task is ready submits it.
         self._binding = threading.Lock()
@@ -118,7 +92,7 @@ class RayRuntime(Runtime):
         except OSError as error:
             raise ConfigError(f"cannot make the socket that the proxies connect to: {error}") from error
         self._channel = channel
-        self._proxies = _RayProxies(self._config, self._hello, channel.address, direct)
+        self._proxies = RayProxies(self._config, self._hello, channel.address, direct)
         return self._proxies
 
     def announce(self, notices: Mapping[str, Sequence[Notice]], timeout_s: float) -> None:
@@ -152,7 +126,7 @@ class RayRuntime(Runtime):
                 options = {**_options(body), "num_returns": call.shape.returns + 1}
                 options.pop("max_calls", None)
                 remote = bound[call.shape.returns] = self._export(body).options(**options)
-        return _submission(_submitted(remote.remote, call))
+        return submission(_submitted(remote.remote, call))
 
     def create(self, body: ActorBody, call: Call) -> tuple[Any, Ref]:
         """Make a Ray actor."""
@@ -194,7 +168,7 @@ class RayRuntime(Runtime):
         """Call a method of a Ray actor."""
         given = {name: value for name, value in options.items() if value is not None}
         bound = getattr(actor, method).options(num_returns=call.shape.returns + 1, **given)
-        return _submission(_submitted(bound.remote, call))
+        return submission(_submitted(bound.remote, call))
 
     def kill(self, actor: Any) -> None:
         """Kill a Ray actor."""
@@ -227,7 +201,7 @@ class RayRuntime(Runtime):
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """The values, from Ray's object store."""
         wanted = list(refs)
-        _RAYS_LOG.addFilter(_nothing)
+        UNPICKLING_LOG.addFilter(pass_nothing)
         try:
             try:
                 values: list[Any] = ray.get(wanted)
@@ -236,7 +210,7 @@ class RayRuntime(Runtime):
                 logger.debug("a result cannot be fetched; each is tried by itself, for Ray does not say which")
             return [_fetched(position, ref) for position, ref in enumerate(wanted)]
         finally:
-            _RAYS_LOG.removeFilter(_nothing)
+            UNPICKLING_LOG.removeFilter(pass_nothing)
 
     def close(self) -> None:
         """End the proxies, and the cluster if it was started here. Idempotent."""
@@ -291,184 +265,6 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "://" not in address:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-
-
-def build_sender(config: Config, hello: Hello) -> Sender:
-    """The sender of a party, over gRPC."""
-    links = {
-        peer: GrpcLink(config.party, peer, config.addresses[peer], config.tls, config.chunk_bytes)
-        for peer in config.peers
-    }
-    return Sender(
-        hello,
-        links,
-        DataCodec(config.types),
-        small_object_bytes=config.small_object_bytes,
-        lease_s=config.lease_s,
-    )
-
-
-def build_receiver(config: Config, hello: Hello) -> Receiver:
-    """The receiver of a party, over gRPC."""
-    bind = config.listen or config.addresses[config.party]
-    return Receiver(
-        hello,
-        GrpcListener(config.party, bind, config.tls, parties=config.parties),
-        DataCodec(config.types),
-        max_stored_bytes=config.receive_buffer_bytes,
-        max_object_bytes=config.max_object_bytes,
-        lease_s=config.lease_s,
-    )
-
-
-def _nothing(_: logging.LogRecord) -> bool:
-    """A filter that lets nothing pass."""
-    return False
-
-
-def _was_killed() -> bool:
-    """Whether the actor that this is called in is not the first one of its kind."""
-    with warnings.catch_warnings():
-        # Ray's own property uses one that Ray deprecates, and what is written here ends up in the driver's output.
-        warnings.simplefilter("ignore")
-        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
-
-
-class FedSender:
-    """The sender proxy as a Ray actor. Ray prints the class's name before what it logs."""
-
-    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
-        keep_freed_memory()
-        _RAYS_LOG.addFilter(_nothing)
-        self._sender = build_sender(config, hello)
-        self._server = serve_sender(proxy_end(config, channel, drivers_node, Role.SENDER), self._sender)
-        self._closed = asyncio.Event()
-
-    async def connect(self, timeout_s: float) -> Any:
-        """See `fed.proxy.sender.Sender.connect`."""
-        # The peers are greeted in any case: else they could not be told that this party cannot start [E33].
-        _, problems = await asyncio.gather(self._server.reach(REACH_S), self._sender.connect(timeout_s))
-        return problems
-
-    async def push(self, deliveries: Sequence[Delivery], *values: Any) -> Any:
-        """See `fed.proxy.sender.Sender.push`."""
-        return await self._sender.push(deliveries, values)
-
-    async def statistics(self) -> Any:
-        """See `fed.proxy.sender.Sender.statistics`."""
-        return self._sender.statistics()
-
-    async def close(self) -> None:
-        """See `fed.proxy.sender.Sender.close`."""
-        self._closed.set()
-        await self._server.close()
-
-    async def ended(self) -> str | None:
-        """None when it is closed; before that the sentence that says why it cannot do its work."""
-        try:
-            await self._server.reach(REACH_S)
-        except ChannelError as error:
-            return None if self._closed.is_set() else str(error)
-        await self._closed.wait()
-        return None
-
-
-class FedReceiver:
-    """The receiver proxy as a Ray actor."""
-
-    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
-        keep_freed_memory()
-        self._receiver = build_receiver(config, hello)
-        self._server = serve_receiver(proxy_end(config, channel, drivers_node, Role.RECEIVER), self._receiver)
-        self._closed = asyncio.Event()
-        # Started here because a restarted actor runs its constructor again, but no call that had completed.
-        self._start = asyncio.ensure_future(self._listen(RESTART_S if _was_killed() else 0.0))
-
-    async def _listen(self, patience_s: float) -> str | None:
-        try:
-            # Before it knows whom this party has joined it must not be greeted.
-            await self._server.reach(REACH_S)
-            await self._receiver.start(patience_s)
-        except (AddressInUse, ChannelError, ConfigError) as error:
-            return str(error)
-        return None
-
-    async def started(self) -> str | None:
-        """None when it listens, else the sentence that says why it cannot."""
-        return await self._start
-
-    async def take(self, key: Key) -> Any:
-        """See `fed.proxy.receiver.Receiver.take`."""
-        try:
-            return await self._receiver.take(key)
-        except NotHere as error:
-            # Also where Ray makes a value again that its store has lost.
-            raise ray.exceptions.ObjectLostError(str(error), "", "") from None
-
-    async def unclaimed(self) -> Any:
-        """See `fed.proxy.receiver.Receiver.unclaimed`."""
-        return self._receiver.unclaimed()
-
-    async def close(self) -> None:
-        """See `fed.proxy.receiver.Receiver.close`."""
-        self._closed.set()
-        await self._server.close()
-
-    async def ended(self) -> str | None:
-        """None when it is closed; before that the sentence that says why it cannot listen."""
-        trouble = await self._start
-        if trouble is None:
-            await self._closed.wait()
-        return None if self._closed.is_set() else trouble
-
-
-class _RayProxies(Proxies):
-    def __init__(self, config: Config, hello: Hello, channel: SocketAddress, direct: DirectClients) -> None:
-        self.direct = direct
-        # The handler is the driver's own, and may be anything; the proxies need the rest.
-        config = dataclasses.replace(config, failure_handler=None)
-        # Kept by Ray for every life of the actor, so that one that is killed finds its address again.
-        options = {**PROXY_OPTIONS, "resources": dict(config.ray_proxy_resources)}
-        arguments = (config, hello, channel, node_id())
-        self._sender = ray.remote(FedSender).options(**options).remote(*arguments)
-        self._receiver = ray.remote(FedReceiver).options(**options).remote(*arguments)
-        # Bound once, since binding costs more than calling. What is told to a proxy that is gone needs no repeating.
-        self._take = self._receiver.take.options(num_returns=2)
-        self._close_sender = self._sender.close.options(max_task_retries=0)
-        self._close_receiver = self._receiver.close.options(max_task_retries=0)
-        self._ended: dict[str, Ref] = {}
-
-    def started(self) -> Ref:
-        return self._receiver.started.remote()
-
-    def ended(self) -> Mapping[str, Ref]:
-        # Ray repeats these calls on each life of the actors, since they are pending.
-        self._ended = {"sender": self._sender.ended.remote(), "receiver": self._receiver.ended.remote()}
-        return self._ended
-
-    def connect(self, timeout_s: float) -> Ref:
-        return self._sender.connect.remote(timeout_s)
-
-    def take(self, key: Key) -> Submission:
-        return _submission(self._take.remote(key))
-
-    def push(self, deliveries: Sequence[Delivery], refs: Sequence[Ref]) -> Ref:
-        return self._sender.push.remote(deliveries, *refs)
-
-    def unclaimed(self) -> Ref:
-        return self._receiver.unclaimed.remote()
-
-    def statistics(self) -> Ref:
-        return self._sender.statistics.remote()
-
-    def close(self) -> Sequence[Ref]:
-        # What is still pending when the actors are killed, Ray prints as failed.
-        return self._close_sender.remote(), self._close_receiver.remote(), *self._ended.values()
-
-    def kill(self) -> None:
-        """End both actors."""
-        ray.kill(self._sender)
-        ray.kill(self._receiver)
 
 
 def _options(body: Body) -> dict[str, Any]:
@@ -605,10 +401,3 @@ def _submitted(remote: Callable[..., Any], call: Call) -> Any:
             raise
     # Ray's own text has many lines.
     raise refused
-
-
-def _submission(refs: Any) -> Submission:
-    # Ray returns a bare reference where there is one only.
-    if isinstance(refs, list):
-        return Submission(tuple(refs[:-1]), refs[-1])
-    return Submission((), refs)

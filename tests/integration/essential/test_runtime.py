@@ -43,7 +43,7 @@ def test_a_proxy_that_does_not_reach_its_driver_ends_with_the_sentence_that_says
     closed: bool, said: str | None
 ) -> None:
     """Ray makes the actors; here their constructors, which need a cluster, are left out."""
-    from fed.runtime.ray import FedReceiver, FedSender
+    from fed.runtime.ray_proxies import FedReceiver, FedSender
 
     async def ends() -> list[str | None]:
         sender, receiver = object.__new__(FedSender), object.__new__(FedReceiver)
