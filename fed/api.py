@@ -112,7 +112,7 @@ def init(
         raise
     # A job of the test harness ends with its thread, not with the interpreter.
     if job_factory() is None:
-        atexit.register(_leave_at_exit, joining)
+        atexit.register(_leave_at_exit, joining, os.getpid())
     joining.watch()
 
 
@@ -294,8 +294,11 @@ def _on_ray(arguments: Mapping[str, Any]) -> Job:
     return Job(loaded, RayRuntime(loaded, hello_of(loaded, incarnation)), incarnation)
 
 
-def _leave_at_exit(left: Job) -> None:
+def _leave_at_exit(left: Job, process: int) -> None:
     """The program ended without a shutdown: by an exception, which Python then keeps in `sys`, or regularly."""
+    if os.getpid() != process:
+        # A child that was forked during the job, and is in none.
+        return
     code = 1
     try:
         try:

@@ -6,6 +6,7 @@ task, find none. It is the only global state of the library.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,14 @@ class _ThreadContext(threading.local):
 
 
 _context = _ThreadContext()
+
+
+def _forget() -> None:
+    _context.job = None
+
+
+# A process that the script forks has none of the threads that serve the job, so it is in none, and leaves none.
+os.register_at_fork(after_in_child=_forget)
 
 
 def current_job() -> Job:

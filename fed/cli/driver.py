@@ -69,27 +69,29 @@ class _Outlets:
         party: This party's name; empty where the script alone knows it.
         reports: To the command, if it started this process.
         log: This party's log, if it can be written.
+        process: Whose they are: a child that the script forks has none.
     """
 
     party: str
     reports: ReportHandler | None
     log: LogFile | None
+    process: int = dataclasses.field(default_factory=os.getpid)
 
     def died(self, error: BaseException, *, text: str = "", traceback: bool = False) -> None:
         """Report that the script ends with an error, and what was shown of it."""
-        if self.reports is not None:
+        if self.reports is not None and os.getpid() == self.process:
             name = getattr(getattr(error, "failure", None), "type_name", type(error).__name__)
             detail = {"type": name, "text": text[:MAX_REPORTED_CHARS], "traceback": traceback}
             self.reports.send(Report("died", detail))
 
     def log_error(self, error: BaseException) -> None:
         """Write all that is known of an error to the log."""
-        if self.log is not None:
+        if self.log is not None and os.getpid() == self.process:
             self.log.log_error(error)
 
     def log_end(self, how: str) -> None:
         """Write to the log how the script ended."""
-        if self.log is not None:
+        if self.log is not None and os.getpid() == self.process:
             self.log.say(f"the script ended {how}")
 
 

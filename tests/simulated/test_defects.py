@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -367,3 +369,24 @@ def test_a_party_that_did_not_finish_is_named(caplog: pytest.LogCaptureFixture) 
 
     simulate(main, parties=PARTIES, timeout_s=20, skip_waiting=True)
     assert any("these had not finished: carol" in record.getMessage() for record in caplog.records)
+
+
+def test_a_child_that_is_forked_in_a_job_is_in_none_and_leaves_none() -> None:
+    def program() -> tuple[int, Any]:
+        with warnings.catch_warnings():
+            # From Python 3.12 on, of threads.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            code = 2
+            try:
+                fed.shutdown()
+                fed.parties()
+            except fed.UsageError:
+                code = 0
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code, fed.get(identity.party("alice").remote(1))
+
+    assert dict(run(program)) == dict.fromkeys(PARTIES, (0, 1))

@@ -338,6 +338,19 @@ def test_a_child_of_the_script_ends_as_under_python(name: str, tmp_path: Path) -
     assert (result.returncode, result.stdout, result.stderr) == (0, f"-15\n-{number}\n", "")
 
 
+def test_a_child_of_the_script_does_not_speak_for_it(tmp_path: Path, logs: Path) -> None:
+    script(
+        tmp_path,
+        "import os, sys\npid = os.fork()\nif pid == 0:\n    sys.exit(3)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))",
+    )
+    result = fed("run", "script.py", "--party", "alice", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "3\n", "")
+    text = (logs / "alice.log").read_text()
+    assert text.count("the script ended") == 1
+    assert "the script ended well" in text
+
+
 def test_a_script_that_handles_sigterm_goes_on_doing_so(tmp_path: Path) -> None:
     script(
         tmp_path,
