@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 
 from fed.text import counted
 
-__all__ = ["MAX_SHOWN", "Due", "PartyStatus", "StallDetector", "Wait", "describe_wait", "graph", "mermaid"]
+__all__ = ["MAX_SHOWN", "Due", "PartyStatus", "StallDetector", "Wait", "describe_wait", "graph", "listed", "mermaid"]
 
 MAX_SHOWN: Final = 8
 """Tasks and waits that a `PartyStatus` names; of more it has the number."""
@@ -193,7 +193,7 @@ def graph(standings: Mapping[str, PartyStatus]) -> str:
     parts = []
     for party, standing in sorted(standings.items()):
         waits = [f"{wait.who} waits for {wait.what} of {wait.party}" for wait in standing.waits]
-        parts.append(f"{party}: {_and_more(waits, standing.waiting)}" if waits else f"{party} has nothing to do")
+        parts.append(f"{party}: {listed(waits, standing.waiting)}" if waits else f"{party} has nothing to do")
     return "; ".join(parts)
 
 
@@ -230,11 +230,18 @@ def describe_wait(
     """
     waits = [f"{wait.who} waits for {wait.what} of party {wait.party!r}" for wait in own.waits]
     work = _work(own)
-    mine = [_and_more(waits, own.waiting)] if waits else []
+    mine = [listed(waits, own.waiting)] if waits else []
     mine += [f"this party {' and '.join(work)}"] if work else []
     mine += also
-    theirs = [f"{peer} {_doing(answers[peer]) if peer in answers else 'has not answered'}" for peer in sorted(asked)]
-    return "; ".join([*(mine or ["this party has nothing to do"]), *theirs])
+    # Of many, those that have something to do.
+    shown = sorted(sorted(asked, key=lambda peer: (_is_free(answers.get(peer)), peer))[:MAX_SHOWN])
+    theirs = [f"{peer} {_doing(answers[peer]) if peer in answers else 'has not answered'}" for peer in shown]
+    more = [f"and {counted(len(asked) - len(shown), 'other')}"] if len(asked) > len(shown) else []
+    return "; ".join([*(mine or ["this party has nothing to do"]), *theirs, *more])
+
+
+def _is_free(standing: PartyStatus | None) -> bool:
+    return standing is not None and _doing(standing) == "has nothing to do"
 
 
 def _doing(standing: PartyStatus) -> str:
@@ -250,13 +257,20 @@ def _work(standing: PartyStatus) -> list[str]:
     """What goes on in a party whatever its driver does."""
     parts = []
     if standing.running:
-        parts.append(f"runs {_and_more(standing.tasks, standing.running)}")
+        parts.append(f"runs {listed(standing.tasks, standing.running)}")
     if standing.in_flight:
         # Failures and what else is told are counted with the results.
         parts.append(f"has {counted(standing.in_flight, 'message')} on the way")
     return parts
 
 
-def _and_more(texts: Collection[str], count: int) -> str:
+def listed(texts: Sequence[str], count: int | None = None) -> str:
+    """Some of several things, in a sentence: the first `MAX_SHOWN`, and how many more there are.
+
+    Args:
+        texts: The things, or the first of them.
+        count: How many there are. Default: these.
+    """
+    texts, count = texts[:MAX_SHOWN], len(texts) if count is None else count
     more = count - len(texts)
     return ", ".join(texts) + (f" and {more} more" if more > 0 else "")

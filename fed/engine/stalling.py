@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fed.core.failure import Fault, Kind
 from fed.core.lifecycle import State
 from fed.core.notice import Notice, NoticeKind
-from fed.core.stall import Due, StallDetector, describe_wait, graph, mermaid
+from fed.core.stall import Due, StallDetector, describe_wait, graph, listed, mermaid
 from fed.text import counted
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ class StallWatch:
         """What the driver waits for that no task and no `fed.get` wants, as clauses. With the lock."""
         life = self._shell.life
         if life.state is State.RESETTING and life.unready_for_reset:
-            return [f"fed.reset waits for {', '.join(life.unready_for_reset)} to call it"]
+            return [f"fed.reset waits for {listed([*life.unready_for_reset])} to call it"]
         if not life.leaving:
             return []
         expected = self._shell.running().arrivals.expected
-        awaited = [f"{counted(len(expected), 'object')} of {', '.join(sorted({key.peer for key in expected}))}"]
-        awaited = [*(awaited if expected else []), *(f"{peer} to finish" for peer in life.busy)]
+        awaited = [f"{counted(len(expected), 'object')} of {listed(sorted({key.peer for key in expected}))}"]
+        awaited = [*(awaited if expected else []), *([f"{listed([*life.busy])} to finish"] if life.busy else [])]
         return [f"before it leaves, this party waits for {', '.join(awaited)}"] if awaited else []

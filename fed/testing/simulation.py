@@ -28,7 +28,7 @@ from fed.api import shutdown
 from fed.clock import SYSTEM_CLOCK, Clock
 from fed.config import Address, Config
 from fed.context import set_job_factory
-from fed.core.trace import trace_lines
+from fed.core.trace import Event, trace_lines
 from fed.engine.job import Job
 from fed.engine.shell import new_incarnation
 from fed.errors import FedTimeoutError, JobAborted, PartyLeftError, RemoteError, UsageError
@@ -84,12 +84,17 @@ class Simulation(Mapping[str, Any]):
     Attributes:
         results: What it returned, by party; a party that raised is missing.
         errors: What it raised, by party.
-        traces: What went into the state machines of each party's last job, a line for each event, oldest first.
     """
 
     results: Mapping[str, Any]
     errors: Mapping[str, BaseException]
-    traces: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    _events: Mapping[str, Sequence[Event]] = dataclasses.field(default_factory=dict, repr=False)
+
+    # Only when somebody looks: there may be a megabyte of text for each of many parties.
+    @functools.cached_property
+    def traces(self) -> Mapping[str, Sequence[str]]:
+        """What went into the state machines of each party's last job, a line for each event, oldest first."""
+        return {party: trace_lines(events) for party, events in self._events.items()}
 
     def __getitem__(self, party: str) -> Any:
         if party in self.errors:
@@ -184,21 +189,21 @@ def simulate(
         hung = {name: thread for name, thread in threads.items() if thread.is_alive()}
         if hung:
             standing = "\n".join(map(_standing, hung.values()))
-            for name, lines in _traces(jobs).items():
-                print(f"{name}: its last events", *lines[-MAX_PRINTED:], sep="\n", file=sys.stderr)
+            for name, events in _events_of(jobs).items():
+                print(f"{name}: its last events", *trace_lines(events)[-MAX_PRINTED:], sep="\n", file=sys.stderr)
             if run is not None:
                 _let_go(run, hung.values())
             _tell_of(faults)
             raise FedTimeoutError(f"the simulation did not end within {timeout_s:g} s\n{standing}")
-    simulation = Simulation(values, errors, _traces(jobs))
+    simulation = Simulation(values, errors, _events_of(jobs))
     if check and errors:
         _tell_of(faults)
         raise _origin(errors)
     return simulation
 
 
-def _traces(jobs: Mapping[str, Job]) -> dict[str, list[str]]:
-    return {party: trace_lines(job.trace) for party, job in list(jobs.items())}
+def _events_of(jobs: Mapping[str, Job]) -> dict[str, Sequence[Event]]:
+    return {party: job.trace for party, job in list(jobs.items())}
 
 
 def _job(

@@ -8,7 +8,18 @@ import random
 
 import pytest
 
-from fed.core.stall import MAX_INTERVAL_S, Due, PartyStatus, StallDetector, Wait, describe_wait, graph, mermaid
+from fed.core.stall import (
+    MAX_INTERVAL_S,
+    MAX_SHOWN,
+    Due,
+    PartyStatus,
+    StallDetector,
+    Wait,
+    describe_wait,
+    graph,
+    listed,
+    mermaid,
+)
 
 STALL_S = 10.0
 STUCK = PartyStatus(moves=3, idle=True, waiting=1, waits=(Wait("fed.get", "#1 make", "bob"),))
@@ -252,3 +263,19 @@ def test_e36_a_line_says_what_this_party_is_at_itself(own: PartyStatus, also: li
     assert describe_wait(own, ["bob"], {"bob": FREE}, also) == f"{said}; bob has nothing to do"
     # It may be the only party.
     assert describe_wait(own, [], {}, also) == said
+
+
+def test_e36_of_many_parties_a_line_names_those_that_have_something_to_do() -> None:
+    asked = [f"p{number:02}" for number in range(20)]
+    answers = {peer: PartyStatus(1, True) for peer in asked}
+    answers["p15"] = PartyStatus(1, True, running=1, tasks=("#3 slow",))
+    text = describe_wait(PartyStatus(1, True), asked, answers)
+    shown = [*asked[: MAX_SHOWN - 1], "p15"]
+    said = [f"{peer} {'runs #3 slow' if peer == 'p15' else 'has nothing to do'}" for peer in shown]
+    assert text == "; ".join(["this party has nothing to do", *said, "and 12 others"])
+
+
+def test_of_many_things_the_first_are_named() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(number) for number in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+    assert listed(["a"], 5) == "a and 4 more"
