@@ -257,7 +257,9 @@ def reason_of(error: BaseException, address: str) -> str:
     reason = in_one_line(str(error)) or type(error).__name__
     if "AF_UNIX" in reason:
         return f"{reason} (give a directory with a shorter path by {_DIRECTORY_VARIABLE})"
-    if address != "local" and os.environ.get("RAY_AUTH_MODE") != "token":
+    # Where the system refused a connection nobody asked for anything.
+    asked = not (isinstance(error, OSError) and error.errno is not None)
+    if asked and address != "local" and os.environ.get("RAY_AUTH_MODE") != "token":
         return f"{reason} (if it asks for a token, as one does that ray start has started, set RAY_AUTH_MODE=token)"
     return reason
 

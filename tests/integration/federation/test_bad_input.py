@@ -124,7 +124,8 @@ def both_refuse(drivers: Mapping[str, Driver], words: str) -> None:
 def test_a_ray_cluster_that_is_not_there(tmp_path: Path, issued: Mapping[str, TLSConfig]) -> None:
     (address,) = map(str, free_addresses(1))
     sentence = refused_alone(tmp_path, **files_of(issued["alice"]), run=fed, ray=address)
-    assert f"cannot use the Ray cluster at {address!r} (option ray_address)" in sentence
+    assert f"cannot use the Ray cluster at {address!r} (option ray_address, else RAY_ADDRESS)" in sentence
+    assert "token" not in sentence
 
 
 def test_a_peer_that_never_comes(federation: Start) -> None:

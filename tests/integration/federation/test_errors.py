@@ -205,7 +205,7 @@ def test_e33_a_party_without_a_ray_cluster_is_named_to_everyone_at_once(federati
     drivers = awaiting_bob(federation, FED_RAY_ADDRESS=str(free_addresses(1)[0]))
     bob = drivers.pop("bob")
     assert bob.end(ANSWER_S) == 2
-    assert "(option ray_address)" in bob.lines[-1]
+    assert "(option ray_address, else RAY_ADDRESS)" in bob.lines[-1]
     for driver in drivers.values():
         assert driver.end(ANSWER_S) == 2
         assert driver.lines[-1].startswith("fed: error: the job could not start: party ")

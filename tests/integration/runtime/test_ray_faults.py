@@ -789,7 +789,7 @@ def test_a_fetch_that_fails_says_which_and_why(runtime: Runtime) -> None:
     with pytest.raises(FetchFailed) as unreadable:
         runtime.fetch([good.results[0], bad.results[0], failed.results[0]])
     assert unreadable.value.position == 1
-    assert named(unreadable.value.fault) == (Kind.DELIVERY, "ValueError")
+    assert named(unreadable.value.fault) == (Kind.UNSERIALIZABLE, "ValueError")
     assert isinstance(unreadable.value.cause.__cause__, ValueError)
     assert unreadable.value.__cause__ is unreadable.value.cause
     with pytest.raises(FetchFailed, match=r"result 0 cannot be fetched: TASK \(ReduceDropsVariables\)") as refused:

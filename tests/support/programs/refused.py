@@ -24,7 +24,7 @@ def main() -> None:
     with fed.job(on_error="isolate"):
         calls: list[Callable[[], Any]] = [
             lambda: take.party("alice").remote(threading.Lock()),
-            lambda: take.party("alice").options(num_cpus=-1).remote(1),
+            lambda: take.party("alice").options(num_gpus=1000).remote(1),
         ]
         for call in calls:
             try:
