@@ -56,7 +56,8 @@ ENVIRONMENTS: Final = (
 def _installed(environment: Environment) -> Path | None:
     """Its Python, or None if there is none to make it with."""
     command = shutil.which(environment.python)
-    if command is None:
+    # One that a version manager stands in for may be found and not be there.
+    if command is None or subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode:
         return None
     folder = FOLDER / environment.name
     python = folder / "bin" / "python"
