@@ -404,9 +404,8 @@ class Coordinator:
         return self.lost(peer, failure)
 
     def _settle_if_complete(self) -> list[Instruction]:
-        # Who has ended, by its own last word, votes on nothing any more, whoever has passed that on.
-        ended = [one.src_party for one in self.book.all if one.kind is Kind.PARTY_LOST and one.origin == one.src_party]
-        if not self.life.latched or not self.book.voted.issuperset(set(self.life.voters).difference(ended)):
+        # Who has ended votes on nothing any more.
+        if not self.life.latched or not self.book.voted.issuperset(set(self.life.voters) - self.book.ended):
             return []
         return self._settle()
 

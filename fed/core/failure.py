@@ -315,6 +315,12 @@ class FailureBook:
         return frozenset(self._votes)
 
     @property
+    def ended(self) -> frozenset[str]:
+        """The parties that have ended by their own last word, whoever has passed it on."""
+        lost = (failure for failure in self.all if failure.kind is Kind.PARTY_LOST)
+        return frozenset(failure.src_party for failure in lost if failure.origin == failure.src_party)
+
+    @property
     def all(self) -> tuple[Failure, ...]:
         """The failures known, in the order in which they were learned."""
         return tuple(self._known.values())
