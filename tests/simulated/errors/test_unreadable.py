@@ -42,12 +42,16 @@ def use(value: Any) -> int:
 
 @pytest.mark.parametrize("asked_for", ["at home", "by a task of another party"])
 def test_what_cannot_be_unpickled_is_not_delivered_and_the_proxies_go_on(asked_for: str) -> None:
+    def ask() -> Any:
+        good, bad = large.party("alice").remote(), model.party("alice").remote()
+        used = [use.party("bob").remote(value) for value in (good, bad, good)]
+        return fed.get(bad if asked_for == "at home" else used[1])
+
     def main() -> tuple[str, Any]:
         with fed.job():
-            good, bad = large.party("alice").remote(), model.party("alice").remote()
-            used = [use.party("bob").remote(value) for value in (good, bad, good)]
+            # Any of its calls may be the first that hears of it.
             with pytest.raises(fed.DeliveryError) as caught:
-                fed.get(bad if asked_for == "at home" else used[1])
+                ask()
             assert caught.value.failure.type_name == "RuntimeError"
             fed.reset()
             return str(caught.value), fed.get(use.party("bob").remote(large.party("alice").remote()))
