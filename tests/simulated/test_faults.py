@@ -20,6 +20,7 @@ from fed.testing import FaultPlan, Injection, Simulation, simulate
 from fed.testing.fault_run import InjectionPoint
 from fed.testing.faults import PLACES
 from fed.transport.contract import PeerRefused
+from tests.support.eventually import eventually
 
 PARTIES = ["alice", "bob", "carol"]
 LIMIT_S = 20.0
@@ -474,6 +475,8 @@ def test_an_error_overtakes_data_that_hangs() -> None:
 
     def program() -> Any:
         held = double.party("bob").remote(produce.party("alice").remote())
+        # Or the job might fail before there is anything to send.
+        assert eventually(lambda: bool(plan.injected))
         return fed.get([produce.party("alice").remote(), held])
 
     simulation = play(program, plan)
