@@ -14,9 +14,10 @@ the user's own: `fed.runtime.worker` noted that it came from there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import ray
@@ -26,10 +27,7 @@ from fed.core.failure import Fault, Kind
 from fed.runtime import worker
 from fed.runtime.contract import Outcome, UnreadableError
 
-__all__ = ["KINDS", "UNPICKLING_LOG", "fault_of", "kind_of", "outcome_of", "pass_nothing"]
-
-UNPICKLING_LOG: Final = logging.getLogger("ray._private.serialization")
-"""Where Ray writes the traceback of what a value raises while it is unpickled, which it raises too."""
+__all__ = ["KINDS", "fault_of", "kind_of", "outcome_of", "without_tracebacks"]
 
 KINDS: Final[Mapping[str, Kind]] = {
     "TaskCancelledError": Kind.CANCELLED,
@@ -165,6 +163,18 @@ def _with_trace(fault: Fault, text: str) -> Fault:
     return dataclasses.replace(fault, traceback=worker.without_colours(text))
 
 
-def pass_nothing(_: logging.LogRecord) -> bool:
-    """A filter of a log, which lets nothing pass."""
-    return False
+@contextlib.contextmanager
+def without_tracebacks() -> Iterator[None]:
+    """Keep Ray from writing down the traceback of what a value raises while it is unpickled, which it raises too."""
+    handlers = list(logging.getLogger("ray").handlers)
+    for handler in handlers:
+        handler.addFilter(_has_no_traceback)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_has_no_traceback)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return record.exc_info is None

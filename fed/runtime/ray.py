@@ -37,7 +37,7 @@ from fed.runtime.contract import (
     TaskBody,
     UnreadableError,
 )
-from fed.runtime.faults import UNPICKLING_LOG, fault_of, outcome_of, pass_nothing
+from fed.runtime.faults import fault_of, outcome_of, without_tracebacks
 from fed.runtime.pickling import argument_error, code_error, held_error
 from fed.runtime.placement import held_by_actors, needs, why_no_room, why_nowhere
 from fed.runtime.ray_proxies import RayProxies, build_sender, submission
@@ -201,16 +201,13 @@ class RayRuntime(Runtime):
     def fetch(self, refs: Iterable[Ref]) -> list[Any]:
         """The values, from Ray's object store."""
         wanted = list(refs)
-        UNPICKLING_LOG.addFilter(pass_nothing)
-        try:
+        with without_tracebacks():
             try:
                 values: list[Any] = ray.get(wanted)
                 return values
             except Exception:  # noqa: BLE001
                 logger.debug("a result cannot be fetched; each is tried by itself, for Ray does not say which")
             return [_fetched(position, ref) for position, ref in enumerate(wanted)]
-        finally:
-            UNPICKLING_LOG.removeFilter(pass_nothing)
 
     def close(self) -> None:
         """End the proxies, and the cluster if it was started here. Idempotent."""

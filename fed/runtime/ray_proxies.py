@@ -6,6 +6,7 @@ Public Ray API only. What is relied on was established by experiment and is name
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import warnings
@@ -27,7 +28,7 @@ from fed.proxy.receiver import NotHere, Receiver
 from fed.proxy.sender import Sender
 from fed.runtime.channels import node_id, proxy_end
 from fed.runtime.contract import Proxies, Ref, Submission
-from fed.runtime.faults import UNPICKLING_LOG, pass_nothing
+from fed.runtime.faults import without_tracebacks
 from fed.serde.data import DataCodec
 from fed.transport.allocator import keep_freed_memory
 from fed.transport.contract import AddressInUse, Hello
@@ -92,7 +93,9 @@ class FedSender:
 
     def __init__(self, config: Config, hello: Hello, channel: SocketAddress, drivers_node: str) -> None:
         keep_freed_memory()
-        UNPICKLING_LOG.addFilter(pass_nothing)
+        # As long as this process lives: what it is given to send is unpickled before it is called.
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(without_tracebacks())
         self._sender = build_sender(config, hello)
         self._server = serve_sender(proxy_end(config, channel, drivers_node, Role.SENDER), self._sender)
         self._closed = asyncio.Event()

@@ -515,6 +515,44 @@ def test_what_a_script_sets_in_its_environment_reaches_its_tasks(simulated: bool
     assert result.stdout.splitlines()[-1].removeprefix("alice | ") == "seen ['x', 'changed', 'y']"
 
 
+UNREADABLE = """
+    import fed
+
+    class Model:
+        def __setstate__(self, state):
+            raise RuntimeError("no float8 here")
+
+        def __getstate__(self):
+            return {}
+
+    @fed.remote
+    def train():
+        return Model()
+
+    @fed.remote
+    def use(model):
+        return 1
+
+    with fed.job(on_error="isolate"):
+        model = train.party("alice").remote()
+        for asked in (use.party("bob").remote(model), model):
+            try:
+                fed.get(asked)
+            except fed.DeliveryError as error:
+                print(error)
+"""
+
+
+def test_of_a_result_that_cannot_be_unpickled_nothing_is_written_but_what_is_raised(tmp_path: Path) -> None:
+    script(tmp_path, UNREADABLE)
+    result = fed("run", "script.py", "--simulate", "alice,bob", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    reason = "it cannot be unpickled in another process (RuntimeError)"
+    assert of("bob", result.stdout) == [f"could not deliver the result of #0 train of party 'alice': {reason}"] * 2
+    assert of("alice", result.stdout) == [f"could not deliver the result of #0 train: {reason}: no float8 here"] * 2
+    assert "Traceback" not in result.stdout + result.stderr
+
+
 def test_a_module_and_its_tasks_import_their_neighbours(tmp_path: Path) -> None:
     text = """
         import fed

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -89,26 +90,36 @@ def test_e34_a_party_that_is_reached_and_never_ready_is_named_with_what_is_known
     )
 
 
+@contextlib.contextmanager
+def listening(hear: Callable[[str], None]) -> Iterator[None]:
+    """Have what the library logs meanwhile heard, on the threads that log it."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            hear(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger("fed").addHandler(listener)
+    try:
+        yield
+    finally:
+        logging.getLogger("fed").removeHandler(listener)
+
+
 def test_e36_a_line_says_what_is_waited_for_and_what_the_other_party_is_at(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "fed")
     said = threading.Event()
 
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if "fed.get waits for #1 identity of party 'carol'" in text and "bob runs #0 held" in text:
-                said.set()
+    def hear(text: str) -> None:
+        if "fed.get waits for #1 identity of party 'carol'" in text and "bob runs #0 held" in text:
+            said.set()
 
     @fed.remote
     def held() -> int:
         return int(said.wait(20))
 
-    listener = Listener()
-    logging.getLogger("fed").addHandler(listener)
-    try:
+    with listening(hear):
         result = run(lambda: fed.get(identity.party("carol").remote(held.party("bob").remote())))
-    finally:
-        logging.getLogger("fed").removeHandler(listener)
     assert dict(result) == dict.fromkeys(PARTIES, 1)
 
 
@@ -119,23 +130,18 @@ def test_e36_what_a_task_cannot_get_of_the_cluster_is_told_to_all(monkeypatch: p
     first: dict[str, str] = {}
     said = threading.Event()
 
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "nothing has moved" in record.getMessage():
-                first.setdefault(here(), record.getMessage())
-            if len(first) == len(PARTIES):
-                said.set()
+    def hear(text: str) -> None:
+        if "nothing has moved" in text:
+            first.setdefault(here(), text)
+        if len(first) == len(PARTIES):
+            said.set()
 
     @fed.remote
     def held() -> int:
         return int(said.wait(20))
 
-    listener = Listener()
-    logging.getLogger("fed").addHandler(listener)
-    try:
+    with listening(hear):
         result = run(lambda: fed.get(held.party("bob").remote()))
-    finally:
-        logging.getLogger("fed").removeHandler(listener)
     assert dict(result) == dict.fromkeys(PARTIES, 1)
     for party, text in first.items():
         whose = "this party" if party == "bob" else "bob"
